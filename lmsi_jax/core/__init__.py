@@ -1,0 +1,1 @@
+"""What every layer stands on: dimension legend, configs, records, random keys, metrics."""

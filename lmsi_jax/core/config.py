@@ -1,0 +1,293 @@
+"""Every setting and its default, as frozen dataclasses: the only place where a default is written.
+
+A config file (`configs/*.py`) names what it changes; `build` turns such a nested dict into these classes
+once, at the command line. An unknown key names the nearest known one. Checks that span fields run
+here, before anything compiles.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from typing import Any, Literal, TypeVar
+
+from lmsi_jax.core.errors import UserError
+
+T = TypeVar("T")
+
+FORMATS = ("few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A decoder-only transformer: RMSNorm, RoPE, grouped-query attention, SwiGLU."""
+
+    vocab: int = 768
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+    head_width: int = 32
+    mlp: int = 512
+    context: int = 2048  # longest sequence, in tokens
+    rope_base: float = 10_000.0
+    norm_epsilon: float = 1e-6
+    tied_embedding: bool = True
+    param_dtype: Literal["float32", "bfloat16"] = "float32"  # storage, and the optimiser's master copy
+    dtype: Literal["float32", "bfloat16"] = "float32"  # matmuls; norms, softmax and logits stay float32
+
+    def __post_init__(self):
+        _require(
+            self.heads % self.kv_heads == 0,
+            f"model.heads={self.heads} is not a multiple of model.kv_heads={self.kv_heads}; each key/value "
+            f"head serves the same number of query heads.",
+        )
+        _require(self.head_width % 2 == 0, f"model.head_width={self.head_width} is odd; RoPE turns pairs.")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices as a (data, fsdp, tensor) grid. One of the three may be -1: all devices that remain."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    rules: dict[str, str] = dataclasses.field(default_factory=dict)  # logical axis -> "fsdp", "data,fsdp" or ""
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+    """The model to improve: "builtin", or a checkpoint folder that this package wrote."""
+
+    checkpoint: str = "builtin"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where questions come from. Only evaluation and audit read their gold answers."""
+
+    task: Literal["word_problems", "jsonl"] = "word_problems"
+    questions: str = ""  # jsonl: the unlabelled questions
+    eval_questions: str = ""  # jsonl: held-out questions with answers; empty = no evaluation
+    answer_type: Literal["number", "choice", "yes_no", "text"] = "number"
+    exemplars: str = ""  # few-shot exemplars, a JSONL file; empty = the task's own
+    shots: int = 0  # exemplars in the prompt; 0 = all of them
+    num_questions: int = 0  # 0 = every question of the file
+    num_eval: int = 0
+    terms: tuple[int, int] = (3, 6)  # word_problems: fewest and most quantities in a question
+    largest: int = 99  # word_problems: the largest plain quantity
+
+    def __post_init__(self):
+        if self.task == "jsonl":
+            _require(
+                bool(self.questions),
+                "data.task='jsonl' needs a question file; set --config.data.questions=FILE.jsonl.",
+            )
+        else:
+            _require(
+                self.num_questions > 0 and self.num_eval > 0,
+                f"data.num_questions={self.num_questions} and data.num_eval={self.num_eval} must both be at least "
+                f"1: the task 'word_problems' makes its questions, so it has to be told how many.",
+            )
+            _require(
+                2 <= self.terms[0] <= self.terms[1] <= 10,
+                f"data.terms={self.terms} is not a range (fewest, most) within 2..10.",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """Multi-path decoding (Huang et al. 2022, section 4: m=32, T=0.7, 256 tokens)."""
+
+    paths: int = 32  # m
+    temperature: float = 0.7  # of the base model
+    temperature_after: float = 1.2  # of a model that was fine-tuned on its own paths
+    top_k: int = 0  # 0 = the whole vocabulary
+    top_p: float = 1.0
+    max_tokens: int = 256
+    lanes: int = 16  # questions in flight
+    slots: int = 8  # paths in flight of each
+    sync_every: int = 16  # decode steps between two looks of the host
+    questions_per_shard: int = 64  # questions in one output shard: the unit of resume
+
+    def __post_init__(self):
+        _require(
+            self.paths >= 1,
+            f"sample.paths={self.paths}: a vote needs at least one path for each question; the paper takes 32.",
+        )
+        for name in ("temperature", "temperature_after"):
+            value = getattr(self, name)
+            _require(
+                value >= 0,
+                f"sample.{name}={value} is negative; 0 is greedy decoding, 0.7 the paper's value.",
+            )
+        _require(self.top_k >= 0, f"sample.top_k={self.top_k} is negative; 0 keeps the whole vocabulary.")
+        _require(
+            0 < self.top_p <= 1, f"sample.top_p={self.top_p} is outside (0, 1]; 1 keeps the whole vocabulary."
+        )
+        for name in ("max_tokens", "lanes", "slots", "sync_every", "questions_per_shard"):
+            _require(getattr(self, name) >= 1, f"sample.{name}={getattr(self, name)} must be at least 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectConfig:
+    """Which voted paths to train on. The defaults are the paper's: every agreeing path of every question."""
+
+    rule: Literal["majority", "random", "gold"] = "majority"  # the last two are controls, see voting/select.py
+    tie: Literal["first", "random", "abstain"] = "first"
+    min_confidence: float = 0.0  # drop questions whose vote share is below
+    max_paths: int = 0  # cap for each question; 0 = none
+    distinct: bool = False  # one path for each distinct text
+
+    def __post_init__(self):
+        _require(
+            0 <= self.min_confidence <= 1,
+            f"select.min_confidence={self.min_confidence} is not a share of votes within 0..1.",
+        )
+        _require(self.max_paths >= 0, f"select.max_paths={self.max_paths} is negative; 0 means no cap.")
+
+
+@dataclasses.dataclass(frozen=True)
+class FormatConfig:
+    """The mixed formats of section 3.2; leave some out to repeat the paper's ablation."""
+
+    formats: tuple[str, ...] = FORMATS
+    distinct_direct: bool = True  # one direct row a question: they hold the answer only and would repeat
+
+    def __post_init__(self):
+        unknown = sorted(set(self.formats) - set(FORMATS))
+        _require(
+            bool(self.formats) and not unknown,
+            f"format.formats={self.formats} must name at least one of {', '.join(FORMATS)}"
+            + (f"; unknown: {', '.join(unknown)}." if unknown else "."),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One run of the optimiser, for pre-training and fine-tuning alike."""
+
+    steps: int = 200
+    batch: int = 32  # packed rows a step
+    row_length: int = 256  # tokens a packed row
+    learning_rate: float = 5e-4
+    final_learning_rate: float = 0.1  # at the last step, as a share of learning_rate
+    warmup: int = 20  # steps
+    weight_decay: float = 0.01
+    beta2: float = 0.98
+    clip: float = 1.0  # global gradient norm
+    accumulate: int = 1  # microbatches a step; batch must be a multiple
+    save_every: int = 200  # steps between checkpoints
+    log_every: int = 10
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "row_length", "accumulate", "save_every", "log_every"):
+            _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1.")
+        _require(
+            self.batch % self.accumulate == 0,
+            f"batch={self.batch} is not a multiple of accumulate={self.accumulate}; every microbatch has "
+            f"the same number of rows.",
+        )
+        _require(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be positive.")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Held-out scores: Standard, CoT greedy and self-consistency."""
+
+    paths: int = 32  # of self-consistency; 0 leaves it out
+    standard_tokens: int = 16  # longest direct answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One self-improvement run."""
+
+    seed: int = 0
+    rounds: int = 1
+    train_from: Literal["base", "previous"] = "base"  # parameters a round's fine-tuning starts from
+    model: SourceConfig = SourceConfig()
+    mesh: MeshConfig = MeshConfig()
+    data: DataConfig = DataConfig(num_questions=1000, num_eval=500)
+    sample: SampleConfig = SampleConfig()
+    select: SelectConfig = SelectConfig()
+    format: FormatConfig = FormatConfig()
+    finetune: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    def __post_init__(self):
+        _require(self.rounds >= 1, f"rounds={self.rounds}: at least one round of self-improvement.")
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusConfig:
+    """The generated English the built-in model is trained on; see tasks/word_corpus.py."""
+
+    documents: int = 100_000
+    terms: tuple[int, int] = (2, 4)
+    largest: int = 99
+    sloppy: float = 0.4  # share of documents whose writer makes mistakes
+    mistake: float = 0.25  # share of a sloppy writer's solutions with a mistake
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """Train a base model from nothing on generated word problems."""
+
+    seed: int = 0
+    model: ModelConfig = ModelConfig()
+    mesh: MeshConfig = MeshConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    tokenizer_documents: int = 20_000  # documents the tokenizer is trained on
+    train: TrainConfig = TrainConfig(steps=3000, learning_rate=2e-3, warmup=100, weight_decay=0.1)
+
+
+def build(cls: type[T], values: dict[str, Any], path: str = "") -> T:
+    """A `cls` from a nested dict. Raises UserError on an unknown key or a value of the wrong type."""
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"Unknown config key '{path}{key}'. The nearest known key is '{path}{near}'; "
+                f"known here: {', '.join(hints)}."
+            )
+    return cls(**{key: _convert(hints[key], value, f"{path}{key}") for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        if not hasattr(value, "items"):
+            raise UserError(f"Config key '{path}' is a section, not a single value ({value!r}).")
+        return build(typing.cast(type, hint), dict(value.items()), f"{path}.")
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise UserError(f"{path}={value!r} is not one of {', '.join(map(repr, typing.get_args(hint)))}.")
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        args = typing.get_args(hint)
+        if args[-1] is not Ellipsis and len(args) != len(value):
+            raise UserError(f"{path}={value!r} has {len(value)} entries, not {len(args)}.")
+        return tuple(_convert(args[0], item, path) for item in value)
+    if origin is dict and hasattr(value, "items"):
+        return {str(k): str(v) for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = origin or hint
+    if isinstance(expected, types.UnionType) or not isinstance(value, expected) or (
+        isinstance(value, bool) and expected is not bool
+    ):
+        raise UserError(f"{path}={value!r} is a {type(value).__name__}, not a {getattr(hint, '__name__', hint)}.")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The resolved config as plain JSON values; `build` turns it back into an equal config."""
+    return dataclasses.asdict(config)

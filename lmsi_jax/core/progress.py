@@ -1,0 +1,48 @@
+"""Progress of long stages: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(highlight=False, soft_wrap=True)
+PLAIN_SECONDS = 15.0  # between two plain lines
+
+
+class ProgressBar:
+    """``with ProgressBar("decode", 500) as bar: bar.update(done, "3.1k tok/s")``."""
+
+    def __init__(self, title: str, total: int, done: int = 0):
+        self._title, self._total, self._start_done = title, total, done
+        self._start = self._last = time.monotonic()
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._task = self._bar.add_task(title, total=total, completed=done, note="")
+
+    def __enter__(self) -> "ProgressBar":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, done: int, note: str = "") -> None:
+        """`done` of the total are finished; `note` is what else to say."""
+        if self._bar:
+            self._bar.update(self._task, completed=done, note=note)
+            return
+        now = time.monotonic()
+        if now - self._last >= PLAIN_SECONDS or done == self._total:
+            self._last = now
+            rate = (done - self._start_done) / max(now - self._start, 1e-9)
+            left = f", {(self._total - done) / rate:.0f} s left" if rate and done < self._total else ""
+            print(f"{self._title}: {done}/{self._total}{left} {note}".rstrip(), file=sys.stderr, flush=True)

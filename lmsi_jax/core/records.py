@@ -1,0 +1,92 @@
+"""JSON Lines records and files that are either whole or absent.
+
+Every file is written under a temporary name in its own folder and renamed, so that a reader, or a
+run that resumes after a kill, never sees half a file.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from etils import epath
+
+from lmsi_jax.core.errors import UserError
+
+Record = dict[str, Any]
+
+
+def dumps(value: Any) -> str:
+    """JSON on one line, the same text for equal values."""
+    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+
+
+def fingerprint(*values: Any) -> str:
+    """16 hex digits that change when any of `values` (JSON-able) does."""
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def file_fingerprint(path: os.PathLike | str) -> str:
+    """16 hex digits of a file's bytes."""
+    return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()[:16]
+
+
+def write_text(path: os.PathLike | str, text: str) -> None:
+    """Write `text` to `path` at once: temporary name, flush to disk, rename."""
+    path = epath.Path(path)
+    temporary = path.parent / f".{path.name}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(text.encode("utf-8", "surrogatepass"))
+            file.flush()
+            if hasattr(file, "fileno") and os.path.exists(temporary):
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}. Nothing of this file was kept; free space or choose "
+            f"another --workdir, and start the same command again: finished stages are reused."
+        ) from error
+
+
+def write_jsonl(path: os.PathLike | str, records: Iterable[Record]) -> int:
+    """Write records, one JSON object a line; returns their number."""
+    lines = [dumps(record) + "\n" for record in records]
+    write_text(path, "".join(lines))
+    return len(lines)
+
+
+def read_jsonl(path: os.PathLike | str) -> Iterator[Record]:
+    """The records of a JSON Lines file. Errors name the file, the line and the remedy."""
+    path = epath.Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; check the spelling, or run the stage that writes it first.")
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; name a file with one JSON object a line.")
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} line {line}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8 text. The file is "
+            f"binary or in another encoding; convert it to UTF-8 JSON Lines."
+        ) from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise UserError(
+                f"{path} line {number}: not valid JSON ({error}). Each line must hold one JSON object; the line "
+                f"starts with {line[:60]!r}."
+            ) from error
+        if not isinstance(record, dict):
+            raise UserError(f"{path} line {number}: a JSON {type(record).__name__}, not an object {{...}}.")
+        yield record

@@ -1,0 +1,6 @@
+"""The transformer, reached through three functions: `abstract`, `init`, `forward`."""
+
+from lmsi_jax.model.attention import Block
+from lmsi_jax.model.transformer import Params, abstract, count_params, forward, init
+
+__all__ = ["Block", "Params", "abstract", "count_params", "forward", "init"]

@@ -1,0 +1,91 @@
+"""A decoder-only transformer as data: shapes, parameters and one pure function.
+
+Flax Linen declares the weights in here and nowhere else; to the rest of the package a model is a nested dict of
+arrays. A run holds several of one architecture at once: base, round r, reference.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from lmsi_jax.core.config import MeshConfig, ModelConfig
+from lmsi_jax.model.attention import Block
+from lmsi_jax.model.layers import MLP, Attention, KeyValue, RMSNorm, Weights
+from lmsi_jax.sharding import constrain, make_mesh, use_mesh
+
+Params = dict[str, Any]
+
+
+class Transformer(Weights):
+    """Embedding, blocks of attention and MLP, final norm, logits."""
+
+    @nn.compact
+    def __call__(
+        self, tokens: Array, positions: Array, mask: Array, past: list[list[Block]]
+    ) -> tuple[Array, list[KeyValue]]:
+        c = self.config
+        normal = nn.initializers.normal(1 / math.sqrt(c.width))
+        embedding = self.weight("embedding", (c.vocab, c.width), ("vocab", "embed_table"), normal)
+        x = constrain(embedding[tokens] * math.sqrt(c.width), "batch", "length", None)
+        new_kv = []
+        for i in range(c.layers):
+            read, kv = Attention(c, name=f"attention_{i}")(
+                RMSNorm(c, name=f"attention_norm_{i}")(x), positions, mask, past[i] if past else []
+            )
+            x = constrain(x + read, "batch", "length", None)
+            x = x + MLP(c, name=f"mlp_{i}")(RMSNorm(c, name=f"mlp_norm_{i}")(x))
+            x = constrain(x, "batch", "length", None)
+            new_kv.append(kv)
+        x = RMSNorm(c, name="final_norm")(x)
+        table = embedding
+        if not c.tied_embedding:
+            table = self.weight("unembedding", (c.vocab, c.width), ("vocab", "embed_table"), normal)
+        logits = jnp.einsum("ntd,vd->ntv", x, table, preferred_element_type=jnp.float32)
+        return constrain(logits, "batch", "length", "vocab"), new_kv
+
+
+def _boxed_init(config: ModelConfig, key: Key[Array, ""]) -> Params:
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    return Transformer(config).init(key, tokens, tokens, jnp.ones((1, 1, 1), bool), [])["params"]
+
+
+def abstract(config: ModelConfig) -> tuple[Params, Params]:
+    """Shapes and logical axes of every parameter; no arrays are made."""
+    with use_mesh(make_mesh(MeshConfig(), jax.devices()[:1])):
+        boxed = jax.eval_shape(lambda key: _boxed_init(config, key), jax.random.key(0))
+
+    def split(get):
+        return jax.tree.map(get, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
+
+    return split(lambda box: box.value), split(lambda box: box.names)
+
+
+def init(config: ModelConfig, key: Key[Array, ""]) -> Params:
+    """Random parameters. Jit it with `out_shardings`, so that nothing unsharded ever exists."""
+    return nn.unbox(_boxed_init(config, key))
+
+
+def count_params(config: ModelConfig) -> int:
+    """Number of parameters."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)[0]))
+
+
+def forward(
+    config: ModelConfig,
+    params: Params,
+    tokens: Int[Array, "n t"],
+    positions: Int[Array, "n t"],
+    mask: Bool[Array, "n t t"],
+    past: list[list[Block]] | None = None,
+) -> tuple[Float[Array, "n t v"], list[KeyValue]]:
+    """Logits of the next token at each position, and the new keys and values of each layer.
+
+    `mask[n, i, j]`: may token i look at token j of this call (causality and document borders). `past[layer]`: blocks
+    computed earlier, seen by all tokens within their own masks. Nothing is written in place: the caller
+    stores the returned keys and values where it wants them.
+    """
+    return Transformer(config).apply({"params": params}, tokens, positions, mask, past or [])

@@ -1,0 +1,1 @@
+"""Stages, the runner that knows what is done, and the loop itself."""

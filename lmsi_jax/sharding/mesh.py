@@ -1,0 +1,73 @@
+"""From `MeshConfig` to a mesh of devices with its table of rules."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+
+from lmsi_jax.core.config import MeshConfig
+from lmsi_jax.core.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+# Logical axis -> mesh axes. The embedding table is split over `tensor` only: with `fsdp` on either of its
+# axes XLA rematerialises the token gather in full.
+DEFAULT_RULES: dict[str, tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "mlp": ("tensor",),
+    "vocab": ("tensor",),
+    "embed": ("fsdp",),
+    "embed_table": (),
+    "head_width": (),
+    "length": (),
+    "norm": (),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """A grid of devices with the rules that place logical axes on it."""
+
+    devices: jax.sharding.Mesh
+    rules: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def size(self, logical: str) -> int:
+        """Number of parts that a logical axis is cut into."""
+        return math.prod(self.devices.shape[axis] for axis in dict(self.rules)[logical])
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh of `config` over `devices` (default: all). Raises UserError when the sizes do not fit."""
+    devices = jax.devices() if devices is None else devices
+    sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    asked = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) > 1 or any(size == 0 or size < -1 for size in sizes.values()):
+        raise UserError(f"{asked}: sizes are positive, and at most one is -1 (all devices that remain).")
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if len(devices) % fixed or (not free and fixed != len(devices)):
+        raise UserError(
+            f"{asked} needs {'a multiple of ' if free else ''}{fixed} devices, and there are {len(devices)}. "
+            f"Set sizes whose product is {len(devices)}, or one of them to -1."
+        )
+    for axis in free:
+        sizes[axis] = len(devices) // fixed
+    grid = np.asarray(devices).reshape([sizes[axis] for axis in AXES])
+    types = (jax.sharding.AxisType.Auto,) * len(AXES)
+    return Mesh(jax.sharding.Mesh(grid, AXES, axis_types=types), _resolve_rules(config.rules))
+
+
+def _resolve_rules(overrides: dict[str, str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    rules = dict(DEFAULT_RULES)
+    for logical, spelled in overrides.items():
+        axes = tuple(axis.strip() for axis in spelled.split(",") if axis.strip())
+        if logical not in rules or not set(axes) <= set(AXES):
+            raise UserError(
+                f"mesh.rules['{logical}']='{spelled}': logical axes are {', '.join(rules)}, and each goes to a "
+                f"comma-separated list of {', '.join(AXES)}, or to nothing."
+            )
+        rules[logical] = axes
+    return tuple(rules.items())

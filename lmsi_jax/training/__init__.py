@@ -1,0 +1,1 @@
+"""Optimiser, step and loop, for pre-training and fine-tuning alike."""

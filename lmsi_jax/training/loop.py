@@ -1,0 +1,94 @@
+"""The training loop: rows in, parameters out; stops and goes on at any step."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from lmsi_jax import model
+from lmsi_jax.checkpoint.state import StateCheckpoints
+from lmsi_jax.core.config import ModelConfig, TrainConfig
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.metrics import MetricWriter
+from lmsi_jax.formatting.packing import PackedRows
+from lmsi_jax.sharding import Mesh
+from lmsi_jax.training.step import abstract_state, init_state, make_step, place_batch
+
+
+def batch_rows(seed: int, step: int, num_rows: int, batch: int) -> np.ndarray:
+    """The row numbers of one step: a pure function of (seed, step), so that a resumed run sees the same rows.
+
+    Epochs are permutations of all rows, laid end to end.
+    """
+    position = np.arange(step * batch, (step + 1) * batch)
+    epochs = position // num_rows
+    order = {e: np.random.default_rng((seed, int(e))).permutation(num_rows) for e in np.unique(epochs)}
+    return np.array([order[e][i] for e, i in zip(epochs, position % num_rows, strict=True)])
+
+
+def _batches(rows: PackedRows, config: TrainConfig, seed: int, start: int, mesh: Mesh) -> Iterator[dict]:
+    for step in range(start, config.steps):
+        yield place_batch(mesh, rows.take(batch_rows(seed, step, len(rows), config.batch)))
+
+
+def train(
+    mesh: Mesh,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    params: model.Params,
+    rows: PackedRows,
+    *,
+    seed: int,
+    folder: os.PathLike | str,
+    metrics_folder: os.PathLike | str,
+    name: str,
+    on_step: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
+) -> model.Params:
+    """Train for `config.steps` steps from `params` and return the new parameters; `params` stay as they are.
+
+    State is kept under `folder` every `config.save_every` steps and a later call goes on from there. Each step is
+    dispatched before the metrics of the step before are read, so that the device never waits for the host. A
+    loss that is not finite stops the run with UserError, before it is saved.
+    """
+    if len(rows) == 0:
+        raise UserError("There is nothing to train on: no path was kept. Look at votes.jsonl for the reason codes.")
+    checkpoints = StateCheckpoints(folder)
+    state = checkpoints.restore_latest(abstract_state(mesh, model_config, config))
+    if state is None:
+        state = init_state(mesh, model_config, config, params)
+    start = int(state.step)
+    writer = MetricWriter(metrics_folder, name, resume_step=start)
+    step_fn = make_step(model_config, config)
+    tokens_per_step, clock, last_logged, pending = rows.tokens.shape[1] * config.batch, time.perf_counter(), start, None
+
+    def settle(step: int, metrics: dict[str, jax.Array]) -> None:
+        nonlocal clock, last_logged
+        values = {key: float(value) for key, value in metrics.items()}
+        if not np.isfinite(values["loss"]) or not np.isfinite(values["grad_norm"]):
+            raise UserError(
+                f"{name}: the loss at step {step} is {values['loss']} (gradient norm {values['grad_norm']}). Training has "
+                f"diverged; lower learning_rate (now {config.learning_rate}). The last good state is kept in {folder}."
+            )
+        on_step(step, values)
+        if step % config.log_every == 0 or step == config.steps:
+            now = time.perf_counter()
+            values["tokens_per_second"] = tokens_per_step * (step - last_logged) / (now - clock)
+            clock, last_logged = now, step
+            writer.write(step, **values)
+
+    try:
+        for step, batch in enumerate(_batches(rows, config, seed, start, mesh), start=start + 1):
+            state, metrics = step_fn(state, batch)
+            if pending:
+                settle(*pending)
+            pending = (step, metrics)
+            if step % config.save_every == 0 or step == config.steps:
+                settle(*pending)
+                pending = None
+                checkpoints.save(step, state)
+    finally:
+        checkpoints.close()
+        writer.close()
+    return state.params

@@ -1,0 +1,154 @@
+"""One training step: loss on the targets, exact gradient accumulation, AdamW."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from lmsi_jax import model
+from lmsi_jax.core.config import ModelConfig, TrainConfig
+from lmsi_jax.core.metrics import Mean
+from lmsi_jax.sharding import Mesh, param_shardings, sharding
+
+Batch = dict[str, Array]
+
+
+@struct.dataclass
+class TrainState:
+    """What a step reads and writes; a checkpoint holds exactly this."""
+
+    step: Int[Array, ""]
+    params: model.Params
+    opt_state: Any
+
+
+def optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """AdamW with linear warm-up, cosine decay and clipping; matrices decay, norm scales do not."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=min(config.warmup, max(config.steps - 1, 1)),
+        decay_steps=config.steps,
+        end_value=config.learning_rate * config.final_learning_rate,
+    )
+    decayed = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)  # noqa: E731
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(schedule, b1=0.9, b2=config.beta2, weight_decay=config.weight_decay, mask=decayed),
+    )
+
+
+def causal_mask(segments: Int[Array, "n t"]) -> Bool[Array, "n t t"]:
+    """Token i sees token j when j is not later and in the same segment.
+
+    Padding (segment 0) sees padding, so that every softmax has something to look at.
+    """
+    t = segments.shape[1]
+    same = segments[:, :, None] == segments[:, None, :]
+    return same & jnp.tril(jnp.ones((t, t), bool))[None]
+
+
+def batch_loss(config: ModelConfig, params: model.Params, batch: Batch) -> Mean:
+    """Cross-entropy summed over the weighted targets, in nats, and the number of targets."""
+    mask = causal_mask(batch["segments"])
+    logits, _ = model.forward(config, params, batch["tokens"], batch["positions"], mask)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
+    return Mean(jnp.sum(losses * batch["weights"]), jnp.sum(batch["weights"]))
+
+
+def gradients(config: ModelConfig, params: model.Params, batch: Batch, microbatches: int) -> tuple[Mean, Any]:
+    """Loss and gradient of the mean over all targets of the batch.
+
+    Sums and counts are accumulated over `microbatches`, and divided once: the result is that of one large batch,
+    however unevenly targets fall on microbatches.
+    """
+
+    def total(params: model.Params, part: Batch) -> tuple[Array, Mean]:
+        loss = batch_loss(config, params, part)
+        return loss.total, loss
+
+    grad = jax.value_and_grad(total, has_aux=True)
+    if microbatches == 1:
+        (_, loss), summed = grad(params, batch)
+    else:
+        parts = jax.tree.map(lambda a: a.reshape(microbatches, -1, *a.shape[1:]), batch)
+
+        def add(carry, part):
+            (_, loss), g = grad(params, part)
+            return (carry[0] + loss, jax.tree.map(jnp.add, carry[1], g)), None
+
+        zero = Mean(jnp.zeros(()), jnp.zeros(()))
+        (loss, summed), _ = jax.lax.scan(add, (zero, jax.tree.map(jnp.zeros_like, params)), parts)
+    count = jnp.maximum(loss.count, 1.0)
+    return loss, jax.tree.map(lambda g: g / count, summed)
+
+
+def make_step(
+    model_config: ModelConfig, config: TrainConfig
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """The jitted step. Its state argument is donated: use only the returned one afterwards."""
+    tx = optimizer(config)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        loss, grads = gradients(model_config, state.params, batch, config.accumulate)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {"loss": loss.value, "targets": loss.count, "grad_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def state_shardings(mesh: Mesh, model_config: ModelConfig, config: TrainConfig) -> TrainState:
+    """Where each part of the state lives: moments beside the parameters they belong to."""
+    shapes, axes = model.abstract(model_config)
+    placed = param_shardings(mesh, shapes, axes)
+    scalar = sharding(mesh)
+    opt_shapes = jax.eval_shape(optimizer(config).init, shapes)
+    opt = optax.tree_map_params(
+        optimizer(config), lambda _, place: place, opt_shapes, placed, transform_non_params=lambda _: scalar
+    )
+    return TrainState(scalar, placed, opt)
+
+
+def init_state(mesh: Mesh, model_config: ModelConfig, config: TrainConfig, params: model.Params) -> TrainState:
+    """A state at step 0 around a copy of `params` (the step donates its state, and the caller keeps theirs)."""
+    places = state_shardings(mesh, model_config, config)
+    make = lambda p: TrainState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, p), optimizer(config).init(p))  # noqa: E731
+    return jax.jit(make, out_shardings=places)(params)
+
+
+def abstract_state(mesh: Mesh, model_config: ModelConfig, config: TrainConfig) -> TrainState:
+    """Shapes with shardings, as a checkpoint is restored into."""
+    shapes, _ = model.abstract(model_config)
+    state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), shapes, jax.eval_shape(optimizer(config).init, shapes))
+    places = state_shardings(mesh, model_config, config)
+    return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), state, places)
+
+
+def place_batch(mesh: Mesh, batch: dict[str, Any]) -> Batch:
+    """Host arrays onto the mesh, rows over its batch axes."""
+    place = sharding(mesh, "batch", "length")
+    return {name: jax.device_put(array, place) for name, array in batch.items()}
+
+
+def check_batch(mesh: Mesh, config: TrainConfig, name: str) -> None:
+    """Raise UserError when the rows of a microbatch do not divide over the mesh."""
+    from lmsi_jax.core.errors import UserError
+
+    parts, rows = mesh.size("batch"), config.batch // config.accumulate
+    if rows % parts:
+        raise UserError(
+            f"{name}.batch={config.batch} in {config.accumulate} microbatch(es) of {rows} rows does not divide over "
+            f"data x fsdp = {parts} devices; set --config.{name}.batch to a multiple of {parts * config.accumulate}, or "
+            f"a smaller --config.mesh.data."
+        )
+
+
+def mean_weight(batch: Batch) -> Float[Array, ""]:
+    """Share of slots that carry loss."""
+    return jnp.mean(batch["weights"])
