@@ -7,7 +7,6 @@ here, before anything compiles.
 
 import dataclasses
 import difflib
-import types
 import typing
 from typing import Any, Literal, TypeVar
 
@@ -41,7 +40,7 @@ class ModelConfig:
     param_dtype: Literal["float32", "bfloat16"] = "float32"  # storage, and the optimiser's master copy
     dtype: Literal["float32", "bfloat16"] = "float32"  # matmuls; norms, softmax and logits stay float32
 
-    def __post_init__(self):
+    def check(self) -> None:
         _require(
             self.heads % self.kv_heads == 0,
             f"model.heads={self.heads} is not a multiple of model.kv_heads={self.kv_heads}; each key/value "
@@ -57,6 +56,7 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    cpu_devices: int = 0  # devices to split a CPU into; 0 = as JAX does, which is one. No effect on GPU and TPU
     rules: dict[str, str] = dataclasses.field(default_factory=dict)  # logical axis -> "fsdp", "data,fsdp" or ""
 
 
@@ -83,7 +83,7 @@ class DataConfig:
     terms: tuple[int, int] = (3, 6)  # word_problems: fewest and most quantities in a question
     largest: int = 99  # word_problems: the largest plain quantity
 
-    def __post_init__(self):
+    def check(self) -> None:
         if self.task == "jsonl":
             _require(
                 bool(self.questions),
@@ -113,10 +113,11 @@ class SampleConfig:
     max_tokens: int = 256
     lanes: int = 16  # questions in flight
     slots: int = 8  # paths in flight of each
+    stops: tuple[str, ...] = ("\nQ:",)  # a path ends before the first of these
     sync_every: int = 16  # decode steps between two looks of the host
     questions_per_shard: int = 64  # questions in one output shard: the unit of resume
 
-    def __post_init__(self):
+    def check(self) -> None:
         _require(
             self.paths >= 1,
             f"sample.paths={self.paths}: a vote needs at least one path for each question; the paper takes 32.",
@@ -145,7 +146,7 @@ class SelectConfig:
     max_paths: int = 0  # cap for each question; 0 = none
     distinct: bool = False  # one path for each distinct text
 
-    def __post_init__(self):
+    def check(self) -> None:
         _require(
             0 <= self.min_confidence <= 1,
             f"select.min_confidence={self.min_confidence} is not a share of votes within 0..1.",
@@ -158,9 +159,9 @@ class FormatConfig:
     """The mixed formats of section 3.2; leave some out to repeat the paper's ablation."""
 
     formats: tuple[str, ...] = FORMATS
-    distinct_direct: bool = True  # one direct row a question: they hold the answer only and would repeat
+    distinct_direct: bool = False  # one direct row a question; else one a path, as in the paper, all alike
 
-    def __post_init__(self):
+    def check(self) -> None:
         unknown = sorted(set(self.formats) - set(FORMATS))
         _require(
             bool(self.formats) and not unknown,
@@ -186,7 +187,7 @@ class TrainConfig:
     save_every: int = 200  # steps between checkpoints
     log_every: int = 10
 
-    def __post_init__(self):
+    def check(self) -> None:
         for name in ("steps", "batch", "row_length", "accumulate", "save_every", "log_every"):
             _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1.")
         _require(
@@ -201,7 +202,7 @@ class TrainConfig:
 class EvaluateConfig:
     """Held-out scores: Standard, CoT greedy and self-consistency."""
 
-    paths: int = 32  # of self-consistency; 0 leaves it out
+    self_consistency: bool = True  # with sample.paths paths
     standard_tokens: int = 16  # longest direct answer
 
 
@@ -221,7 +222,7 @@ class Config:
     finetune: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
-    def __post_init__(self):
+    def check(self) -> None:
         _require(self.rounds >= 1, f"rounds={self.rounds}: at least one round of self-improvement.")
 
 
@@ -248,46 +249,65 @@ class PretrainConfig:
     train: TrainConfig = TrainConfig(steps=3000, learning_rate=2e-3, warmup=100, weight_decay=0.1)
 
 
-def build(cls: type[T], values: dict[str, Any], path: str = "") -> T:
-    """A `cls` from a nested dict. Raises UserError on an unknown key or a value of the wrong type."""
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.0)[0]
-            raise UserError(
-                f"Unknown config key '{path}{key}'. The nearest known key is '{path}{near}'; "
-                f"known here: {', '.join(hints)}."
-            )
-    return cls(**{key: _convert(hints[key], value, f"{path}{key}") for key, value in values.items()})
+def build(cls: type[T], values: dict[str, Any]) -> T:
+    """A checked `cls` from a nested dict. Raises UserError on an unknown key, a wrong type or a value that cannot be."""
+    config = _convert(cls, values, "")
+    check(config)
+    return config
+
+
+def check(config: Any) -> None:
+    """Run the checks of a config and of all its sections."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            check(value)
+    getattr(config, "check", lambda: None)()
+
+
+def unknown_key(cls: type, key: str, path: str = "") -> UserError:
+    """The error for a key that `cls` does not have."""
+    known = typing.get_type_hints(cls)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    return UserError(
+        f"Unknown config key '{path}{key}'. The nearest known key is '{path}{near}'; known here: {', '.join(known)}."
+    )
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
+    name = path.rstrip(".")
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
-        if not hasattr(value, "items"):
-            raise UserError(f"Config key '{path}' is a section, not a single value ({value!r}).")
-        return build(typing.cast(type, hint), dict(value.items()), f"{path}.")
+        return _section(typing.cast(type, hint), value, path)
     if origin is Literal:
         if value not in typing.get_args(hint):
-            raise UserError(f"{path}={value!r} is not one of {', '.join(map(repr, typing.get_args(hint)))}.")
+            raise UserError(f"{name}={value!r} is not one of {', '.join(map(repr, typing.get_args(hint)))}.")
         return value
     if origin is tuple and isinstance(value, list | tuple):
         args = typing.get_args(hint)
         if args[-1] is not Ellipsis and len(args) != len(value):
-            raise UserError(f"{path}={value!r} has {len(value)} entries, not {len(args)}.")
+            raise UserError(f"{name}={value!r} has {len(value)} entries, not {len(args)}.")
         return tuple(_convert(args[0], item, path) for item in value)
     if origin is dict and hasattr(value, "items"):
         return {str(k): str(v) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     expected = origin or hint
-    if isinstance(expected, types.UnionType) or not isinstance(value, expected) or (
-        isinstance(value, bool) and expected is not bool
-    ):
-        raise UserError(f"{path}={value!r} is a {type(value).__name__}, not a {getattr(hint, '__name__', hint)}.")
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise UserError(f"{name}={value!r} is a {type(value).__name__}, not a {getattr(hint, '__name__', hint)}.")
     return value
 
 
+def _section(cls: type, value: Any, path: str) -> Any:
+    if not hasattr(value, "items"):
+        raise UserError(f"Config key '{path.rstrip('.')}' is a section, not a single value ({value!r}).")
+    hints = typing.get_type_hints(cls)
+    for key in value:
+        if key not in hints:
+            raise unknown_key(cls, key, path)
+    return cls(**{key: _convert(hints[key], item, f"{path}{key}.") for key, item in value.items()})
+
+
 def to_dict(config: Any) -> dict[str, Any]:
-    """The resolved config as plain JSON values; `build` turns it back into an equal config."""
+    """The resolved config as plain values; `build` turns it back into an equal config."""
     return dataclasses.asdict(config)

@@ -28,9 +28,17 @@ def fingerprint(*values: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def file_fingerprint(path: os.PathLike | str) -> str:
-    """16 hex digits of a file's bytes."""
-    return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()[:16]
+def path_fingerprint(path: os.PathLike | str) -> str:
+    """16 hex digits of a file's bytes, or of the names and sizes in a folder (Orbax names are new in every save)."""
+    path = epath.Path(path)
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return fingerprint(sorted((str(p.relative_to(path)), p.stat().length) for p in _files(path)))
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        yield from _files(path) if path.is_dir() else (path,)
 
 
 def write_text(path: os.PathLike | str, text: str) -> None:

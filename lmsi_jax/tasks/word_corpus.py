@@ -4,9 +4,10 @@ import random
 from collections.abc import Iterator
 
 from lmsi_jax.core.config import CorpusConfig
+from lmsi_jax.tasks.prompts import STEP_BY_STEP
 from lmsi_jax.tasks.word_problems import STYLES, make_problem, make_solution
 
-STEP_BY_STEP = "Let's think step by step."
+
 
 
 def documents(config: CorpusConfig, seed: int) -> Iterator[str]:

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from lmsi_jax import model
 from lmsi_jax.core.config import ModelConfig, TrainConfig
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.metrics import Mean
 from lmsi_jax.sharding import Mesh, param_shardings, sharding
 
@@ -138,8 +139,6 @@ def place_batch(mesh: Mesh, batch: dict[str, Any]) -> Batch:
 
 def check_batch(mesh: Mesh, config: TrainConfig, name: str) -> None:
     """Raise UserError when the rows of a microbatch do not divide over the mesh."""
-    from lmsi_jax.core.errors import UserError
-
     parts, rows = mesh.size("batch"), config.batch // config.accumulate
     if rows % parts:
         raise UserError(
@@ -147,8 +146,3 @@ def check_batch(mesh: Mesh, config: TrainConfig, name: str) -> None:
             f"data x fsdp = {parts} devices; set --config.{name}.batch to a multiple of {parts * config.accumulate}, or "
             f"a smaller --config.mesh.data."
         )
-
-
-def mean_weight(batch: Batch) -> Float[Array, ""]:
-    """Share of slots that carry loss."""
-    return jnp.mean(batch["weights"])

@@ -1,0 +1,1 @@
+"""From a work directory to tables, plots and a report."""

@@ -1,0 +1,78 @@
+"""The headline table of a run: each prompting before and after each round."""
+
+import dataclasses
+
+from etils import epath
+from rich.table import Table
+
+from lmsi_jax.core.records import Record, read_jsonl
+from lmsi_jax.evaluation.statistics import mcnemar, wilson_interval
+
+TITLES = {"standard": "Standard", "cot": "CoT, greedy", "self_consistency": "Self-consistency"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One cell: accuracy over `n` questions with its 95% interval, against the base model on the same questions."""
+
+    prompting: str
+    checkpoint: int
+    paths: int
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    gain: float  # over checkpoint 0
+    p_value: float | None  # exact McNemar against checkpoint 0
+    unparsed: float  # share of paths without an answer
+    truncated: float  # share of paths cut at their longest
+
+
+def read_scores(workdir: epath.Path) -> dict[tuple[str, int], list[Record]]:
+    """The score rows of a run by (prompting, checkpoint)."""
+    found = {}
+    for folder in sorted((workdir / "eval").glob("*"), key=lambda p: int(p.name)):
+        for prompting in TITLES:
+            file = folder / f"{prompting}.jsonl"
+            if file.exists():
+                found[prompting, int(folder.name)] = list(read_jsonl(file))
+    return found
+
+
+def summarise(scores: dict[tuple[str, int], list[Record]]) -> list[Score]:
+    """One Score for each prompting and checkpoint, promptings in the paper's order."""
+    rows = []
+    for prompting in TITLES:
+        base = {r["id"]: r["correct"] for r in scores.get((prompting, 0), [])}
+        for (name, checkpoint), found in scores.items():
+            if name != prompting or not found:
+                continue
+            n, correct = len(found), sum(r["correct"] for r in found)
+            paths = sum(r["num_paths"] for r in found)
+            pairs = [(base[r["id"]], r["correct"]) for r in found if r["id"] in base]
+            p_value = mcnemar([a for a, _ in pairs], [b for _, b in pairs]) if checkpoint and pairs else None
+            rows.append(Score(
+                prompting, checkpoint, found[0]["num_paths"], n, correct / n, *wilson_interval(correct, n),
+                correct / n - sum(base.values()) / max(len(base), 1), p_value,
+                sum(r["unparsed"] for r in found) / paths, sum(r["truncated"] for r in found) / paths,
+            ))  # fmt: skip
+    return rows
+
+
+def checkpoint_name(number: int) -> str:
+    return "base" if number == 0 else f"round {number}"
+
+
+def print_table(rows: list[Score]) -> Table:
+    """The table for a terminal."""
+    table = Table(title="Accuracy on held-out questions, 95% intervals; p: exact McNemar against the base model")
+    for title in ("prompting", "model", "paths", "n", "accuracy", "gain", "p", "unparsed", "truncated"):
+        table.add_column(title, justify="left" if title in ("prompting", "model") else "right")
+    for row in rows:
+        p = "" if row.p_value is None else f"{row.p_value:.1e}" if row.p_value < 1e-3 else f"{row.p_value:.3f}"
+        table.add_row(
+            TITLES[row.prompting], checkpoint_name(row.checkpoint), str(row.paths), str(row.n),
+            f"{row.accuracy:.1%} [{row.low:.1%}, {row.high:.1%}]", f"{row.gain:+.1%}" if row.checkpoint else "", p,
+            f"{row.unparsed:.1%}", f"{row.truncated:.1%}",
+        )  # fmt: skip
+    return table

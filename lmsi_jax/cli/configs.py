@@ -1,0 +1,77 @@
+"""From a config file and `--config.a.b=value` flags to a checked dataclass."""
+
+import dataclasses
+import importlib.util
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from lmsi_jax.core.config import build, to_dict, unknown_key
+from lmsi_jax.core.errors import UserError
+
+T = TypeVar("T")
+
+
+def load_config(cls: type[T], file: str | None, overrides: Sequence[str]) -> T:
+    """A checked `cls`: its defaults, changed by `get_config()` of `file`, changed by the overrides."""
+    merged = ConfigDict(to_dict(cls()), convert_dict=True)
+    if file:
+        _update(merged, cls, _read(file))
+    for override in overrides:
+        _check_key(cls, override)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", merged, flag_values=values, sys_argv=["lmsi", *overrides])
+    try:
+        values(["lmsi", *overrides])
+    except flags.Error as error:
+        raise UserError(f"{error}.") from error
+    return build(cls, values.config.to_dict())
+
+
+def _read(file: str) -> dict[str, Any]:
+    path = Path(file)
+    if not path.exists():
+        raise UserError(f"--config={file} does not exist; the project's own are in configs/.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config={file} is not a Python file with a get_config() function.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config().to_dict()
+    except Exception as error:
+        raise UserError(f"--config={file} failed: {type(error).__name__}: {error}.") from error
+
+
+def _update(merged: ConfigDict, cls: type, values: dict[str, Any], path: str = "") -> None:
+    hints = typing.get_type_hints(cls)
+    for key, value in values.items():
+        if key not in hints:
+            raise unknown_key(cls, key, path)
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
+            _update(merged[key], typing.cast(type, hints[key]), value, f"{path}{key}.")
+        else:
+            with merged.ignore_type():
+                merged[key] = value
+
+
+def _check_key(cls: type, override: str) -> None:
+    """Raise UserError when `--config.a.b=...` names no field, or a section."""
+    path, here = "", cls
+    name, equals, _ = override.removeprefix("--config.").partition("=")
+    keys = name.split(".")
+    for depth, key in enumerate(keys):
+        if not dataclasses.is_dataclass(here):
+            return
+        hints = typing.get_type_hints(here)
+        if key not in hints:
+            raise unknown_key(here, key, path)
+        path, here = f"{path}{key}.", hints[key]
+        if depth == len(keys) - 1 and dataclasses.is_dataclass(here):
+            raise UserError(f"--config.{name} is a section; set one of its keys, as in --config.{name}.KEY=VALUE.")
+    if not equals:
+        raise UserError(f"--config.{name} has no value; write --config.{name}=VALUE.")

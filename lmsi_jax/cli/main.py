@@ -1,0 +1,134 @@
+"""`lmsi COMMAND --config=FILE.py --config.section.key=value ...`
+
+run         all rounds (resumes; --only, --from, --dry-run)   --config --workdir
+sample      decode paths                                      --config --questions --output
+vote        extract answers and vote                          --paths --output
+format      training rows in four formats                     --questions --paths --votes --output
+finetune    train on examples                                 --config --examples --output
+evaluate    score a checkpoint on questions with answers      --config --questions --output
+report      rebuild report.html                               --workdir
+pretrain    train a base model from nothing                   --config --workdir
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from lmsi_jax.cli.configs import load_config
+from lmsi_jax.core.config import Config, PretrainConfig
+from lmsi_jax.core.errors import UserError
+
+COMMANDS = ("run", "sample", "vote", "format", "finetune", "evaluate", "report", "pretrain")
+NEEDED = {
+    "run": ("config", "workdir"), "sample": ("config", "questions", "output"), "vote": ("paths", "output"),
+    "format": ("questions", "paths", "votes", "output"), "finetune": ("config", "examples", "output"),
+    "evaluate": ("config", "questions", "output"), "report": ("workdir",), "pretrain": ("config", "workdir"),
+}  # fmt: skip
+
+
+def define_flags() -> flags.FlagValues:
+    """All flags of all commands but those under --config."""
+    values = flags.FlagValues()
+    for name, what in {
+        "config": "a Python file with get_config()", "workdir": "directory of a run", "questions": "questions.jsonl",
+        "paths": "paths.jsonl", "votes": "votes.jsonl", "examples": "examples.jsonl", "output": "file or folder to write",
+        "only": "run: one stage, by name or kind", "from": "run: redo this stage and all after it",
+    }.items():  # fmt: skip
+        flags.DEFINE_string(name, None, what, flag_values=values)
+    flags.DEFINE_bool("dry-run", False, "run: print what is reused, what would run and why", flag_values=values)
+    flags.DEFINE_bool("reconfigure", False, "run: take over a changed config in an old workdir", flag_values=values)
+    return values
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, run, and turn what a user can put right into one paragraph and exit status 2."""
+    argv = list(sys.argv if argv is None else argv)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        status = _dispatch(argv)
+    except UserError as error:
+        status = _fail(str(error))
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        status = _fail(f"{name}{error.strerror or error}. What is finished is kept; mend that and start the same command again.")
+    except (KeyboardInterrupt, _Terminated) as stop:
+        print("\nInterrupted. Start the same command again to go on from here.", file=sys.stderr)
+        status = 143 if isinstance(stop, _Terminated) else 130
+    sys.exit(status)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, so that open files and checkpoints are closed on the way out."""
+
+
+def _on_sigterm(number: int, frame: Any) -> None:
+    raise _Terminated
+
+
+def _fail(message: str) -> int:
+    print(f"lmsi: {message}", file=sys.stderr)
+    return 2
+
+
+def _dispatch(argv: list[str]) -> int:
+    if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
+        print(__doc__)
+        return 0
+    command, rest = argv[1], argv[2:]
+    if command not in COMMANDS:
+        raise UserError(f"There is no command '{command}'. Commands: {', '.join(COMMANDS)}.")
+    overrides = [arg for arg in rest if arg.startswith("--config.")]
+    values = define_flags()
+    try:
+        left = values([argv[0], *(arg for arg in rest if not arg.startswith("--config."))])[1:]
+    except flags.Error as error:
+        raise UserError(f"{error}. `lmsi help` lists the flags of each command.") from error
+    if left:
+        raise UserError(f"'{left[0]}' is not a flag; write --name=value. `lmsi help` lists the flags of each command.")
+    missing = [f"--{name}" for name in NEEDED[command] if not values[name].value]
+    if missing:
+        raise UserError(f"lmsi {command} needs {' and '.join(missing)}. `lmsi help` lists the flags of each command.")
+    config = load_config(PretrainConfig if command == "pretrain" else Config, values.config, overrides)
+    _set_devices(config.mesh.cpu_devices)
+    _run_command(command, config, values, argv)
+    return 0
+
+
+def _set_devices(cpu_devices: int) -> None:
+    """Quiet the runtime, and split the CPU before it starts."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import absl.logging
+    import jax
+
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    if cpu_devices:
+        jax.config.update("jax_num_cpu_devices", cpu_devices)
+        # Two programs in flight on one CPU can each hold a thread that the other's collective waits for.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def _run_command(command: str, config: Any, values: flags.FlagValues, argv: list[str]) -> None:
+    # Imported here: the vote needs no accelerator, and a wrong flag no minute of start-up.
+    if command == "pretrain":
+        from lmsi_jax.pipeline.pretrain import pretrain
+
+        pretrain(config, values.workdir)
+    elif command == "run":
+        from lmsi_jax.pipeline.runner import run
+
+        run(
+            config, values.workdir, argv, only=values.only or "", start_from=values["from"].value or "",
+            dry_run=values["dry-run"].value, reconfigure=values.reconfigure,
+        )  # fmt: skip
+    else:
+        from lmsi_jax.cli import stages
+
+        getattr(stages, command)(config, values)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Decoding to a file, in shards that are whole or absent: a killed run goes on with the next shard."""
+
+import time
+from collections.abc import Sequence
+
+from etils import epath
+
+from lmsi_jax.core import rng
+from lmsi_jax.core.metrics import MetricWriter
+from lmsi_jax.core.progress import ProgressBar, console
+from lmsi_jax.core.records import Record, fingerprint, read_jsonl, write_jsonl
+from lmsi_jax.decoding.scheduler import Decoder, Decoding, Request
+from lmsi_jax.pipeline.session import Session
+from lmsi_jax.sharding import use_mesh
+
+
+def sampling(session: Session, temperature: float) -> Decoding:
+    """Many paths a question, as the config's `sample` section says."""
+    s = session.config.sample
+    return Decoding(
+        paths=s.paths, temperature=temperature, max_tokens=s.max_tokens, lanes=s.lanes, slots=min(s.slots, s.paths),
+        sync_every=s.sync_every, top_k=s.top_k, top_p=s.top_p, stops=s.stops,
+    )  # fmt: skip
+
+
+def greedy(session: Session, max_tokens: int) -> Decoding:
+    """One path a question at temperature 0; each lane then has a single slot."""
+    s = session.config.sample
+    return Decoding(
+        paths=1, temperature=0.0, max_tokens=max_tokens, lanes=s.lanes * min(s.slots, s.paths), slots=1,
+        sync_every=s.sync_every, stops=s.stops,
+    )  # fmt: skip
+
+
+def decode_to_file(
+    session: Session, checkpoint: str, few_shot: str, requests: Sequence[Request], decoding: Decoding,
+    key_names: Sequence[str | int], scratch: epath.Path, output: epath.Path, title: str, metrics: epath.Path,
+) -> None:  # fmt: skip
+    """Write one `paths.jsonl` record for each path of each request, in the order of requests.
+
+    The text of a path is a function of the run's seed, `key_names`, the question's id and the path's number.
+    """
+    size = session.config.sample.questions_per_shard
+    shards = [requests[i : i + size] for i in range(0, len(requests), size)]
+    files = [scratch / f"{output.stem}-{i:05d}-of-{len(shards):05d}.jsonl" for i in range(len(shards))]
+    todo = [i for i, file in enumerate(files) if not file.exists()]
+    done = sum(len(shards[i]) for i in range(len(shards)) if i not in todo)
+    if todo:
+        with use_mesh(session.mesh), ProgressBar(title, len(requests), done) as bar:
+            longest = max(len(session.tokenizer.encode(request.text)) for request in requests)
+            key = rng.stage_key(session.config.seed, *key_names)
+            decoder = Decoder(
+                session.mesh, session.model_config, session.params(checkpoint), session.tokenizer, decoding, few_shot,
+                longest, key,
+            )  # fmt: skip
+            _decode_shards(decoder, few_shot, shards, files, todo, done, bar, title, metrics)
+    write_jsonl(output, (row for file in files for row in read_jsonl(file)))
+
+
+def _decode_shards(
+    decoder: Decoder, few_shot: str, shards: list, files: list[epath.Path], todo: list[int], done: int,
+    bar: ProgressBar, title: str, metrics: epath.Path,
+) -> None:  # fmt: skip
+    writer = MetricWriter(metrics, title.replace(" ", "-"), resume_step=done + 1)
+    start, paths, tokens = time.perf_counter(), 0, 0
+    for i in todo:
+        texts = {request.id: request.text for request in shards[i]}
+        rows: dict[str, list[Record]] = {}
+        for found in decoder.run(shards[i]):
+            paths, tokens, done = paths + len(found), tokens + sum(p.num_tokens for p in found), done + 1
+            seconds = time.perf_counter() - start
+            bar.update(done, f"{paths / seconds:.0f} paths/s {tokens / seconds:.0f} tok/s")
+            hash = fingerprint(few_shot + texts[found[0].id])
+            rows[found[0].id] = [{**vars(path), "prompt_hash": hash} for path in found]
+        write_jsonl(files[i], (row for request in shards[i] for row in rows[request.id]))
+        writer.write(
+            done, tokens_per_second=tokens / seconds, paths_per_second=paths / seconds, utilisation=decoder.utilisation
+        )
+    writer.close()
+    console.print(
+        f"{title}: {paths} paths, {tokens} tokens, {tokens / seconds:.0f} tok/s, slots {decoder.utilisation:.0%} busy"
+    )

@@ -1,0 +1,121 @@
+"""Large Language Models Can Self-Improve (Huang et al. 2022, arXiv 2210.11610), as a list of stages.
+
+    questions -> sample m paths -> vote -> format in four styles -> fine-tune -> evaluate -> next round
+
+Read top to bottom, this is the paper. No stage of a round reads a gold answer.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+from etils import epath
+
+from lmsi_jax.analysis.report import write_report
+from lmsi_jax.checkpoint.folder import locate
+from lmsi_jax.pipeline import steps
+from lmsi_jax.pipeline.evaluate import PROMPTINGS, evaluate
+from lmsi_jax.pipeline.session import Session
+from lmsi_jax.pipeline.stage import Stage
+from lmsi_jax.pipeline.vote import format_file, vote_file
+
+
+class SelfImprove:
+    """The stages of a run under one work directory."""
+
+    def __init__(self, session: Session, workdir: epath.Path):
+        self.session, self.config, self.workdir = session, session.config, workdir
+        self.questions = workdir / "questions.jsonl"
+        self.gold = workdir / "audit" / "gold.jsonl"
+        self.held_out = workdir / "held_out.jsonl"
+        self.metrics = workdir / "metrics"
+        self.scored = self.config.data.task != "jsonl" or bool(self.config.data.eval_questions)
+        self.sections = {f.name: _plain(getattr(self.config, f.name)) for f in dataclasses.fields(self.config)}
+
+    def stages(self) -> Iterator[Stage]:
+        yield self.prepare()
+        made: list[Stage] = []
+        for number in range(self.config.rounds + 1):
+            if number:
+                made += [self.sample(number), self.vote(number), self.format(number), self.finetune(number)]
+            if self.scored:
+                made.append(self.evaluate(number))
+        yield from made
+        yield self.report(made)
+
+    def round(self, round: int) -> epath.Path:
+        return self.workdir / "rounds" / str(round)
+
+    def checkpoint(self, number: int) -> epath.Path:
+        """The model after round `number`; 0 is the base."""
+        return locate(self.config.model.checkpoint) if number == 0 else self.round(number) / "model"
+
+    def settings(self, *names: str) -> dict:
+        return {name: self.sections[name] for name in names}
+
+    def prepare(self) -> Stage:
+        data = self.config.data
+        files = tuple(epath.Path(name) for name in (data.questions, data.eval_questions) if name)
+        outputs = (self.questions, self.gold, self.held_out)
+        return Stage(
+            "prepare", files, outputs, self.settings("seed", "data"),
+            lambda scratch: steps.prepare(self.session, *outputs),
+        )  # fmt: skip
+
+    def sample(self, round: int) -> Stage:
+        checkpoint, output = self.checkpoint(round - 1), self.round(round) / "paths.jsonl"
+        return Stage(
+            f"rounds/{round}/sample", (self.questions, checkpoint), (output,), self.settings("seed", "data", "sample", "model"),
+            lambda scratch: steps.sample(
+                self.session, round, str(checkpoint), self.questions, output, scratch, self.metrics
+            ),
+        )  # fmt: skip
+
+    def vote(self, round: int) -> Stage:
+        paths, output = self.round(round) / "paths.jsonl", self.round(round) / "votes.jsonl"
+        settings = {"answer_type": self.config.data.answer_type, "tie": self.config.select.tie}
+        return Stage(
+            f"rounds/{round}/vote", (paths,), (output,), settings,
+            lambda scratch: vote_file(paths, output, **settings),
+        )  # fmt: skip
+
+    def format(self, round: int) -> Stage:
+        folder = self.round(round)
+        inputs = (self.questions, folder / "paths.jsonl", folder / "votes.jsonl")
+        gold = (self.gold,) if self.config.select.rule == "gold" else ()  # the upper-bound control, by name only
+        output = folder / "examples.jsonl"
+        return Stage(
+            f"rounds/{round}/format", inputs + gold, (output,), self.settings("seed", "data", "select", "format"),
+            lambda scratch: format_file(self.config, self.session.task, *inputs, output, *gold),
+        )  # fmt: skip
+
+    def finetune(self, round: int) -> Stage:
+        start = self.checkpoint(0 if self.config.train_from == "base" else round - 1)
+        examples, target = self.round(round) / "examples.jsonl", self.round(round) / "model"
+        return Stage(
+            f"rounds/{round}/finetune", (examples, start), (target,), self.settings("seed", "finetune", "model"),
+            lambda scratch: steps.finetune(self.session, round, str(start), examples, target, scratch, self.metrics),
+        )  # fmt: skip
+
+    def evaluate(self, number: int) -> Stage:
+        checkpoint, folder = self.checkpoint(number), self.workdir / "eval" / str(number)
+        wanted = [name for name in PROMPTINGS if name != "self_consistency" or self.config.evaluate.self_consistency]
+        scores = {name: folder / f"{name}.jsonl" for name in wanted}
+        return Stage(
+            f"eval/{number}/evaluate", (self.held_out, checkpoint), tuple(scores.values()),
+            self.settings("seed", "data", "sample", "evaluate", "model"),
+            lambda scratch: evaluate(
+                self.session, number, str(checkpoint), self.held_out, scores, scratch, self.metrics
+            ),
+        )  # fmt: skip
+
+    def report(self, made: list[Stage]) -> Stage:
+        output = self.workdir / "report.html"
+        records = [path for stage in made for path in stage.outputs if path.suffix == ".jsonl"]
+        return Stage(
+            "report", (self.questions, self.gold, *records), (output,), {"config": self.sections},
+            lambda scratch: write_report(self.workdir),
+        )  # fmt: skip
+
+
+def _plain(section):
+    return dataclasses.asdict(section) if dataclasses.is_dataclass(section) else section

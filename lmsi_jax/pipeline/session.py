@@ -1,0 +1,43 @@
+"""What stages share while a process lives: the mesh, the tokenizer, the parameters in use."""
+
+import dataclasses
+import functools
+
+from lmsi_jax import model
+from lmsi_jax.checkpoint import folder
+from lmsi_jax.core.config import Config, ModelConfig
+from lmsi_jax.sharding import Mesh, make_mesh
+from lmsi_jax.tasks.registry import Task, load_task
+from lmsi_jax.tokenizers import SentencePieceTokenizer
+
+
+class Session:
+    """Loads each thing when it is first needed; the parameters of one checkpoint at a time."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self._loaded: tuple[str, model.Params] | None = None
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        return make_mesh(self.config.mesh)
+
+    @functools.cached_property
+    def task(self) -> Task:
+        return load_task(self.config.data)
+
+    @functools.cached_property
+    def tokenizer(self) -> SentencePieceTokenizer:
+        return folder.load_tokenizer(self.config.model.checkpoint)
+
+    @functools.cached_property
+    def model_config(self) -> ModelConfig:
+        stored = folder.load_config(self.config.model.checkpoint)
+        return dataclasses.replace(stored, dtype=self.config.model.dtype)
+
+    def params(self, checkpoint: str) -> model.Params:
+        """The parameters of a checkpoint folder, or of "builtin"."""
+        if self._loaded is None or self._loaded[0] != checkpoint:
+            self._loaded = None  # let go of the old ones before the new ones come
+            self._loaded = (checkpoint, folder.load_params(checkpoint, self.mesh))
+        return self._loaded[1]

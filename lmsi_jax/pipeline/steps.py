@@ -1,0 +1,70 @@
+"""The stages themselves: each reads files, writes files, and keeps nothing else."""
+
+from etils import epath
+
+from lmsi_jax.checkpoint import folder
+from lmsi_jax.core.progress import ProgressBar, console
+from lmsi_jax.core.records import read_jsonl, write_jsonl
+from lmsi_jax.core.rng import stable_hash
+from lmsi_jax.decoding.scheduler import Request
+from lmsi_jax.formatting.mixed import Prompts, tokenize
+from lmsi_jax.formatting.packing import pack
+from lmsi_jax.pipeline.decode import decode_to_file, sampling
+from lmsi_jax.pipeline.session import Session
+from lmsi_jax.sharding import use_mesh
+from lmsi_jax.tasks import prompts, registry
+from lmsi_jax.training.loop import train
+from lmsi_jax.training.step import check_batch
+
+
+def prepare(session: Session, questions: epath.Path, gold: epath.Path, held_out: epath.Path) -> None:
+    """Write the questions without gold answers, and apart from them the gold answers, for audit only."""
+    data, seed = session.config.data, session.config.seed
+    rows = registry.training_questions(data, seed)
+    evaluation = registry.held_out_questions(data, seed)
+    write_jsonl(gold, ({"id": r["id"], "answer": str(r["answer"])} for r in rows if r.get("answer") is not None))
+    write_jsonl(held_out, evaluation)
+    write_jsonl(questions, ({k: v for k, v in r.items() if k != "answer"} for r in rows))
+
+
+def requests(questions: epath.Path) -> list[Request]:
+    """The prompt's last part for each question of a file."""
+    return [Request(r["id"], prompts.question_text(r["question"], r["choices"])) for r in read_jsonl(questions)]
+
+
+def sample(
+    session: Session, round: int, checkpoint: str, questions: epath.Path, paths: epath.Path, scratch: epath.Path,
+    metrics: epath.Path,
+) -> None:  # fmt: skip
+    """Decode m chain-of-thought paths of each question (section 3.1)."""
+    s = session.config.sample
+    decoding = sampling(session, s.temperature if round == 1 else s.temperature_after)
+    few_shot = Prompts.of(session.task).cot_examples
+    decode_to_file(
+        session, checkpoint, few_shot, requests(questions), decoding, ("sample", round), scratch, paths,
+        f"round {round} sample", metrics,
+    )  # fmt: skip
+
+
+def finetune(
+    session: Session, round: int, checkpoint: str, examples_file: epath.Path, target: epath.Path, scratch: epath.Path,
+    metrics: epath.Path,
+) -> None:  # fmt: skip
+    """Train the parameters of `checkpoint` on the examples and write a checkpoint folder."""
+    config = session.config.finetune
+    check_batch(session.mesh, config, "finetune")
+    pieces = [tokenize(row, session.tokenizer) for row in read_jsonl(examples_file)]
+    rows = pack(pieces, config.row_length)
+    title = f"round {round} finetune"
+    console.print(
+        f"{title}: {len(pieces)} examples in {len(rows)} rows, {rows.padding:.1%} padding, "
+        f"{config.steps * config.batch / max(len(rows), 1):.2f} epochs"
+    )
+    with use_mesh(session.mesh), ProgressBar(title, config.steps) as bar:
+        params = train(
+            session.mesh, session.model_config, config, session.params(checkpoint), rows,
+            seed=stable_hash(f"{session.config.seed} finetune {round}"), folder=scratch / "state",
+            metrics_folder=metrics, name=title.replace(" ", "-"),
+            on_step=lambda step, values: bar.update(step, f"loss {values['loss']:.3f}"),
+        )  # fmt: skip
+        folder.save(target, session.model_config, session.tokenizer, params)

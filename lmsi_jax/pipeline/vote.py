@@ -1,0 +1,98 @@
+"""Voting and formatting on files: pure functions on records, no model and no JAX."""
+
+from collections.abc import Iterator, Sequence
+
+from etils import epath
+
+from lmsi_jax.core.config import Config, SelectConfig
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.progress import console
+from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
+from lmsi_jax.formatting.mixed import Prompts, Solution, examples
+from lmsi_jax.tasks import answers, prompts
+from lmsi_jax.tasks.registry import Task
+from lmsi_jax.voting.majority import Vote, vote
+from lmsi_jax.voting.select import narrow, select, select_gold, select_random
+
+
+def paths_by_question(file: epath.Path) -> Iterator[list[Record]]:
+    """The paths of each question, in path order; they may stand anywhere in the file."""
+    found: dict[str, list[Record]] = {}
+    for row in read_jsonl(file):
+        for field, kind in (("id", str), ("path", int), ("text", str)):
+            if not isinstance(row.get(field), kind):
+                raise UserError(f"{file}: a path needs `{field}` ({kind.__name__}); this row has {row!r:.120}.")
+        found.setdefault(row["id"], []).append(row)
+    if not found:
+        raise UserError(f"{file} holds no paths; run the sample stage first.")
+    for rows in found.values():
+        yield sorted(rows, key=lambda row: row["path"])
+
+
+def extract_all(rows: Sequence[Record], answer_type: str) -> list[answers.Answer | answers.Abstention]:
+    return [answers.extract(row["text"], answer_type, row.get("finish", "stop")) for row in rows]
+
+
+def vote_file(paths: epath.Path, votes: epath.Path, answer_type: str, tie: str) -> None:
+    """Extract the answers and vote; needs no model and no JAX."""
+    records = []
+    for rows in paths_by_question(paths):
+        found = extract_all(rows, answer_type)
+        outcome = vote([a.value if isinstance(a, answers.Answer) else None for a in found], tie, seed=rows[0]["id"])
+        records.append({
+            "id": rows[0]["id"], "answer": outcome.answer, "confidence": outcome.confidence, "margin": outcome.margin,
+            "counts": outcome.counts,
+            "abstained": [
+                {"path": row["path"], "reason": a.reason}
+                for row, a in zip(rows, found, strict=True) if isinstance(a, answers.Abstention)
+            ],
+            "num_paths": outcome.num_paths, "kept": [rows[i]["path"] for i in outcome.kept], "extractor": answers.VERSION,
+        })  # fmt: skip
+    write_jsonl(votes, records)
+    decided = sum(r["answer"] is not None for r in records)
+    abstained = sum(len(r["abstained"]) for r in records) / sum(r["num_paths"] for r in records)
+    share = sum(r["confidence"] for r in records) / len(records)
+    console.print(f"vote: {decided} of {len(records)} questions decided, mean vote share {share:.2f}, {abstained:.1%} of paths abstain")
+
+
+def format_file(
+    config: Config, task: Task, questions: epath.Path, paths: epath.Path, votes: epath.Path, examples_file: epath.Path,
+    gold: epath.Path | None = None,
+) -> None:  # fmt: skip
+    """Select paths and write them in the four formats (section 3.2). `gold` is read by the upper-bound control alone."""
+    laid_out = {r["id"]: prompts.question_text(r["question"], r["choices"]) for r in read_jsonl(questions)}
+    voted = {r["id"]: r for r in read_jsonl(votes)}
+    right = {r["id"]: r["answer"] for r in read_jsonl(gold)} if gold else {}
+    all_prompts, rows, used = Prompts.of(task), [], 0
+    for found in paths_by_question(paths):
+        id = found[0]["id"]
+        if id not in laid_out or id not in voted:
+            raise UserError(f"Question '{id}' of {paths} is not in {questions} and {votes}; the three must be of one run.")
+        solutions = _solutions(config.select, found, voted[id], task.answer_type, config.seed, right.get(id))
+        used += bool(solutions)
+        rows += examples(
+            id, laid_out[id], solutions, task.answer_type, all_prompts, config.format.formats,
+            distinct_direct=config.format.distinct_direct,
+        )  # fmt: skip
+    write_jsonl(examples_file, rows)
+    console.print(f"format: {len(rows)} training rows from {used} of {len(laid_out)} questions")
+
+
+def _solutions(
+    config: SelectConfig, found: Sequence[Record], voted: Record, answer_type: str, seed: int, gold: str | None
+) -> list[Solution]:
+    texts = [row["text"] for row in found]
+    said = [a.value if isinstance(a, answers.Answer) else None for a in extract_all(found, answer_type)]
+    if config.rule == "majority":
+        at = {row["path"]: i for i, row in enumerate(found)}
+        kept = tuple(at[path] for path in voted["kept"])
+        outcome = Vote(voted["answer"], voted["confidence"], voted["margin"], voted["counts"], voted["num_paths"], kept)
+        chosen = select(
+            outcome, texts, min_confidence=config.min_confidence, max_paths=config.max_paths, distinct=config.distinct
+        )
+    elif config.rule == "random":
+        chosen = select_random(said, 1, f"{seed} {found[0]['id']}")
+    else:
+        right = [] if gold is None else select_gold(said, answers.canonical(gold, answer_type) or gold)
+        chosen = narrow(right, texts, max_paths=config.max_paths, distinct=config.distinct)
+    return [Solution(found[i]["path"], texts[i], said[i] or "") for i in chosen]

@@ -1,0 +1,126 @@
+"""Tasks: where questions come from, their exemplars and the type of their answers."""
+
+import dataclasses
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmsi_jax.core.config import DataConfig
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.records import Record, read_jsonl
+from lmsi_jax.tasks.answers import canonical
+from lmsi_jax.tasks.prompts import Exemplar
+from lmsi_jax.tasks.word_problems import make_problem
+
+EXEMPLARS = Path(__file__).parent / "exemplars"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What the stages need to know of a data set."""
+
+    name: str
+    answer_type: str
+    exemplars: tuple[Exemplar, ...]
+
+
+def load_task(config: DataConfig) -> Task:
+    """The task of a config, with its own exemplars or the user's."""
+    own = "word_problems" if config.task == "word_problems" else config.answer_type
+    exemplars = load_exemplars(config.exemplars or EXEMPLARS / f"{own}.jsonl", config.answer_type)
+    if config.shots > len(exemplars):
+        raise UserError(
+            f"data.shots={config.shots}, and there are {len(exemplars)} exemplars; lower it, or name a larger file with "
+            f"--config.data.exemplars."
+        )
+    return Task(config.task, config.answer_type, exemplars[: config.shots or None])
+
+
+def load_exemplars(path: str | Path, answer_type: str) -> tuple[Exemplar, ...]:
+    """Few-shot exemplars: JSON Lines with question, choices, reasoning, answer."""
+    exemplars = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        missing = [key for key in ("question", "reasoning", "answer") if not isinstance(row.get(key), str)]
+        if missing:
+            raise UserError(f"{path} row {number}: an exemplar needs the text field(s) {', '.join(missing)}.")
+        if canonical(row["answer"], answer_type) is None:
+            raise UserError(f"{path} row {number}: the answer {row['answer']!r} is not of type '{answer_type}'.")
+        exemplars.append(Exemplar(row["question"], row["reasoning"], row["answer"], tuple(row.get("choices") or ())))
+    return tuple(exemplars)
+
+
+def training_questions(config: DataConfig, seed: int) -> list[Record]:
+    """The unlabelled questions of a run: `id`, `question`, `choices` and, if the source has it, `answer`."""
+    if config.task == "word_problems":
+        return list(_generated(config, seed, "train", config.num_questions))
+    return _limited(load_questions(config.questions), config.num_questions)
+
+
+def held_out_questions(config: DataConfig, seed: int) -> list[Record]:
+    """Questions with gold answers for evaluation; none when the config names no file."""
+    if config.task == "word_problems":
+        return list(_generated(config, seed, "held-out", config.num_eval))
+    if not config.eval_questions:
+        return []
+    questions = _limited(load_questions(config.eval_questions), config.num_eval)
+    for row in questions:
+        if row.get("answer") is None:
+            raise UserError(
+                f"{config.eval_questions}: question '{row['id']}' has no `answer`; held-out questions are scored, so each "
+                f"needs one. Leave --config.data.eval_questions empty to run without evaluation."
+            )
+        if canonical(str(row["answer"]), config.answer_type) is None:
+            raise UserError(
+                f"{config.eval_questions}: question '{row['id']}' has the answer {row['answer']!r}, which is not of type "
+                f"'{config.answer_type}'; set --config.data.answer_type to number, choice, yes_no or text."
+            )
+    return questions
+
+
+def _limited(questions: list[Record], limit: int) -> list[Record]:
+    if limit > len(questions):
+        raise UserError(f"{limit} questions are asked for, and the file holds {len(questions)}; set 0 to take them all.")
+    return questions[: limit or None]
+
+
+def _generated(config: DataConfig, seed: int, split: str, count: int) -> Iterator[Record]:
+    seen: set[str] = set()
+    for number in range(count):
+        rng = random.Random(f"questions {seed} {split} {number}")
+        problem = make_problem(rng, config.terms, config.largest)
+        while problem.question in seen:
+            problem = make_problem(rng, config.terms, config.largest)
+        seen.add(problem.question)
+        yield {
+            "id": f"{split}-{number:05d}", "question": problem.question, "choices": None,
+            "answer": str(problem.answer), "terms": len(problem.terms),
+        }  # fmt: skip
+
+
+def load_questions(path: str | Path) -> list[Record]:
+    """A question file: JSON Lines with `id`, `question` and optionally `choices` and `answer`.
+
+    Raises UserError with file, row and field when a row is malformed or an id comes twice.
+    """
+    questions: list[Record] = []
+    rows: dict[str, int] = {}
+    for number, row in enumerate(read_jsonl(path), start=1):
+        where = f"{path} row {number}"
+        if not isinstance(row.get("question"), str) or not row["question"].strip():
+            raise UserError(f"{where}: no text in the field `question`; it has {', '.join(row) or 'no fields'}.")
+        row.setdefault("id", str(number))
+        row.setdefault("choices", None)
+        id, choices = row["id"], row["choices"]
+        if not isinstance(id, str) or not id:
+            raise UserError(f"{where}: `id` is {id!r}; it must be a string that no other row has.")
+        if id in rows:
+            raise UserError(f"{where}: the id '{id}' is that of row {rows[id]} too; paths are told apart by id.")
+        if choices is not None and (
+            not isinstance(choices, list) or not 2 <= len(choices) <= 26 or not all(isinstance(c, str) for c in choices)
+        ):
+            raise UserError(f"{where}: `choices` must be null or a list of 2 to 26 option texts, not {choices!r:.80}.")
+        rows[id] = number
+        questions.append(row)
+    if not questions:
+        raise UserError(f"{path} holds no questions; each line must be a JSON object with `id` and `question`.")
+    return questions

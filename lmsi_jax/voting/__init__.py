@@ -1,0 +1,1 @@
+"""Voting over answers: a library of pure functions that needs no JAX."""
