@@ -51,11 +51,20 @@ def summarise(scores: dict[tuple[str, int], list[Record]]) -> list[Score]:
             paths = sum(r["num_paths"] for r in found)
             pairs = [(base[r["id"]], r["correct"]) for r in found if r["id"] in base]
             p_value = mcnemar([a for a, _ in pairs], [b for _, b in pairs]) if checkpoint and pairs else None
-            rows.append(Score(
-                prompting, checkpoint, found[0]["num_paths"], n, correct / n, *wilson_interval(correct, n),
-                correct / n - sum(base.values()) / max(len(base), 1), p_value,
-                sum(r["unparsed"] for r in found) / paths, sum(r["truncated"] for r in found) / paths,
-            ))  # fmt: skip
+            rows.append(
+                Score(
+                    prompting,
+                    checkpoint,
+                    found[0]["num_paths"],
+                    n,
+                    correct / n,
+                    *wilson_interval(correct, n),
+                    correct / n - sum(base.values()) / max(len(base), 1),
+                    p_value,
+                    sum(r["unparsed"] for r in found) / paths,
+                    sum(r["truncated"] for r in found) / paths,
+                )
+            )
     return rows
 
 
@@ -71,8 +80,14 @@ def print_table(rows: list[Score]) -> Table:
     for row in rows:
         p = "" if row.p_value is None else f"{row.p_value:.1e}" if row.p_value < 1e-3 else f"{row.p_value:.3f}"
         table.add_row(
-            TITLES[row.prompting], checkpoint_name(row.checkpoint), str(row.paths), str(row.n),
-            f"{row.accuracy:.1%} [{row.low:.1%}, {row.high:.1%}]", f"{row.gain:+.1%}" if row.checkpoint else "", p,
-            f"{row.unparsed:.1%}", f"{row.truncated:.1%}",
-        )  # fmt: skip
+            TITLES[row.prompting],
+            checkpoint_name(row.checkpoint),
+            str(row.paths),
+            str(row.n),
+            f"{row.accuracy:.1%} [{row.low:.1%}, {row.high:.1%}]",
+            f"{row.gain:+.1%}" if row.checkpoint else "",
+            p,
+            f"{row.unparsed:.1%}",
+            f"{row.truncated:.1%}",
+        )
     return table

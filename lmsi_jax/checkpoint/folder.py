@@ -79,9 +79,9 @@ def _check_shapes(metadata, shapes: model.Params, folder: epath.Path) -> None:
         )
 
 
-def save(folder: os.PathLike | str, config: ModelConfig, tokenizer: SentencePieceTokenizer, params: model.Params) -> None:
+def save(target: os.PathLike | str, config: ModelConfig, tokenizer: SentencePieceTokenizer, params: model.Params) -> None:
     """Write a checkpoint folder: under a temporary name first, then renamed, so that it is whole or absent."""
-    folder = epath.Path(folder)
+    folder = epath.Path(target)
     temporary = folder.parent / f".{folder.name}.tmp"
     for stale in (temporary, folder):
         if stale.exists():

@@ -65,8 +65,10 @@ def _check_key(cls: type, override: str) -> None:
     name, equals, _ = override.removeprefix("--config.").partition("=")
     keys = name.split(".")
     for depth, key in enumerate(keys):
+        if typing.get_origin(here) is dict and depth == len(keys) - 1:
+            break
         if not dataclasses.is_dataclass(here):
-            return
+            raise UserError(f"--config.{name}: '{path.rstrip('.')}' is a value, not a section.")
         hints = typing.get_type_hints(here)
         if key not in hints:
             raise unknown_key(here, key, path)

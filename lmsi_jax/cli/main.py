@@ -24,20 +24,31 @@ from lmsi_jax.core.errors import UserError
 
 COMMANDS = ("run", "sample", "vote", "format", "finetune", "evaluate", "report", "pretrain")
 NEEDED = {
-    "run": ("config", "workdir"), "sample": ("config", "questions", "output"), "vote": ("paths", "output"),
-    "format": ("questions", "paths", "votes", "output"), "finetune": ("config", "examples", "output"),
-    "evaluate": ("config", "questions", "output"), "report": ("workdir",), "pretrain": ("config", "workdir"),
-}  # fmt: skip
+    "run": ("config", "workdir"),
+    "sample": ("config", "questions", "output"),
+    "vote": ("paths", "output"),
+    "format": ("questions", "paths", "votes", "output"),
+    "finetune": ("config", "examples", "output"),
+    "evaluate": ("config", "questions", "output"),
+    "report": ("workdir",),
+    "pretrain": ("config", "workdir"),
+}
 
 
 def define_flags() -> flags.FlagValues:
     """All flags of all commands but those under --config."""
     values = flags.FlagValues()
     for name, what in {
-        "config": "a Python file with get_config()", "workdir": "directory of a run", "questions": "questions.jsonl",
-        "paths": "paths.jsonl", "votes": "votes.jsonl", "examples": "examples.jsonl", "output": "file or folder to write",
-        "only": "run: one stage, by name or kind", "from": "run: redo this stage and all after it",
-    }.items():  # fmt: skip
+        "config": "a Python file with get_config()",
+        "workdir": "directory of a run",
+        "questions": "questions.jsonl",
+        "paths": "paths.jsonl",
+        "votes": "votes.jsonl",
+        "examples": "examples.jsonl",
+        "output": "file or folder to write",
+        "only": "run: one stage, by name or kind",
+        "from": "run: redo this stage and all after it",
+    }.items():
         flags.DEFINE_string(name, None, what, flag_values=values)
     flags.DEFINE_bool("dry-run", False, "run: print what is reused, what would run and why", flag_values=values)
     flags.DEFINE_bool("reconfigure", False, "run: take over a changed config in an old workdir", flag_values=values)
@@ -54,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = _fail(str(error))
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        status = _fail(f"{name}{error.strerror or error}. What is finished is kept; mend that and start the same command again.")
+        status = _fail(f"{name}{error.strerror or error}. What is finished is kept: mend that and start again.")
     except (KeyboardInterrupt, _Terminated) as stop:
         print("\nInterrupted. Start the same command again to go on from here.", file=sys.stderr)
         status = 143 if isinstance(stop, _Terminated) else 130
@@ -92,7 +103,7 @@ def _dispatch(argv: list[str]) -> int:
     missing = [f"--{name}" for name in NEEDED[command] if not values[name].value]
     if missing:
         raise UserError(f"lmsi {command} needs {' and '.join(missing)}. `lmsi help` lists the flags of each command.")
-    config = load_config(PretrainConfig if command == "pretrain" else Config, values.config, overrides)
+    config: Any = load_config(PretrainConfig if command == "pretrain" else Config, values.config, overrides)
     _set_devices(config.mesh.cpu_devices)
     _run_command(command, config, values, argv)
     return 0
@@ -106,9 +117,9 @@ def _set_devices(cpu_devices: int) -> None:
 
     absl.logging.set_verbosity(absl.logging.ERROR)
     if cpu_devices:
+        # A collective holds a thread of the CPU client's pool until its partners come; with a thread a core they may not.
+        os.environ.setdefault("NPROC", str(8 * cpu_devices))
         jax.config.update("jax_num_cpu_devices", cpu_devices)
-        # Two programs in flight on one CPU can each hold a thread that the other's collective waits for.
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def _run_command(command: str, config: Any, values: flags.FlagValues, argv: list[str]) -> None:
@@ -121,9 +132,14 @@ def _run_command(command: str, config: Any, values: flags.FlagValues, argv: list
         from lmsi_jax.pipeline.runner import run
 
         run(
-            config, values.workdir, argv, only=values.only or "", start_from=values["from"].value or "",
-            dry_run=values["dry-run"].value, reconfigure=values.reconfigure,
-        )  # fmt: skip
+            config,
+            values.workdir,
+            argv,
+            only=values.only or "",
+            start_from=values["from"].value or "",
+            dry_run=bool(values["dry-run"].value),
+            reconfigure=values.reconfigure,
+        )
     else:
         from lmsi_jax.cli import stages
 

@@ -26,9 +26,14 @@ def sample(config: Config, values: flags.FlagValues) -> None:
     from lmsi_jax.pipeline.session import Session
 
     session, questions, output = Session(config), epath.Path(values.questions), epath.Path(values.output)
-    _with_scratch(config, [questions], output, lambda scratch: steps.sample(
-        session, 1, config.model.checkpoint, questions, output, scratch, output.parent / "metrics"
-    ))  # fmt: skip
+    _with_scratch(
+        config,
+        [questions],
+        output,
+        lambda scratch: steps.sample(
+            session, 1, config.model.checkpoint, questions, output, scratch, output.parent / "metrics"
+        ),
+    )
 
 
 def vote(config: Config, values: flags.FlagValues) -> None:
@@ -50,9 +55,14 @@ def finetune(config: Config, values: flags.FlagValues) -> None:
     from lmsi_jax.pipeline.session import Session
 
     session, examples, output = Session(config), epath.Path(values.examples), epath.Path(values.output)
-    _with_scratch(config, [examples], output, lambda scratch: steps.finetune(
-        session, 1, config.model.checkpoint, examples, output, scratch, output.parent / "metrics"
-    ))  # fmt: skip
+    _with_scratch(
+        config,
+        [examples],
+        output,
+        lambda scratch: steps.finetune(
+            session, 1, config.model.checkpoint, examples, output, scratch, output.parent / "metrics"
+        ),
+    )
 
 
 def evaluate(config: Config, values: flags.FlagValues) -> None:
@@ -62,9 +72,12 @@ def evaluate(config: Config, values: flags.FlagValues) -> None:
 
     session, questions, output = Session(config), epath.Path(values.questions), epath.Path(values.output)
     scores = {name: output / f"{name}.jsonl" for name in PROMPTINGS}
-    _with_scratch(config, [questions], output, lambda scratch: run(
-        session, 0, config.model.checkpoint, questions, scores, scratch, output / "metrics"
-    ))  # fmt: skip
+    _with_scratch(
+        config,
+        [questions],
+        output,
+        lambda scratch: run(session, 0, config.model.checkpoint, questions, scores, scratch, output / "metrics"),
+    )
 
 
 def report(config: Config, values: flags.FlagValues) -> None:

@@ -129,9 +129,7 @@ class SampleConfig:
                 f"sample.{name}={value} is negative; 0 is greedy decoding, 0.7 the paper's value.",
             )
         _require(self.top_k >= 0, f"sample.top_k={self.top_k} is negative; 0 keeps the whole vocabulary.")
-        _require(
-            0 < self.top_p <= 1, f"sample.top_p={self.top_p} is outside (0, 1]; 1 keeps the whole vocabulary."
-        )
+        _require(0 < self.top_p <= 1, f"sample.top_p={self.top_p} is outside (0, 1]; 1 keeps the whole vocabulary.")
         for name in ("max_tokens", "lanes", "slots", "sync_every", "questions_per_shard"):
             _require(getattr(self, name) >= 1, f"sample.{name}={getattr(self, name)} must be at least 1.")
 

@@ -26,7 +26,7 @@ class Mean:
 class MetricWriter:
     """Scalars to `metrics/<name>.jsonl` and, beside it, TensorBoard events.
 
-    Reopening after an interruption drops the rows from `resume_step` on, so that no step is there twice.
+    Reopening after an interruption drops the rows after `resume_step`, so that no step is there twice.
     """
 
     def __init__(self, folder: os.PathLike | str, name: str, resume_step: int = 0):
@@ -37,11 +37,11 @@ class MetricWriter:
         kept = []
         if os.path.exists(self._path):
             with open(self._path, encoding="utf-8") as file:
-                kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] < resume_step]
-        self._file = open(self._path, "w", encoding="utf-8")
+                kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= resume_step]
+        self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115 (closed by close())
         self._file.writelines(kept)
         self._file.flush()
-        self._board = SummaryWriter(os.path.join(folder, "tensorboard", name), purge_step=resume_step)
+        self._board = SummaryWriter(os.path.join(folder, "tensorboard", name), purge_step=resume_step + 1)
 
     def write(self, step: int, **scalars: float) -> None:
         """Record one row; values are Python floats."""

@@ -20,8 +20,11 @@ class ProgressBar:
         self._bar: Progress | None = None
         if sys.stderr.isatty():
             columns = (
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
             )
             self._bar = Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task(title, total=total, completed=done, note="")

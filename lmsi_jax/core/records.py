@@ -28,9 +28,9 @@ def fingerprint(*values: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def path_fingerprint(path: os.PathLike | str) -> str:
+def path_fingerprint(source: os.PathLike | str) -> str:
     """16 hex digits of a file's bytes, or of the names and sizes in a folder (Orbax names are new in every save)."""
-    path = epath.Path(path)
+    path = epath.Path(source)
     if not path.is_dir():
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return fingerprint(sorted((str(p.relative_to(path)), p.stat().length) for p in _files(path)))
@@ -41,17 +41,17 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
         yield from _files(path) if path.is_dir() else (path,)
 
 
-def write_text(path: os.PathLike | str, text: str) -> None:
-    """Write `text` to `path` at once: temporary name, flush to disk, rename."""
-    path = epath.Path(path)
+def write_text(file: os.PathLike | str, text: str) -> None:
+    """Write `text` to `file` at once: temporary name, flush to disk, rename."""
+    path = epath.Path(file)
     temporary = path.parent / f".{path.name}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(text.encode("utf-8", "surrogatepass"))
-            file.flush()
-            if hasattr(file, "fileno") and os.path.exists(temporary):
-                os.fsync(file.fileno())
+        with temporary.open("wb") as stream:
+            stream.write(text.encode("utf-8", "surrogatepass"))
+            stream.flush()
+            if os.path.exists(temporary):  # on this machine, not in a bucket
+                os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
         if os.path.exists(temporary):
@@ -69,9 +69,9 @@ def write_jsonl(path: os.PathLike | str, records: Iterable[Record]) -> int:
     return len(lines)
 
 
-def read_jsonl(path: os.PathLike | str) -> Iterator[Record]:
+def read_jsonl(file: os.PathLike | str) -> Iterator[Record]:
     """The records of a JSON Lines file. Errors name the file, the line and the remedy."""
-    path = epath.Path(path)
+    path = epath.Path(file)
     if not path.exists():
         raise UserError(f"{path} does not exist; check the spelling, or run the stage that writes it first.")
     if path.is_dir():

@@ -20,9 +20,7 @@ def stage_key(seed: int, *names: str | int) -> Key[Array, ""]:
     return key
 
 
-def path_keys(
-    stage: Key[Array, ""], question: Int[Array, " n"], path: Int[Array, " n"]
-) -> Key[Array, " n"]:
+def path_keys(stage: Key[Array, ""], question: Int[Array, " n"], path: Int[Array, " n"]) -> Key[Array, " n"]:
     """One key a path: ``fold_in(fold_in(stage, question), path)``.
 
     `question` holds `stable_hash(question_id)`. Fold the token position in to get a token's key:

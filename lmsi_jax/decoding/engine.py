@@ -63,8 +63,7 @@ class Lanes:
     paths: Int[Array, " b"]  # paths wanted: m, or 0 for an idle lane
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """Everything that a decode step changes."""
 
     lanes: Lanes
@@ -100,11 +99,20 @@ def start(config: ModelConfig, settings: Settings, question_slots: int) -> State
     number = lambda *shape: constrain(jnp.zeros(shape, jnp.int32), *("batch", *[None] * len(shape))[: len(shape)])  # noqa: E731
     lanes = Lanes(empty_cache(config, b, question_slots), number(b), number(b), number(b), number(b))
     return State(
-        lanes=lanes, cache=empty_cache(config, b * m, r),
-        path=number(b, m), next_path=number(b), position=number(b, m), token=number(b, m), stop=number(b, m),
-        out_tokens=number(b, p, r), out_count=number(b, p), out_logprob=number(b, p).astype(jnp.float32),
-        out_finish=number(b, p), busy=jnp.zeros((), jnp.int32), steps=jnp.zeros((), jnp.int32),
-    )  # fmt: skip
+        lanes=lanes,
+        cache=empty_cache(config, b * m, r),
+        path=number(b, m),
+        next_path=number(b),
+        position=number(b, m),
+        token=number(b, m),
+        stop=number(b, m),
+        out_tokens=number(b, p, r),
+        out_count=number(b, p),
+        out_logprob=number(b, p).astype(jnp.float32),
+        out_finish=number(b, p),
+        busy=jnp.zeros((), jnp.int32),
+        steps=jnp.zeros((), jnp.int32),
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -114,8 +122,10 @@ def prefill_task(config: ModelConfig, params: model.Params, tokens: Int[Array, "
     positions = jnp.broadcast_to(jnp.arange(t)[None, :], (n, t))
     mask = jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool))[None], (n, t, t))
     _, cache = model.forward(config, params, tokens, positions, mask)
-    share = lambda a: constrain(a[:1], None, "length", "kv_heads", "head_width")  # noqa: E731
-    return [(share(k), share(v)) for k, v in cache]
+    # One array, so that handing the first row to all devices is one collective and not two a layer.
+    stacked = jnp.stack([jnp.stack([k[0], v[0]]) for k, v in cache])
+    shared = constrain(stacked, None, None, "length", "kv_heads", "head_width")
+    return [(keys[None], values[None]) for keys, values in shared]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -139,9 +149,15 @@ def _task_blocks(task: Task) -> list[list[Block]]:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def load_lane(
-    state: State, cache: Cache, row: Int[Array, ""], lane: Int[Array, ""],
-    length: Int[Array, ""], last_token: Int[Array, ""], question: Int[Array, ""], paths: Int[Array, ""],
-) -> State:  # fmt: skip
+    state: State,
+    cache: Cache,
+    row: Int[Array, ""],
+    lane: Int[Array, ""],
+    length: Int[Array, ""],
+    last_token: Int[Array, ""],
+    question: Int[Array, ""],
+    paths: Int[Array, ""],
+) -> State:
     """Put question `row` of a prefilled `cache` into a lane and start its first paths."""
     b, slots = state.path.shape
 
@@ -153,9 +169,11 @@ def load_lane(
     lanes = state.lanes
     lanes = Lanes(
         [(put(k, new_k[row]), put(v, new_v[row])) for (k, v), (new_k, new_v) in zip(lanes.cache, cache, strict=True)],
-        put(lanes.length, length), put(lanes.last_token, last_token), put(lanes.question, question),
+        put(lanes.length, length),
+        put(lanes.last_token, last_token),
+        put(lanes.question, question),
         put(lanes.paths, paths),
-    )  # fmt: skip
+    )
     return state.replace(
         lanes=lanes,
         path=put(state.path, jnp.arange(slots, dtype=jnp.int32)),
@@ -214,9 +232,7 @@ def _step(config: ModelConfig, settings: Settings, params: model.Params, task: T
     )
 
 
-def _forward(
-    config: ModelConfig, params: model.Params, task: Task, state: State
-) -> tuple[Float[Array, "n v"], Cache]:
+def _forward(config: ModelConfig, params: model.Params, task: Task, state: State) -> tuple[Float[Array, "n v"], Cache]:
     """Logits after each slot's token, and the paths' cache with that token's keys and values in it."""
     lanes, (b, m) = state.lanes, state.path.shape
     n, r = b * m, state.cache[0][0].shape[1]

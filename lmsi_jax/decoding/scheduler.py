@@ -1,7 +1,7 @@
 """The host's side of decoding: which question is in which lane, and what came out."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,11 @@ class Path:
     num_tokens: int
     logprob: float
     finish: str  # "stop" or "length"
+    tokens: tuple[int, ...]  # as drawn, with those of the stop string or the end of sequence
+
+    def record(self) -> dict:
+        """What `paths.jsonl` keeps."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "tokens"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +65,16 @@ class Decoder:
     """
 
     def __init__(
-        self, mesh: Mesh, config: ModelConfig, params: model.Params, tokenizer: SentencePieceTokenizer,
-        decoding: Decoding, few_shot: str, longest_question: int, key: Key[Array, ""],
-    ):  # fmt: skip
+        self,
+        mesh: Mesh,
+        config: ModelConfig,
+        params: model.Params,
+        tokenizer: SentencePieceTokenizer,
+        decoding: Decoding,
+        few_shot: str,
+        longest_question: int,
+        key: Key[Array, ""],
+    ):
         self._mesh, self._config, self._params, self._tokenizer = mesh, config, params, tokenizer
         self._decoding = decoding
         prompt = ([tokenizer.bos] if tokenizer.bos >= 0 else []) + tokenizer.encode(few_shot)
@@ -72,14 +84,19 @@ class Decoder:
         table, matched = stop_table(decoding.stops, pieces + [b""] * (config.vocab - len(pieces)))
         self._bytes = pieces
         self._settings = engine.Settings(
-            paths=decoding.paths, max_tokens=decoding.max_tokens, lanes=decoding.lanes, slots=min(decoding.slots, decoding.paths),
-            sync_every=decoding.sync_every, top_k=decoding.top_k, top_p=decoding.top_p, eos=tokenizer.eos, matched=matched,
-        )  # fmt: skip
+            paths=decoding.paths,
+            max_tokens=decoding.max_tokens,
+            lanes=decoding.lanes,
+            slots=min(decoding.slots, decoding.paths),
+            sync_every=decoding.sync_every,
+            top_k=decoding.top_k,
+            top_p=decoding.top_p,
+            eos=tokenizer.eos,
+            matched=matched,
+        )
         rows = np.tile(np.asarray(prompt, np.int32), (mesh.size("batch"), 1))
         cache = engine.prefill_task(config, params, jax.device_put(rows, sharding(mesh, "batch", None)))
-        self._task = engine.Task(
-            cache, jnp.int32(len(prompt)), jnp.asarray(table), key, jnp.float32(decoding.temperature)
-        )
+        self._task = engine.Task(cache, jnp.int32(len(prompt)), jnp.asarray(table), key, jnp.float32(decoding.temperature))
         self.live_slot_steps = self.slot_steps = 0
 
     def _check(self, prompt: int, question: int) -> None:
@@ -102,8 +119,8 @@ class Decoder:
         """Share of slot-steps so far that worked on a path."""
         return self.live_slot_steps / max(self.slot_steps, 1)
 
-    def run(self, requests: Sequence[Request], on_path: Callable[[int, int], None] | None = None) -> Iterator[list[Path]]:
-        """The paths of each question, question by question as they finish. `on_path(paths, tokens)` reports progress."""
+    def run(self, requests: Sequence[Request]) -> Iterator[list[Path]]:
+        """The paths of each question, question by question as they finish."""
         ids = [self._tokenizer.encode(request.text) for request in requests]
         caches = self._prefill(ids)
         lanes, waiting = self._settings.lanes, list(range(len(requests)))[::-1]
@@ -114,21 +131,23 @@ class Decoder:
                 if held[lane] is None and waiting:
                     held[lane] = q = waiting.pop()
                     state = engine.load_lane(
-                        state, caches[q // lanes], q % lanes, lane, len(ids[q]) - 1, ids[q][-1],
-                        stable_hash(requests[q].id), self._settings.paths,
-                    )  # fmt: skip
+                        state,
+                        caches[q // lanes],
+                        q % lanes,
+                        lane,
+                        len(ids[q]) - 1,
+                        ids[q][-1],
+                        stable_hash(requests[q].id),
+                        self._settings.paths,
+                    )
             state = engine.decode(self._config, self._settings, self._params, self._task, state)
             finished = ~np.asarray(jnp.any(state.live, axis=1))
             out = None
-            for lane in np.flatnonzero(finished):
-                q = held[lane]
-                if q is None:
+            for lane, question in enumerate(held):
+                if question is None or not finished[lane]:
                     continue
                 out = out or jax.device_get((state.out_tokens, state.out_count, state.out_logprob, state.out_finish))
-                paths = self._collect(requests[q].id, *(array[lane] for array in out))
-                if on_path:
-                    on_path(len(paths), sum(path.num_tokens for path in paths))
-                yield paths
+                yield self._collect(requests[question].id, *(array[lane] for array in out))
                 held[lane] = None
         self.live_slot_steps += int(state.busy)
         self.slot_steps += int(state.steps) * lanes * self._settings.slots
@@ -150,8 +169,9 @@ class Decoder:
     def _collect(self, id: str, tokens: np.ndarray, count: np.ndarray, logprob: np.ndarray, finish: np.ndarray) -> list[Path]:
         paths = []
         for p in range(self._settings.paths):
-            written = b"".join(self._bytes[t] if t < len(self._bytes) else b"" for t in tokens[p, : count[p]])
+            drawn = tuple(int(token) for token in tokens[p, : count[p]])
+            written = b"".join(self._bytes[t] if t < len(self._bytes) else b"" for t in drawn)
             text = cut(written.decode("utf-8", "replace"), self._decoding.stops)
             kind = "stop" if finish[p] == engine.STOPPED else "length"
-            paths.append(Path(id, p, text, int(count[p]), round(float(logprob[p]), 5), kind))
+            paths.append(Path(id, p, text, len(drawn), round(float(logprob[p]), 4), kind, drawn))
         return paths

@@ -59,9 +59,7 @@ def _byte_automaton(stops: list[bytes]) -> list[dict[int, int]]:
             queue.append(child)
     numbers = {node: i for i, node in enumerate(n for n in range(len(children)) if n not in final)}
     matched = len(numbers)
-    return [
-        {byte: numbers.get(target, matched) for byte, target in delta[node].items()} for node in numbers
-    ]
+    return [{byte: numbers.get(target, matched) for byte, target in delta[node].items()} for node in numbers]
 
 
 def cut(text: str, stops: Sequence[str]) -> str:

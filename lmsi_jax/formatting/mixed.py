@@ -41,9 +41,15 @@ class Solution:
 
 
 def examples(
-    id: str, question: str, solutions: Sequence[Solution], answer_type: str,
-    all_prompts: Prompts, formats: Sequence[str], *, distinct_direct: bool = False,
-) -> list[dict]:  # fmt: skip
+    id: str,
+    question: str,
+    solutions: Sequence[Solution],
+    answer_type: str,
+    all_prompts: Prompts,
+    formats: Sequence[str],
+    *,
+    distinct_direct: bool = False,
+) -> list[dict]:
     """The training rows of one question, laid out as `question`.
 
     A chain-of-thought target is the path as it was sampled, a direct target the concluding sentence alone. With

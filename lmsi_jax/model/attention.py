@@ -5,6 +5,7 @@ is shared: block row i serves the i-th group of consecutive query rows. The keys
 read once for all the paths that continue it.
 """
 
+import functools
 import math
 
 import jax
@@ -26,9 +27,7 @@ class Block:
     mask: Bool[Array, "nb s"] | Bool[Array, "nb t s"]
 
 
-def rotate(
-    values: Float[Array, "n t x h"], positions: Int[Array, "n t"], base: float
-) -> Float[Array, "n t x h"]:
+def rotate(values: Float[Array, "n t x h"], positions: Int[Array, "n t"], base: float) -> Float[Array, "n t x h"]:
     """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), half-split layout, in float32."""
     half = values.shape[-1] // 2
     frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -52,7 +51,8 @@ def attend(query: Float[Array, "n t x h"], blocks: list[Block]) -> Float[Array, 
     weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(query.dtype)
     splits = [int(sum(b.key.shape[1] for b in blocks[:i])) for i in range(1, len(blocks))]
     parts = jnp.split(weights, splits, axis=-1)
-    return sum(_read(part, block) for part, block in zip(parts, blocks, strict=True)).reshape(n, t, x, h)
+    read = [_read(part, block) for part, block in zip(parts, blocks, strict=True)]
+    return functools.reduce(jnp.add, read).reshape(n, t, x, h)
 
 
 def _scores(query: Float[Array, "n t k g h"], block: Block) -> Float[Array, "n k g t s"]:

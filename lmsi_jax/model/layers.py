@@ -25,7 +25,7 @@ class Weights(nn.Module):
     def weight(self, name: str, shape: tuple[int, ...], axes: tuple[str, ...], init) -> jax.Array:
         partitioned = nn.with_logical_partitioning(init, axes)
         value = self.param(name, partitioned, shape, jnp.dtype(self.config.param_dtype))
-        return value.astype(self.config.dtype)
+        return jnp.asarray(value, self.config.dtype)
 
 
 class RMSNorm(Weights):

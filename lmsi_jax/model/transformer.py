@@ -24,9 +24,7 @@ class Transformer(Weights):
     """Embedding, blocks of attention and MLP, final norm, logits."""
 
     @nn.compact
-    def __call__(
-        self, tokens: Array, positions: Array, mask: Array, past: list[list[Block]]
-    ) -> tuple[Array, list[KeyValue]]:
+    def __call__(self, tokens: Array, positions: Array, mask: Array, past: list[list[Block]]) -> tuple[Array, list[KeyValue]]:
         c = self.config
         normal = nn.initializers.normal(1 / math.sqrt(c.width))
         embedding = self.weight("embedding", (c.vocab, c.width), ("vocab", "embed_table"), normal)
@@ -88,4 +86,5 @@ def forward(
     computed earlier, seen by all tokens within their own masks. Nothing is written in place: the caller
     stores the returned keys and values where it wants them.
     """
-    return Transformer(config).apply({"params": params}, tokens, positions, mask, past or [])
+    output: Any = Transformer(config).apply({"params": params}, tokens, positions, mask, past or [])
+    return output

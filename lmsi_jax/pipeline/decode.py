@@ -18,24 +18,44 @@ def sampling(session: Session, temperature: float) -> Decoding:
     """Many paths a question, as the config's `sample` section says."""
     s = session.config.sample
     return Decoding(
-        paths=s.paths, temperature=temperature, max_tokens=s.max_tokens, lanes=s.lanes, slots=min(s.slots, s.paths),
-        sync_every=s.sync_every, top_k=s.top_k, top_p=s.top_p, stops=s.stops,
-    )  # fmt: skip
+        paths=s.paths,
+        temperature=temperature,
+        max_tokens=s.max_tokens,
+        lanes=s.lanes,
+        slots=min(s.slots, s.paths),
+        sync_every=s.sync_every,
+        top_k=s.top_k,
+        top_p=s.top_p,
+        stops=s.stops,
+    )
 
 
 def greedy(session: Session, max_tokens: int) -> Decoding:
     """One path a question at temperature 0; each lane then has a single slot."""
     s = session.config.sample
     return Decoding(
-        paths=1, temperature=0.0, max_tokens=max_tokens, lanes=s.lanes * min(s.slots, s.paths), slots=1,
-        sync_every=s.sync_every, stops=s.stops,
-    )  # fmt: skip
+        paths=1,
+        temperature=0.0,
+        max_tokens=max_tokens,
+        lanes=s.lanes * min(s.slots, s.paths),
+        slots=1,
+        sync_every=s.sync_every,
+        stops=s.stops,
+    )
 
 
 def decode_to_file(
-    session: Session, checkpoint: str, few_shot: str, requests: Sequence[Request], decoding: Decoding,
-    key_names: Sequence[str | int], scratch: epath.Path, output: epath.Path, title: str, metrics: epath.Path,
-) -> None:  # fmt: skip
+    session: Session,
+    checkpoint: str,
+    few_shot: str,
+    requests: Sequence[Request],
+    decoding: Decoding,
+    key_names: Sequence[str | int],
+    scratch: epath.Path,
+    output: epath.Path,
+    title: str,
+    metrics: epath.Path,
+) -> None:
     """Write one `paths.jsonl` record for each path of each request, in the order of requests.
 
     The text of a path is a function of the run's seed, `key_names`, the question's id and the path's number.
@@ -50,18 +70,31 @@ def decode_to_file(
             longest = max(len(session.tokenizer.encode(request.text)) for request in requests)
             key = rng.stage_key(session.config.seed, *key_names)
             decoder = Decoder(
-                session.mesh, session.model_config, session.params(checkpoint), session.tokenizer, decoding, few_shot,
-                longest, key,
-            )  # fmt: skip
+                session.mesh,
+                session.model_config,
+                session.params(checkpoint),
+                session.tokenizer,
+                decoding,
+                few_shot,
+                longest,
+                key,
+            )
             _decode_shards(decoder, few_shot, shards, files, todo, done, bar, title, metrics)
     write_jsonl(output, (row for file in files for row in read_jsonl(file)))
 
 
 def _decode_shards(
-    decoder: Decoder, few_shot: str, shards: list, files: list[epath.Path], todo: list[int], done: int,
-    bar: ProgressBar, title: str, metrics: epath.Path,
-) -> None:  # fmt: skip
-    writer = MetricWriter(metrics, title.replace(" ", "-"), resume_step=done + 1)
+    decoder: Decoder,
+    few_shot: str,
+    shards: list,
+    files: list[epath.Path],
+    todo: list[int],
+    done: int,
+    bar: ProgressBar,
+    title: str,
+    metrics: epath.Path,
+) -> None:
+    writer = MetricWriter(metrics, title.replace(" ", "-"), resume_step=done)
     start, paths, tokens = time.perf_counter(), 0, 0
     for i in todo:
         texts = {request.id: request.text for request in shards[i]}
@@ -71,7 +104,7 @@ def _decode_shards(
             seconds = time.perf_counter() - start
             bar.update(done, f"{paths / seconds:.0f} paths/s {tokens / seconds:.0f} tok/s")
             hash = fingerprint(few_shot + texts[found[0].id])
-            rows[found[0].id] = [{**vars(path), "prompt_hash": hash} for path in found]
+            rows[found[0].id] = [{**path.record(), "prompt_hash": hash} for path in found]
         write_jsonl(files[i], (row for request in shards[i] for row in rows[request.id]))
         writer.write(
             done, tokens_per_second=tokens / seconds, paths_per_second=paths / seconds, utilisation=decoder.utilisation

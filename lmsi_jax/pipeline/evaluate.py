@@ -19,9 +19,14 @@ PROMPTINGS = ("standard", "cot", "self_consistency")
 
 
 def evaluate(
-    session: Session, number: int, checkpoint: str, held_out: epath.Path, scores: dict[str, epath.Path],
-    scratch: epath.Path, metrics: epath.Path,
-) -> None:  # fmt: skip
+    session: Session,
+    number: int,
+    checkpoint: str,
+    held_out: epath.Path,
+    scores: dict[str, epath.Path],
+    scratch: epath.Path,
+    metrics: epath.Path,
+) -> None:
     """Score checkpoint `number` (0 = base, r = after round r) with each prompting of `scores`, a file each."""
     config, all_prompts = session.config, Prompts.of(session.task)
     temperature = config.sample.temperature if number == 0 else config.sample.temperature_after
@@ -36,11 +41,19 @@ def evaluate(
         paths = scratch / f"{prompting}.jsonl"
         title = f"evaluate {number} {prompting.replace('_', '-')}"
         decode_to_file(
-            session, checkpoint, few_shot, requests(held_out), decoding, ("evaluate", number, prompting), scratch, paths,
-            title, metrics,
-        )  # fmt: skip
+            session,
+            checkpoint,
+            few_shot,
+            requests(held_out),
+            decoding,
+            ("evaluate", number, prompting),
+            scratch,
+            paths,
+            title,
+            metrics,
+        )
         rows = score(questions, list(paths_by_question(paths)), session.task.answer_type)
-        manner = {"prompting": prompting, "checkpoint": number, "temperature": decoding.temperature, "max_tokens": decoding.max_tokens}
+        manner = {"prompting": prompting, "checkpoint": number, "temperature": decoding.temperature}
         write_jsonl(file, ({**row, **manner} for row in rows))
         low, high = wilson_interval(sum(r["correct"] for r in rows), len(rows))
         share = sum(r["correct"] for r in rows) / len(rows)
@@ -60,11 +73,21 @@ def score(questions: Sequence[Record], paths: Sequence[Sequence[Record]], answer
         said = [a.value if isinstance(a, answers.Answer) else None for a in found]
         outcome = vote(said)
         gold = answers.canonical(str(question["answer"]), answer_type)
-        scored.append({
-            "id": question["id"], "prediction": outcome.answer, "correct": outcome.answer is not None and outcome.answer == gold,
-            "gold": gold, "confidence": outcome.confidence, "answers": said, "num_paths": len(rows),
-            "unparsed": sum(a is None for a in said), "truncated": sum(row.get("finish") == "length" for row in rows),
-            "num_tokens": sum(row["num_tokens"] for row in rows), "prompt_hash": rows[0]["prompt_hash"],
-            "extractor": answers.VERSION, **({"terms": question["terms"]} if "terms" in question else {}),
-        })  # fmt: skip
+        scored.append(
+            {
+                "id": question["id"],
+                "prediction": outcome.answer,
+                "correct": gold is not None and outcome.answer == gold,
+                "gold": gold,
+                "confidence": outcome.confidence,
+                "answers": said,
+                "num_paths": len(rows),
+                "unparsed": sum(a is None for a in said),
+                "truncated": sum(row.get("finish") == "length" for row in rows),
+                "num_tokens": sum(row["num_tokens"] for row in rows),
+                "prompt_hash": rows[0]["prompt_hash"],
+                "extractor": answers.VERSION,
+                **({"terms": question["terms"]} if "terms" in question else {}),
+            }
+        )
     return scored

@@ -33,7 +33,10 @@ def _check_lengths(session: Session) -> None:
     longest = max(sizes)
     id = questions[sizes.index(longest)]["id"]
     total, context = few_shot + longest + config.sample.max_tokens, session.model_config.context
-    parts = f"{few_shot} tokens of few-shot prompt + {longest} of the longest question ('{id}') + {config.sample.max_tokens} to generate"
+    parts = (
+        f"{few_shot} tokens of few-shot prompt + {longest} of the longest question ('{id}') + {config.sample.max_tokens} "
+        f"to generate"
+    )
     if total > context:
         raise UserError(
             f"A prompt does not fit the model: {parts} = {total}, and its context is {context}. Use fewer exemplars "

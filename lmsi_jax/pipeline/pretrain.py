@@ -69,8 +69,15 @@ def pretrain(config: PretrainConfig, workdir: os.PathLike | str) -> Path:
         key = rng.stage_key(config.seed, "init")
         params = jax.jit(lambda k: model.init(config.model, k), out_shardings=places)(key)
         params = train(
-            mesh, config.model, config.train, params, rows,
-            seed=config.seed, folder=workdir / "checkpoints", metrics_folder=workdir / "metrics", name="pretrain",
+            mesh,
+            config.model,
+            config.train,
+            params,
+            rows,
+            seed=config.seed,
+            folder=workdir / "checkpoints",
+            metrics_folder=workdir / "metrics",
+            name="pretrain",
             on_step=lambda step, metrics: bar.update(step, f"loss {metrics['loss']:.3f}"),
         )
     folder.save(target, config.model, tokenizer, params)

@@ -25,9 +25,15 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sentencepiece
 
 
 def run(
-    config: Config, workdir: str, command_line: Sequence[str], *,
-    only: str = "", start_from: str = "", dry_run: bool = False, reconfigure: bool = False,
-) -> None:  # fmt: skip
+    config: Config,
+    workdir: str,
+    command_line: Sequence[str],
+    *,
+    only: str = "",
+    start_from: str = "",
+    dry_run: bool = False,
+    reconfigure: bool = False,
+) -> None:
     """All stages in order, leaving out what is done. `only` names one stage (or kind), `start_from` redoes from one on."""
     folder = epath.Path(workdir).absolute() if "://" not in workdir else epath.Path(workdir)
     session = Session(config)
@@ -73,7 +79,7 @@ def _check_workdir(config: Config, folder: epath.Path, reconfigure: bool) -> Non
 
 
 def _flat(tree: dict, path: str = "") -> dict:
-    flat = {}
+    flat: dict = {}
     for key, value in tree.items():
         flat.update(_flat(value, f"{path}{key}.") if isinstance(value, dict) and value else {f"{path}{key}": value})
     return flat
@@ -90,9 +96,12 @@ def _describe_run(config: Config, folder: epath.Path, command_line: Sequence[str
     """config.json is the resolved config; run.json has what it takes to do this again."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     about = {
-        "command_line": list(command_line), "git": _git_hash(), "started": datetime.datetime.now(datetime.UTC).isoformat(),
-        "python": platform.python_version(), "versions": {"lmsi_jax": lmsi_jax.__version__, **versions},
-    }  # fmt: skip
+        "command_line": list(command_line),
+        "git": _git_hash(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(),
+        "python": platform.python_version(),
+        "versions": {"lmsi_jax": lmsi_jax.__version__, **versions},
+    }
     write_text(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
     write_text(folder / "run.json", json.dumps(about, indent=2) + "\n")
 

@@ -5,13 +5,13 @@
 Read top to bottom, this is the paper. No stage of a round reads a gold answer.
 """
 
-import dataclasses
 from collections.abc import Iterator
 
 from etils import epath
 
 from lmsi_jax.analysis.report import write_report
 from lmsi_jax.checkpoint.folder import locate
+from lmsi_jax.core.config import to_dict
 from lmsi_jax.pipeline import steps
 from lmsi_jax.pipeline.evaluate import PROMPTINGS, evaluate
 from lmsi_jax.pipeline.session import Session
@@ -29,7 +29,7 @@ class SelfImprove:
         self.held_out = workdir / "held_out.jsonl"
         self.metrics = workdir / "metrics"
         self.scored = self.config.data.task != "jsonl" or bool(self.config.data.eval_questions)
-        self.sections = {f.name: _plain(getattr(self.config, f.name)) for f in dataclasses.fields(self.config)}
+        self.sections = to_dict(self.config)
 
     def stages(self) -> Iterator[Stage]:
         yield self.prepare()
@@ -57,26 +57,33 @@ class SelfImprove:
         files = tuple(epath.Path(name) for name in (data.questions, data.eval_questions) if name)
         outputs = (self.questions, self.gold, self.held_out)
         return Stage(
-            "prepare", files, outputs, self.settings("seed", "data"),
+            "prepare",
+            files,
+            outputs,
+            self.settings("seed", "data"),
             lambda scratch: steps.prepare(self.session, *outputs),
-        )  # fmt: skip
+        )
 
     def sample(self, round: int) -> Stage:
         checkpoint, output = self.checkpoint(round - 1), self.round(round) / "paths.jsonl"
         return Stage(
-            f"rounds/{round}/sample", (self.questions, checkpoint), (output,), self.settings("seed", "data", "sample", "model"),
-            lambda scratch: steps.sample(
-                self.session, round, str(checkpoint), self.questions, output, scratch, self.metrics
-            ),
-        )  # fmt: skip
+            f"rounds/{round}/sample",
+            (self.questions, checkpoint),
+            (output,),
+            self.settings("seed", "data", "sample", "model"),
+            lambda scratch: steps.sample(self.session, round, str(checkpoint), self.questions, output, scratch, self.metrics),
+        )
 
     def vote(self, round: int) -> Stage:
         paths, output = self.round(round) / "paths.jsonl", self.round(round) / "votes.jsonl"
         settings = {"answer_type": self.config.data.answer_type, "tie": self.config.select.tie}
         return Stage(
-            f"rounds/{round}/vote", (paths,), (output,), settings,
+            f"rounds/{round}/vote",
+            (paths,),
+            (output,),
+            settings,
             lambda scratch: vote_file(paths, output, **settings),
-        )  # fmt: skip
+        )
 
     def format(self, round: int) -> Stage:
         folder = self.round(round)
@@ -84,38 +91,43 @@ class SelfImprove:
         gold = (self.gold,) if self.config.select.rule == "gold" else ()  # the upper-bound control, by name only
         output = folder / "examples.jsonl"
         return Stage(
-            f"rounds/{round}/format", inputs + gold, (output,), self.settings("seed", "data", "select", "format"),
+            f"rounds/{round}/format",
+            inputs + gold,
+            (output,),
+            self.settings("seed", "data", "select", "format"),
             lambda scratch: format_file(self.config, self.session.task, *inputs, output, *gold),
-        )  # fmt: skip
+        )
 
     def finetune(self, round: int) -> Stage:
         start = self.checkpoint(0 if self.config.train_from == "base" else round - 1)
         examples, target = self.round(round) / "examples.jsonl", self.round(round) / "model"
         return Stage(
-            f"rounds/{round}/finetune", (examples, start), (target,), self.settings("seed", "finetune", "model"),
+            f"rounds/{round}/finetune",
+            (examples, start),
+            (target,),
+            self.settings("seed", "finetune", "model"),
             lambda scratch: steps.finetune(self.session, round, str(start), examples, target, scratch, self.metrics),
-        )  # fmt: skip
+        )
 
     def evaluate(self, number: int) -> Stage:
         checkpoint, folder = self.checkpoint(number), self.workdir / "eval" / str(number)
         wanted = [name for name in PROMPTINGS if name != "self_consistency" or self.config.evaluate.self_consistency]
         scores = {name: folder / f"{name}.jsonl" for name in wanted}
         return Stage(
-            f"eval/{number}/evaluate", (self.held_out, checkpoint), tuple(scores.values()),
+            f"eval/{number}/evaluate",
+            (self.held_out, checkpoint),
+            tuple(scores.values()),
             self.settings("seed", "data", "sample", "evaluate", "model"),
-            lambda scratch: evaluate(
-                self.session, number, str(checkpoint), self.held_out, scores, scratch, self.metrics
-            ),
-        )  # fmt: skip
+            lambda scratch: evaluate(self.session, number, str(checkpoint), self.held_out, scores, scratch, self.metrics),
+        )
 
     def report(self, made: list[Stage]) -> Stage:
         output = self.workdir / "report.html"
         records = [path for stage in made for path in stage.outputs if path.suffix == ".jsonl"]
         return Stage(
-            "report", (self.questions, self.gold, *records), (output,), {"config": self.sections},
+            "report",
+            (self.questions, self.gold, *records),
+            (output,),
+            {"config": self.sections},
             lambda scratch: write_report(self.workdir),
-        )  # fmt: skip
-
-
-def _plain(section):
-    return dataclasses.asdict(section) if dataclasses.is_dataclass(section) else section
+        )

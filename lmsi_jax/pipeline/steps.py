@@ -33,23 +33,41 @@ def requests(questions: epath.Path) -> list[Request]:
 
 
 def sample(
-    session: Session, round: int, checkpoint: str, questions: epath.Path, paths: epath.Path, scratch: epath.Path,
+    session: Session,
+    round: int,
+    checkpoint: str,
+    questions: epath.Path,
+    paths: epath.Path,
+    scratch: epath.Path,
     metrics: epath.Path,
-) -> None:  # fmt: skip
+) -> None:
     """Decode m chain-of-thought paths of each question (section 3.1)."""
     s = session.config.sample
     decoding = sampling(session, s.temperature if round == 1 else s.temperature_after)
     few_shot = Prompts.of(session.task).cot_examples
     decode_to_file(
-        session, checkpoint, few_shot, requests(questions), decoding, ("sample", round), scratch, paths,
-        f"round {round} sample", metrics,
-    )  # fmt: skip
+        session,
+        checkpoint,
+        few_shot,
+        requests(questions),
+        decoding,
+        ("sample", round),
+        scratch,
+        paths,
+        f"round {round} sample",
+        metrics,
+    )
 
 
 def finetune(
-    session: Session, round: int, checkpoint: str, examples_file: epath.Path, target: epath.Path, scratch: epath.Path,
+    session: Session,
+    round: int,
+    checkpoint: str,
+    examples_file: epath.Path,
+    target: epath.Path,
+    scratch: epath.Path,
     metrics: epath.Path,
-) -> None:  # fmt: skip
+) -> None:
     """Train the parameters of `checkpoint` on the examples and write a checkpoint folder."""
     config = session.config.finetune
     check_batch(session.mesh, config, "finetune")
@@ -62,9 +80,15 @@ def finetune(
     )
     with use_mesh(session.mesh), ProgressBar(title, config.steps) as bar:
         params = train(
-            session.mesh, session.model_config, config, session.params(checkpoint), rows,
-            seed=stable_hash(f"{session.config.seed} finetune {round}"), folder=scratch / "state",
-            metrics_folder=metrics, name=title.replace(" ", "-"),
+            session.mesh,
+            session.model_config,
+            config,
+            session.params(checkpoint),
+            rows,
+            seed=stable_hash(f"{session.config.seed} finetune {round}"),
+            folder=scratch / "state",
+            metrics_folder=metrics,
+            name=title.replace(" ", "-"),
             on_step=lambda step, values: bar.update(step, f"loss {values['loss']:.3f}"),
-        )  # fmt: skip
+        )
         folder.save(target, session.model_config, session.tokenizer, params)

@@ -39,26 +39,41 @@ def vote_file(paths: epath.Path, votes: epath.Path, answer_type: str, tie: str) 
     for rows in paths_by_question(paths):
         found = extract_all(rows, answer_type)
         outcome = vote([a.value if isinstance(a, answers.Answer) else None for a in found], tie, seed=rows[0]["id"])
-        records.append({
-            "id": rows[0]["id"], "answer": outcome.answer, "confidence": outcome.confidence, "margin": outcome.margin,
-            "counts": outcome.counts,
-            "abstained": [
-                {"path": row["path"], "reason": a.reason}
-                for row, a in zip(rows, found, strict=True) if isinstance(a, answers.Abstention)
-            ],
-            "num_paths": outcome.num_paths, "kept": [rows[i]["path"] for i in outcome.kept], "extractor": answers.VERSION,
-        })  # fmt: skip
+        records.append(
+            {
+                "id": rows[0]["id"],
+                "answer": outcome.answer,
+                "confidence": outcome.confidence,
+                "margin": outcome.margin,
+                "counts": outcome.counts,
+                "abstained": [
+                    {"path": row["path"], "reason": a.reason}
+                    for row, a in zip(rows, found, strict=True)
+                    if isinstance(a, answers.Abstention)
+                ],
+                "num_paths": outcome.num_paths,
+                "kept": [rows[i]["path"] for i in outcome.kept],
+                "extractor": answers.VERSION,
+            }
+        )
     write_jsonl(votes, records)
     decided = sum(r["answer"] is not None for r in records)
     abstained = sum(len(r["abstained"]) for r in records) / sum(r["num_paths"] for r in records)
     share = sum(r["confidence"] for r in records) / len(records)
-    console.print(f"vote: {decided} of {len(records)} questions decided, mean vote share {share:.2f}, {abstained:.1%} of paths abstain")
+    console.print(
+        f"vote: {decided} of {len(records)} questions decided, mean vote share {share:.2f}, {abstained:.1%} of paths abstain"
+    )
 
 
 def format_file(
-    config: Config, task: Task, questions: epath.Path, paths: epath.Path, votes: epath.Path, examples_file: epath.Path,
+    config: Config,
+    task: Task,
+    questions: epath.Path,
+    paths: epath.Path,
+    votes: epath.Path,
+    examples_file: epath.Path,
     gold: epath.Path | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Select paths and write them in the four formats (section 3.2). `gold` is read by the upper-bound control alone."""
     laid_out = {r["id"]: prompts.question_text(r["question"], r["choices"]) for r in read_jsonl(questions)}
     voted = {r["id"]: r for r in read_jsonl(votes)}
@@ -71,9 +86,14 @@ def format_file(
         solutions = _solutions(config.select, found, voted[id], task.answer_type, config.seed, right.get(id))
         used += bool(solutions)
         rows += examples(
-            id, laid_out[id], solutions, task.answer_type, all_prompts, config.format.formats,
+            id,
+            laid_out[id],
+            solutions,
+            task.answer_type,
+            all_prompts,
+            config.format.formats,
             distinct_direct=config.format.distinct_direct,
-        )  # fmt: skip
+        )
     write_jsonl(examples_file, rows)
     console.print(f"format: {len(rows)} training rows from {used} of {len(laid_out)} questions")
 

@@ -70,7 +70,7 @@ def param_shardings(mesh: Mesh, shapes: Any, axes: Any) -> Any:
             if size % parts:
                 raise UserError(
                     f"A parameter of shape {shape.shape} has axis '{name}' of size {size}, which does not divide over "
-                    f"{parts} devices (mesh axes {dict(mesh.rules)[name]}); choose a mesh size that divides {size}."
+                    f"{parts} devices (mesh axes {dict(mesh.rules).get(str(name))}); choose a mesh size that divides {size}."
                 )
         return sharding(mesh, *names)
 

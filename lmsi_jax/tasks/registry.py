@@ -92,9 +92,12 @@ def _generated(config: DataConfig, seed: int, split: str, count: int) -> Iterato
             problem = make_problem(rng, config.terms, config.largest)
         seen.add(problem.question)
         yield {
-            "id": f"{split}-{number:05d}", "question": problem.question, "choices": None,
-            "answer": str(problem.answer), "terms": len(problem.terms),
-        }  # fmt: skip
+            "id": f"{split}-{number:05d}",
+            "question": problem.question,
+            "choices": None,
+            "answer": str(problem.answer),
+            "terms": len(problem.terms),
+        }
 
 
 def load_questions(path: str | Path) -> list[Record]:

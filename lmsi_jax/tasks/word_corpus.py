@@ -8,8 +8,6 @@ from lmsi_jax.tasks.prompts import STEP_BY_STEP
 from lmsi_jax.tasks.word_problems import STYLES, make_problem, make_solution
 
 
-
-
 def documents(config: CorpusConfig, seed: int) -> Iterator[str]:
     """`config.documents` texts, each a pure function of (seed, its number).
 

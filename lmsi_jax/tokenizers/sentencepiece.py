@@ -25,8 +25,8 @@ class SentencePieceTokenizer:
         self.pad: int = max(self._processor.pad_id(), 0)
 
     @classmethod
-    def load(cls, path: os.PathLike | str) -> "SentencePieceTokenizer":
-        path = epath.Path(path)
+    def load(cls, file: os.PathLike | str) -> "SentencePieceTokenizer":
+        path = epath.Path(file)
         if not path.exists():
             raise UserError(f"{path} does not exist; a checkpoint folder holds tokenizer.model, config.json and params/.")
         return cls(path.read_bytes(), str(path))
@@ -53,8 +53,9 @@ class SentencePieceTokenizer:
 def train(lines: Iterable[str], vocab: int) -> SentencePieceTokenizer:
     """A BPE model of `vocab` pieces in which digits stand alone and any text can be written.
 
-    A digit after a space is one piece with it (" 4"), which saves a token a number. Bytes are the fallback for characters that are not in `lines`. A newline and a blank line are pieces of
-    their own, because prompts and stop strings are made of them.
+    A digit after a space is one piece with it (" 4"), which saves a token a number. Bytes are the fallback for
+    characters that are not in `lines`. A newline and a blank line are pieces of their own, because prompts and stop
+    strings are made of them.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

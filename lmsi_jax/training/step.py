@@ -20,9 +20,12 @@ Batch = dict[str, Array]
 
 @struct.dataclass
 class TrainState:
-    """What a step reads and writes; a checkpoint holds exactly this."""
+    """What a step reads and writes; a checkpoint holds exactly this.
 
-    step: Int[Array, ""]
+    In a description of a state each array stands as its shape or its sharding.
+    """
+
+    step: Any
     params: model.Params
     opt_state: Any
 
@@ -98,7 +101,7 @@ def make_step(
         loss, grads = gradients(model_config, state.params, batch, config.accumulate)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss.value, "targets": loss.count, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": loss.value, "targets": loss.count, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return jax.jit(train_step, donate_argnums=0)

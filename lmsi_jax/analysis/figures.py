@@ -1,0 +1,111 @@
+"""Which figures a run has, each with a caption and the numbers behind it."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import markupsafe
+from etils import epath
+
+from lmsi_jax.analysis import plots
+from lmsi_jax.analysis.browser import choose
+from lmsi_jax.analysis.rounds import NOTHING, Round, metric_rows
+from lmsi_jax.analysis.summary import Score, checkpoint_name
+from lmsi_jax.core.records import Record
+from lmsi_jax.voting.calibration import accuracy_by_confidence, accuracy_by_paths
+
+SIZES = (1, 2, 3, 5, 8, 12, 16, 24, 32)  # numbers of paths to vote over
+CURVE_QUESTIONS, CURVE_DRAWS = 300, 16  # what the curve over numbers of paths may cost: seconds, not minutes
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A drawing; `head` and `rows` are its numbers as a table, and may be empty."""
+
+    title: str
+    svg: markupsafe.Markup
+    caption: str
+    head: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+def figures(
+    workdir: epath.Path, rows: Sequence[Score], scores: dict[tuple[str, int], list[Record]], rounds: Sequence[Round]
+) -> list[Figure]:
+    """The figures that the run's files allow, in the order of the page."""
+    voted = {number: found for (name, number), found in scores.items() if name == "self_consistency" and found}
+    curves = {r.number: _loss(workdir, r.number) for r in rounds}
+    curves = {number: points for number, points in curves.items() if points}
+    found = [_accuracy(rows)] if rows else []
+    if voted:
+        found += [_by_share(voted), _by_paths(voted)]
+    elif any(r.votes for r in rounds):
+        found.append(_shares({r.number: [v["confidence"] for v in r.votes] for r in rounds if r.votes}))
+    if curves:
+        drawing = markupsafe.Markup(plots.loss(curves))
+        found.append(Figure("Fine-tuning loss", drawing, "Mean over the target tokens of the batches between two points."))
+    return found
+
+
+def _accuracy(rows: Sequence[Score]) -> Figure:
+    caption = f"Share of {rows[0].n:,} held-out questions answered correctly; bars are 95% Wilson intervals."
+    return Figure("Accuracy by round", markupsafe.Markup(plots.accuracy_per_round(rows)), caption)
+
+
+def _by_share(voted: dict[int, list[Record]]) -> Figure:
+    bins = {
+        number: accuracy_by_confidence([r["confidence"] for r in found], [r["correct"] for r in found])
+        for number, found in voted.items()
+    }
+    most = max(b.count for found in bins.values() for b in found)
+    table = []
+    for i, first in enumerate(next(iter(bins.values()))):
+        cells = [f"{b.accuracy:.1%} ({b.count})" if b.accuracy is not None else NOTHING for b in (f[i] for f in bins.values())]
+        table.append((f"{first.low:.0%} to {first.high:.0%}", *cells))
+    return Figure(
+        "Accuracy by vote share",
+        markupsafe.Markup(plots.accuracy_by_share(bins)),
+        f"Held-out questions in ten bins of self-consistency vote share. The area of a marker is the number of questions in "
+        f"its bin (the largest: {most:,}), thin bars are 95% intervals. On the dashed diagonal the vote share would be the "
+        f"chance of being right.",
+        ("vote share", *(f"{checkpoint_name(n)}: accuracy (questions)" for n in bins)),
+        tuple(table),
+    )
+
+
+def paths_curve(found: Sequence[Record]) -> dict[int, float]:
+    """Accuracy of the vote for each number of paths, from stored self-consistency scores.
+
+    With all the paths it is the stored score itself: there is nothing to draw at random, ties included.
+    """
+    chosen = choose(found, CURVE_QUESTIONS)
+    stored = min(len(r["answers"]) for r in chosen)
+    sizes = [size for size in SIZES if size < stored]
+    gold = [r["gold"] or "" for r in chosen]  # no answer is "", so a question without readable gold is never right
+    curve = accuracy_by_paths([r["answers"] for r in chosen], gold, sizes, draws=CURVE_DRAWS)
+    return {**curve, stored: sum(r["correct"] for r in chosen) / len(chosen)}
+
+
+def _by_paths(voted: dict[int, list[Record]]) -> Figure:
+    curves = {number: paths_curve(found) for number, found in voted.items()}
+    sizes = sorted({size for curve in curves.values() for size in curve})
+    asked = min(CURVE_QUESTIONS, max(len(found) for found in voted.values()))
+    rows = [(str(s), *(f"{curve[s]:.1%}" if s in curve else NOTHING for curve in curves.values())) for s in sizes]
+    return Figure(
+        "Accuracy by number of paths",
+        markupsafe.Markup(plots.accuracy_by_number_of_paths(curves)),
+        f"Majority vote over random subsets of the stored paths: {asked:,} held-out questions, {CURVE_DRAWS} subsets of each. "
+        f"The axis of accuracy does not begin at zero.",
+        ("paths", *map(checkpoint_name, curves)),
+        tuple(rows),
+    )
+
+
+def _shares(shares: dict[int, list[float]]) -> Figure:
+    caption = "Questions by the share of paths that gave the majority answer. Nothing here was checked against a right answer."
+    return Figure("Vote shares of the training questions", markupsafe.Markup(plots.vote_shares(shares)), caption)
+
+
+def _loss(workdir: epath.Path, number: int) -> list[tuple[int, float]]:
+    rows = metric_rows(workdir, f"round-{number}-finetune")
+    return [(row["step"], row["loss"]) for row in rows if math.isfinite(row.get("loss", math.nan))]

@@ -1,0 +1,195 @@
+"""What each round made: votes, labels and training rows, with an audit against gold answers where there are any."""
+
+import dataclasses
+import functools
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from etils import epath
+
+from lmsi_jax.core.records import Record, read_jsonl
+from lmsi_jax.evaluation.statistics import wilson_interval
+from lmsi_jax.tasks.answers import Answer, canonical, extract
+
+# What a finished round has left in its folder, in the order in which it comes to be.
+PRODUCTS = {"paths.jsonl": "paths", "votes.jsonl": "votes", "examples.jsonl": "training rows", "model": "fine-tuned model"}
+REASONS = {
+    "empty": "empty text",
+    "truncated": "cut at the longest length",
+    "no_answer_phrase": "no “answer is”",
+    "no_number": "no number after “answer is”",
+    "no_choice": "no choice after “answer is”",
+    "no_yes_no": "no yes or no after “answer is”",
+    "no_text": "nothing after “answer is”",
+}
+NOTHING = "–"
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One round as far as it has come."""
+
+    number: int
+    folder: epath.Path
+    votes: list[Record]
+    formats: dict[str, int]  # training rows of each format
+    trained: dict[tuple[str, int], str | None] | None  # (id, path) trained on -> its answer; None before that stage
+    missing: tuple[str, ...]  # values of PRODUCTS
+
+    @property
+    def status(self) -> str:
+        """Why the round is unfinished, as a sentence; empty when it is done."""
+        if not self.missing:
+            return ""
+        if len(self.missing) == len(PRODUCTS):
+            return f"Round {self.number} has not begun."
+        *head, last = self.missing
+        return f"Round {self.number} is unfinished: no {', '.join(head)}{' or ' if head else ''}{last} yet."
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelRow:
+    """A row of the label table, a cell for each round. `audit`: needs gold answers."""
+
+    name: str
+    cells: list[str]
+    audit: bool = False
+    part: bool = False  # of the row above
+
+
+def read_gold(workdir: epath.Path, answer_type: str) -> dict[str, str]:
+    """Canonical gold answers of the training questions by id; questions without a readable one are left out."""
+    file = workdir / "audit" / "gold.jsonl"
+    rows = read_jsonl(file) if file.exists() else ()
+    found = {r["id"]: canonical(str(r["answer"]), answer_type) for r in rows if r.get("answer") is not None}
+    return {id: answer for id, answer in found.items() if answer is not None}
+
+
+def read_rounds(workdir: epath.Path, config: dict[str, Any]) -> list[Round]:
+    """The rounds that the config plans."""
+    return [
+        _read_round(workdir / "rounds" / str(number), number, config["data"]["answer_type"])
+        for number in range(1, config["rounds"] + 1)
+    ]
+
+
+def _read_round(folder: epath.Path, number: int, answer_type: str) -> Round:
+    present = {name for name in PRODUCTS if (folder / name).exists()}
+    votes = list(read_jsonl(folder / "votes.jsonl")) if "votes.jsonl" in present else []
+    formats: Counter[str] = Counter()
+    trained: dict[tuple[str, int], str | None] | None = None
+    if "examples.jsonl" in present:
+        trained = {}
+        for row in read_jsonl(folder / "examples.jsonl"):
+            formats[row["format"]] += 1
+            key = row["id"], row["path"]
+            if key not in trained:  # all formats of a path conclude alike
+                said = extract(row["target"], answer_type)
+                trained[key] = said.value if isinstance(said, Answer) else None
+    missing = tuple(words for name, words in PRODUCTS.items() if name not in present)
+    return Round(number, folder, votes, dict(formats), trained, missing)
+
+
+def throughput(workdir: epath.Path, name: str) -> float | None:
+    """Median tokens per second that `metrics/<name>.jsonl` holds."""
+    values = sorted(r["tokens_per_second"] for r in metric_rows(workdir, name) if "tokens_per_second" in r)
+    return values[len(values) // 2] if values else None
+
+
+def metric_rows(workdir: epath.Path, name: str) -> list[Record]:
+    """Rows of a metrics file. A run in progress may have written half of the last line, which is left out."""
+    file = workdir / "metrics" / f"{name}.jsonl"
+    lines = file.read_text().split("\n")[:-1] if file.exists() else []
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def stage_seconds(workdir: epath.Path) -> dict[str, float]:
+    """Seconds of each finished stage by name, in the order of the run. The report's own time is not known yet."""
+    manifests = [json.loads(file.read_text()) for file in (workdir / "manifests").glob("*.json")]
+    found = {m["stage"]: float(m["seconds"]) for m in manifests if m["stage"] != "report"}
+    steps = ("prepare", "sample", "vote", "format", "finetune", "evaluate")
+
+    def order(name: str) -> tuple[int, int]:
+        parts = name.split("/")
+        number = int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else 0
+        return number if parts[-1] != "prepare" else -1, steps.index(parts[-1]) if parts[-1] in steps else len(steps)
+
+    return dict(sorted(found.items(), key=lambda item: (*order(item[0]), item[0])))
+
+
+def label_precision(votes: Sequence[Record], gold: dict[str, str]) -> tuple[int, int]:
+    """(right, all) of the voted answers whose question has a gold answer."""
+    known = [v["answer"] == gold[v["id"]] for v in votes if v["answer"] is not None and v["id"] in gold]
+    return sum(known), len(known)
+
+
+def label_rows(rounds: Sequence[Round], gold: dict[str, str]) -> list[LabelRow]:
+    """The label table of the rounds that have votes."""
+
+    def row(name: str, cell: Callable[[Round], str], audit: bool = False, part: bool = False) -> LabelRow:
+        return LabelRow(name, [cell(r) for r in rounds], audit, part)
+
+    rows = [
+        row("Questions voted", lambda r: f"{len(r.votes):,}"),
+        row("Paths", lambda r: f"{_paths(r):,}"),
+        row("Decided", lambda r: _share(sum(v["answer"] is not None for v in r.votes), len(r.votes))),
+        row("Mean vote share", lambda r: f"{sum(v['confidence'] for v in r.votes) / len(r.votes):.1%}"),
+    ]
+    if gold:
+        rows += [
+            row("Label precision", lambda r: _interval(*label_precision(r.votes, gold)), audit=True),
+            row("Precision of agreeing paths", lambda r: _share(*_agreeing_precision(r, gold)), audit=True),
+            row("Precision of paths trained on", lambda r: _share(*_trained_precision(r, gold)), audit=True),
+        ]
+    rows += [
+        row("Agreeing paths per question", lambda r: f"{sum(len(v['kept']) for v in r.votes) / len(r.votes):.1f}"),
+        row("Trained on, per question", lambda r: NOTHING if r.trained is None else f"{len(r.trained) / len(r.votes):.1f}"),
+        row("Paths without an answer", lambda r: _share(sum(_reasons(r).values()), _paths(r))),
+    ]
+    for reason in sorted({reason for r in rounds for reason in _reasons(r)}):
+        name = REASONS.get(reason, reason)
+        rows.append(row(name, functools.partial(_share_of, reason), part=True))
+    rows.append(row("Training rows", lambda r: NOTHING if r.trained is None else f"{sum(r.formats.values()):,}"))
+    for name in dict.fromkeys(name for r in rounds for name in r.formats):
+        rows.append(row(name, functools.partial(_rows_of, name), part=True))
+    return rows
+
+
+def _paths(round: Round) -> int:
+    return sum(v["num_paths"] for v in round.votes)
+
+
+def _reasons(round: Round) -> Counter[str]:
+    return Counter(a["reason"] for v in round.votes for a in v["abstained"])
+
+
+def _share_of(reason: str, round: Round) -> str:
+    return _share(_reasons(round)[reason], _paths(round))
+
+
+def _rows_of(format: str, round: Round) -> str:
+    return NOTHING if round.trained is None else f"{round.formats.get(format, 0):,}"
+
+
+def _agreeing_precision(round: Round, gold: dict[str, str]) -> tuple[int, int]:
+    """(right, all) of the paths that agree with their vote: label precision, weighted by votes."""
+    known = [(len(v["kept"]), v["answer"] == gold[v["id"]]) for v in round.votes if v["id"] in gold]
+    return sum(n for n, right in known if right), sum(n for n, _ in known)
+
+
+def _trained_precision(round: Round, gold: dict[str, str]) -> tuple[int, int]:
+    known = [answer == gold[id] for (id, _), answer in (round.trained or {}).items() if id in gold]
+    return sum(known), len(known)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else NOTHING
+
+
+def _interval(part: int, whole: int) -> str:
+    if not whole:
+        return NOTHING
+    low, high = wilson_interval(part, whole)
+    return f"{part / whole:.1%} [{low:.1%}, {high:.1%}]"

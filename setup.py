@@ -1,0 +1,53 @@
+"""Packaging. `pip install -e .` gives the `lmsi` command; extras add accelerators and the test tools."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "lmsi_jax" / "__init__.py").read_text())[1]
+
+setup(
+    name="lmsi_jax",
+    version=VERSION,
+    description="Language models that improve themselves on unlabelled questions, in JAX",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["lmsi_jax", "lmsi_jax.*"]),
+    package_data={"lmsi_jax": ["assets/**/*", "tasks/exemplars/*.jsonl", "analysis/*.jinja"]},
+    entry_points={"console_scripts": ["lmsi = lmsi_jax.cli.main:main"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "etils[epath]>=1.9",
+        "flax>=0.12,<0.13",
+        "jax>=0.10,<0.11",
+        "jaxtyping>=0.3,<0.4",
+        "jinja2>=3.1,<4",
+        "matplotlib>=3.9,<4",
+        "ml_collections>=1.0,<2",
+        "numpy>=2.0,<3",
+        "optax>=0.2.5,<0.3",
+        "orbax-checkpoint>=0.11,<0.13",
+        "rich>=13,<16",
+        "sentencepiece>=0.2.1,<0.3",
+        "tensorboardX>=2.6,<3",
+        "tensorflow-datasets>=4.9.7,<5",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10,<0.11"],
+        "cuda": ["jax[cuda12]>=0.10,<0.11"],
+        "test": [
+            "beartype>=0.22",
+            "hypothesis>=6.100",
+            "mypy>=1.18",
+            "pytest>=8.4",
+            "pytest-timeout>=2.4",
+            "ruff>=0.14",
+            "scipy>=1.13",
+        ],
+        "peers": ["transformers>=4.57", "torch==2.13.0"],
+    },
+)

@@ -1,0 +1,301 @@
+"""The report of small work directories written by hand; every expected number is worked out in a comment."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from etils import epath
+
+from lmsi_jax.analysis.browser import choose
+from lmsi_jax.analysis.figures import paths_curve
+from lmsi_jax.analysis.report import duration, write_report
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.records import write_jsonl, write_text
+
+NASTY = 'Is </script><b>"3" & 4</b> <!-- <script> größer als 七\u2028? 🧮'
+VOID = {"meta", "input", "br", "use", "path", "rect", "circle", "line", "polyline", "polygon"}
+CONFIG = {
+    "seed": 0, "rounds": 2, "train_from": "base", "model": {"checkpoint": "builtin"},
+    "data": {"task": "jsonl", "answer_type": "number"}, "sample": {"paths": 4},
+}  # fmt: skip
+# Which of held-out questions h0..h3 are right, by prompting, for the base model and after each round.
+CORRECT = {
+    "cot": ["TFFF", "TTFF", "TTTT"],
+    "self_consistency": ["TTFF", "TTTF", "TTFF"],
+}
+
+
+class Page(HTMLParser):
+    """A parsed page: text by element, scripts, attributes; raises on tags that do not nest."""
+
+    def __init__(self, html: str):
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.scripts: list[tuple[dict, str]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open and self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            attributes, text = self.scripts[-1]
+            self.scripts[-1] = (attributes, text + data)
+            return
+        self.text += data
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data
+
+    def row(self, *start: str) -> list[str]:
+        """The cells of the one table row that begins with `start`."""
+        (found,) = [row for row in self.rows if row[: len(start)] == list(start)]
+        return found
+
+    def rounds(self) -> dict[int, dict]:
+        """The embedded rounds by number."""
+        data = [json.loads(text) for attributes, text in self.scripts if attributes.get("type") == "application/json"]
+        return {d["round"]: d for d in data}
+
+
+def make_run(folder, *, scored: bool = True, gold: bool = True, rounds: int = 2) -> epath.Path:
+    """A work directory of `rounds` finished rounds, of two that the config plans."""
+    folder = epath.Path(folder)
+    write_text(folder / "config.json", json.dumps(CONFIG))
+    about = {
+        "command_line": ["lmsi", "run", "--x=a b"], "git": "abc123", "started": "2026-01-02T03:04:05+00:00",
+        "versions": {"lmsi_jax": "0.1.0", "jax": "0.10.2"},
+    }  # fmt: skip
+    write_text(folder / "run.json", json.dumps(about))
+    texts = {"a": NASTY, "b": "Two?", "c": "Three?"}
+    choices = {"b": ["one <i>", "two"]}
+    write_jsonl(folder / "questions.jsonl", ({"id": i, "question": t, "choices": choices.get(i)} for i, t in texts.items()))
+    write_jsonl(folder / "audit/gold.jsonl", [{"id": "a", "answer": "3.0"}, {"id": "b", "answer": "$8"}] if gold else [])
+    for number in range(1, rounds + 1):
+        write_round(folder / "rounds" / str(number))
+        write_jsonl(
+            folder / "metrics" / f"round-{number}-finetune.jsonl", [{"step": 10, "loss": 0.5, "tokens_per_second": 1234.0}]
+        )
+        for stage, seconds in (("sample", 125.0), ("finetune", 30.0)):
+            manifest = {"stage": f"rounds/{number}/{stage}", "seconds": seconds}
+            write_text(folder / "manifests" / f"rounds-{number}-{stage}.json", json.dumps(manifest))
+    for prompting, checkpoints in CORRECT.items() if scored else ():
+        for number, pattern in enumerate(checkpoints[: rounds + 1]):
+            write_scores(folder / "eval" / str(number) / f"{prompting}.jsonl", pattern, 4 if prompting != "cot" else 1)
+    return folder
+
+
+def write_round(folder: epath.Path) -> None:
+    """Four paths a question. a: 3 3 3 5, right; b: 7 7 7 7, wrong; c: nobody answers."""
+    said = {"a": ["3", "3", "3", "5"], "b": ["7"] * 4, "c": [None] * 4}
+    write_jsonl(folder / "paths.jsonl", (
+        {
+            "id": id, "path": i, "text": f"Line <one>.\nThe answer is {answer}." if answer else "</script>", "num_tokens": 9,
+            "logprob": float("nan") if answer is None else -1.5, "finish": "stop" if answer else "length",
+        }
+        for id, answers in said.items() for i, answer in enumerate(answers)
+    ))  # fmt: skip
+    vote = lambda id, answer, share, counts, kept, why=(): {  # noqa: E731
+        "id": id, "answer": answer, "confidence": share, "margin": share, "counts": counts, "num_paths": 4, "kept": kept,
+        "abstained": [{"path": i, "reason": reason} for i, reason in enumerate(why)],
+    }  # fmt: skip
+    write_jsonl(folder / "votes.jsonl", [
+        vote("a", "3", 0.75, {"3": 3, "5": 1}, [0, 1, 2]),
+        vote("b", "7", 1.0, {"7": 4}, [0, 1, 2, 3]),
+        vote("c", None, 0.0, {}, [], ["truncated", "truncated", "truncated", "no_answer_phrase"]),
+    ])  # fmt: skip
+    write_jsonl(folder / "examples.jsonl", (
+        {"id": id, "path": path, "format": format, "prompt": "", "target": f" The answer is {answer}."}
+        for id, path, answer in (("a", 0, "3"), ("a", 1, "3"), ("b", 0, "7"))
+        for format in ("few_shot_cot", "zero_shot_cot")
+    ))  # fmt: skip
+    (folder / "model").mkdir()
+
+
+def write_scores(file: epath.Path, pattern: str, paths: int) -> None:
+    write_jsonl(file, (
+        {
+            "id": f"h{i}", "prediction": "1" if right == "T" else "2", "correct": right == "T", "gold": "1", "confidence": 0.75,
+            "answers": (["1"] * 3 + ["2"] if right == "T" else ["2"] * 3 + [None])[-paths:], "num_paths": paths,
+            "unparsed": int(right == "F" and paths > 1), "truncated": 0,
+        }
+        for i, right in enumerate(pattern)
+    ))  # fmt: skip
+
+
+def report(folder: epath.Path) -> tuple[Page, str]:
+    html = write_report(folder).read_text()
+    return Page(html), html
+
+
+def test_headline_numbers(tmp_path):
+    """Catches: a gain against the wrong checkpoint, an interval of the wrong row, a p-value of unpaired scores."""
+    page, _ = report(make_run(tmp_path))
+    # CoT goes from 1 to 2 to 4 of 4. Wilson for 1 of 4: centre .3725, half width .3269. Three questions got better after
+    # round 2 and none worse: p = 2 / 2^3; one after round 1: p = 2 / 2^1.
+    base = ["25.0%", "4.6% to 69.9%", "", "", "", "4", "1", "0.0%", "0.0%"]
+    assert page.row("CoT, greedy") == ["CoT, greedy", "base", *base]
+    cot_1, sc_1 = [row for row in page.rows if row[:1] == ["round 1"] and len(row) == 10]
+    cot_2, sc_2 = [row for row in page.rows if row[:1] == ["round 2"] and len(row) == 10]
+    assert cot_1[1:] == ["50.0%", "15.0% to 85.0%", "", "+25.0", "1.000", "4", "1", "0.0%", "0.0%"]
+    assert cot_2[1:] == ["100.0%", "51.0% to 100.0%", "", "+75.0", "0.250", "4", "1", "0.0%", "0.0%"]
+    assert (sc_1[1], sc_1[4], sc_2[1], sc_2[4]) == ("75.0%", "+25.0", "50.0%", "+0.0")
+    assert sc_1[8] == "6.2%" and sc_2[8] == "12.5%"  # 1 and 2 of 16 paths have no answer
+    sentence = "CoT greedy rose from 25.0% to 100.0% on 4 held-out questions after 2 rounds"
+    assert sentence in page.text and "exact McNemar p = 0.250, which chance alone can do" in page.text
+
+
+def test_label_table(tmp_path):
+    """Catches: precision over undecided questions or ones without gold, gold compared before it is canonical."""
+    page, _ = report(make_run(tmp_path))
+    # Gold is known of a ("3.0", right) and b ("$8", wrong). Agreeing: 3 right of 7. Trained on: 2 right of 3.
+    twice = lambda cell: [cell, cell]  # noqa: E731
+    assert page.row("Decided")[1:] == twice("66.7%")
+    assert page.row("Mean vote share")[1:] == twice("58.3%")
+    assert page.row("Label precisionaudit only")[1:] == twice("50.0% [9.5%, 90.5%]")
+    assert page.row("Precision of agreeing pathsaudit only")[1:] == twice("42.9%")
+    assert page.row("Precision of paths trained onaudit only")[1:] == twice("66.7%")
+    assert page.row("Trained on, per question")[1:] == twice("1.0")
+    assert page.row("Paths without an answer")[1:] == twice("33.3%")
+    assert page.row("cut at the longest length")[1:] == twice("25.0%")
+    assert page.row("Training rows")[1:] == twice("6")
+    assert page.row("zero_shot_cot")[1:] == twice("3")
+    assert page.row("Round 2: sample") == ["Round 2: sample", "2 min 05 s", "", ""]
+    assert page.row("All stages")[1] == "5 min 10 s"
+
+
+@pytest.mark.parametrize("what", [{}, {"scored": False, "gold": False}])
+def test_page_stands_alone(tmp_path, what):
+    """Catches: a script, font or picture from the network, an id that comes twice, tags that do not nest."""
+    page, html = report(make_run(tmp_path, **what))
+    loads = [value for _, name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset", "action", "data")]
+    assert all(value.startswith("#") for value in loads), loads
+    assert not re.search(r"url\((?!#)|@import|fetch\(|import\(", html)
+    links = set(re.findall(r"https?://[^\s\"'<]+", html))
+    assert links <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}, links
+    ids = [value for _, name, value in page.attributes if name == "id" and not re.fullmatch(r"[mp][0-9a-f]{10}", value)]
+    assert len(ids) == len(set(ids)), ids
+    assert page.text.count("CoT, greedy") == (2 if not what else 0)  # the table, and the legend as text
+
+
+def test_questions_cannot_break_out_of_their_script(tmp_path):
+    """Catches: question or path text that ends the script element, or JSON that a browser rejects."""
+    page, html = report(make_run(tmp_path))
+    assert "<b>" not in html and "</script><b>" not in html and "<one>" not in html and "\u2028" not in html
+    assert len(page.scripts) == 3  # two rounds and the page's own
+    for attributes, text in page.scripts[:2]:
+        assert attributes["type"] == "application/json" and "<" not in text and "NaN" not in text
+    data = page.rounds()[2]
+    assert data["total"] == 3 and [q["id"] for q in data["questions"]] == ["c", "a", "b"]  # by vote share
+    a = data["questions"][1]
+    assert a["question"] == NASTY and a["gold"] == "3" and a["answer"] == "3" and a["trained"] == [0, 1]
+    assert a["counts"] == [["3", 3], ["5", 1]]
+    assert [p["outcome"] for p in a["paths"]] == ["agrees", "agrees", "agrees", "other"]
+    assert a["paths"][3] == {
+        "path": 3, "text": "Line <one>.\nThe answer is 5.", "outcome": "other", "said": "5", "tokens": 9, "logprob": -1.5,
+        "cut": False,
+    }  # fmt: skip
+    c = data["questions"][0]
+    assert [p["said"] for p in c["paths"]][2:] == ["cut at the longest length", "no “answer is”"]
+    assert c["gold"] is None and c["paths"][0]["logprob"] is None and c["paths"][0]["cut"]
+    assert data["questions"][2]["choices"] == ["one <i>", "two"]
+
+
+def test_without_gold_and_scores(tmp_path):
+    """Catches: a report that needs evaluation or gold answers, or that speaks of precision without them."""
+    page, html = report(make_run(tmp_path, scored=False, gold=False))
+    assert "In round 2 the vote decided 2 of 3 questions, with a mean vote share of 58.3%" in page.text
+    assert "No held-out scores are stored" in page.text and "how many labels are right is not known" in page.text
+    assert "precision" not in page.text.lower() and 'value="wrong"' not in html
+    assert page.text.count("Vote shares of the training questions") == 1 and html.count("<svg") == 2  # and the loss
+    assert all(q["gold"] is None for q in page.rounds()[1]["questions"])
+
+
+def test_unfinished_rounds(tmp_path):
+    """Catches: a report that fails, or keeps silent, when a round has only begun or a metrics line is half written."""
+    folder = make_run(tmp_path, rounds=1)
+    page, _ = report(folder)
+    assert "Round 2 has not begun." in page.text and "after one round of self-improvement" in page.text
+    write_round(folder / "rounds/2")
+    (folder / "rounds/2/model").rmdir()
+    (folder / "rounds/2/examples.jsonl").unlink()
+    (folder / "rounds/2/votes.jsonl").unlink()
+    page, _ = report(folder)
+    assert "Round 2 is unfinished: no votes, training rows or fine-tuned model yet." in page.text
+    assert list(page.rounds()) == [1] and page.row("Questions voted")[1:] == ["3"]
+    write_round(folder / "rounds/2")
+    (folder / "rounds/2/examples.jsonl").unlink()
+    write_text(folder / "metrics/round-2-finetune.jsonl", '{"step": 10, "loss": 0.5}\n{"step": 20, "lo')
+    page, _ = report(folder)
+    assert "Round 2 is unfinished: no training rows yet." in page.text
+    assert page.row("Training rows")[1:] == ["6", "–"] and page.row("few_shot_cot")[1:] == ["3", "–"]
+
+
+def test_a_run_that_has_only_begun(tmp_path):
+    """Catches: a division by zero votes, or a crash of the page, before anything was decoded."""
+    write_text(tmp_path / "config.json", json.dumps(CONFIG))
+    page, _ = report(epath.Path(tmp_path))
+    assert "Nothing has been scored or voted yet." in page.text and "No round has voted yet." in page.text
+    assert not page.scripts
+
+
+def test_scores_without_a_base_have_no_gain(tmp_path):
+    """Catches: the whole accuracy shown as a gain over a base model that was never scored."""
+    folder = make_run(tmp_path)
+    (folder / "eval/0").rmtree()
+    page, _ = report(folder)
+    assert "CoT greedy is at 100.0% [51.0%, 100.0%] on 4 held-out questions after round 2." in page.text
+    assert page.row("CoT, greedy", "round 1")[5:7] == ["", ""]
+
+
+def test_not_a_work_directory(tmp_path):
+    """Catches: an empty report of a mistyped directory."""
+    with pytest.raises(UserError, match=r"holds no config\.json"):
+        write_report(epath.Path(tmp_path))
+
+
+def test_same_directory_same_bytes(tmp_path):
+    """Catches: drawings with a date or random ids, which make every report differ."""
+    folder = make_run(tmp_path)
+    assert report(folder)[1] == report(folder)[1]
+
+
+def test_choose_is_even_and_keeps_the_ends():
+    """Catches: a browser that shows only sure, or only unsure, questions."""
+    votes = [{"id": f"{i}", "confidence": i / 10} for i in (4, 2, 9, 1, 7, 3, 5)]
+    assert [v["confidence"] for v in choose(votes, 3)] == [0.1, 0.4, 0.9]
+    assert len(choose(votes, 7)) == 7 and [v["confidence"] for v in choose(votes, 1)] == [0.1]
+
+
+def test_curve_ends_at_the_stored_score():
+    """Catches: a last point that breaks ties anew and so disagrees with the table; no answer counted as right."""
+    tie = {"id": "t", "confidence": 0.5, "answers": ["1", "2"], "gold": "2", "correct": False}
+    none = {"id": "n", "confidence": 0.0, "answers": [None, None], "gold": None, "correct": False}
+    assert paths_curve([tie] * 8)[2] == 0.0
+    assert paths_curve([none]) == {1: 0.0, 2: 0.0}
+
+
+def test_durations():
+    """Catches: "60 s", "1 min 60 s" and their like at the seams."""
+    seen = [duration(s) for s in (0.04, 9.96, 59.4, 59.6, 119.7, 3599.6, 3900.0)]
+    assert seen == ["0.0 s", "10.0 s", "59 s", "1 min 00 s", "2 min 00 s", "1 h 00 min", "1 h 05 min"]

@@ -1,0 +1,62 @@
+"""Eight CPU devices, strict ranks, and shapes checked at every call of the package."""
+
+import os
+
+os.environ.setdefault("NPROC", "64")  # threads for the collectives of eight devices, see cli/main.py
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("lmsi_jax", "beartype.beartype")
+
+import pytest
+
+from lmsi_jax import model, tokenizers
+from lmsi_jax.checkpoint import folder
+from lmsi_jax.core.config import CorpusConfig, MeshConfig, ModelConfig
+from lmsi_jax.sharding import Mesh, make_mesh, param_shardings, use_mesh
+from lmsi_jax.tasks.word_corpus import documents
+
+MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)]
+
+
+def mesh_of(data: int, fsdp: int, tensor: int) -> Mesh:
+    return make_mesh(MeshConfig(data, fsdp, tensor), jax.devices()[: data * fsdp * tensor])
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A tokenizer of 400 pieces, trained on generated problems."""
+    texts = documents(CorpusConfig(documents=300), seed=7)
+    return tokenizers.train((line for text in texts for line in text.split("\n")), vocab=400)
+
+
+@pytest.fixture(scope="session")
+def model_config():
+    """Small, with every kind of axis: grouped heads, an untied-size vocabulary, two layers."""
+    return ModelConfig(vocab=400, width=32, layers=2, heads=4, kv_heads=2, head_width=8, mlp=64, context=512)
+
+
+@pytest.fixture(scope="session")
+def params(model_config):
+    """Random parameters on one device."""
+    with use_mesh(mesh_of(1, 1, 1)):
+        return jax.jit(lambda key: model.init(model_config, key))(jax.random.key(3))
+
+
+def place(mesh: Mesh, model_config: ModelConfig, params):
+    """The same parameters on a mesh."""
+    return jax.device_put(params, param_shardings(mesh, *model.abstract(model_config)))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, model_config, tokenizer, params):
+    """A checkpoint folder of the random model."""
+    path = tmp_path_factory.mktemp("checkpoint") / "model"
+    folder.save(path, model_config, tokenizer, params)
+    return path

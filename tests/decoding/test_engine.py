@@ -1,0 +1,151 @@
+"""The invariants of decoding, on a random model: what a path is must not depend on how it was computed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmsi_jax import model
+from lmsi_jax.core import rng
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.decoding.scheduler import Decoder, Decoding, Request
+from lmsi_jax.sharding import use_mesh
+from tests.conftest import MESHES, mesh_of, place
+
+FEW_SHOT = "Q: Tom has 2 coins. How many coins?\nA: The answer is 2.\n\n"
+QUESTIONS = [
+    Request("a", "Q: Ann has 12 nuts and Bob has 5. How many nuts do they have together?\nA:"),
+    Request("b", "Q: A farm has 3 cows. How many animals are there in all?\nA:"),
+    Request("c", "Q: Eva sold 4 cards on Monday and 31 on Friday. How many cards did Eva sell in all?\nA:"),
+    Request("d", "Q: 7 + 8?\nA:"),
+    Request("e", "Q: Max has 2 boxes of 3 shells. How many shells is that in all?\nA:"),
+]
+LONGEST = 64
+
+
+def decode(config, params, tokenizer, questions=QUESTIONS, mesh=None, **changes):
+    """All paths by (id, path)."""
+    settings = dict(paths=5, temperature=1.0, max_tokens=12, lanes=8, slots=2, sync_every=4, stops=("on", " 1"))
+    decoding = Decoding(**{**settings, **changes})
+    mesh = mesh or mesh_of(1, 1, 1)
+    with use_mesh(mesh):
+        key = rng.stage_key(0, "test")
+        decoder = Decoder(mesh, config, params, tokenizer, decoding, FEW_SHOT, LONGEST, key)
+        return {(p.id, p.path): p for paths in decoder.run(questions) for p in paths}
+
+
+def assert_same(got, expected):
+    """Equal texts; log-probabilities equal but for the order of summation, which follows the shapes."""
+    assert {k: (p.text, p.num_tokens, p.finish) for k, p in got.items()} == {
+        k: (p.text, p.num_tokens, p.finish) for k, p in expected.items()
+    }
+    for key, path in got.items():
+        assert path.logprob == pytest.approx(expected[key].logprob, abs=1e-3)
+
+
+def test_every_path_comes_once(model_config, params, tokenizer):
+    """Catches: a refilled slot that repeats or skips a path; a lane harvested too early."""
+    found = decode(model_config, params, tokenizer, lanes=2)
+    assert sorted(found) == [(q.id, p) for q in QUESTIONS for p in range(5)]
+    assert len({path.text for path in found.values()}) > 15
+
+
+@pytest.mark.parametrize("changes", [{"lanes": 1}, {"slots": 5}, {"lanes": 2, "slots": 3, "sync_every": 7}])
+def test_text_does_not_depend_on_lanes_and_slots(changes, model_config, params, tokenizer):
+    """Catches: randomness or caches that belong to the slot and not to the path."""
+    assert_same(decode(model_config, params, tokenizer, **changes), decode(model_config, params, tokenizer))
+
+
+def test_text_does_not_depend_on_neighbours(model_config, params, tokenizer):
+    """Catches: a path that sees the question of another lane, or draws from a key shared by the batch."""
+    together = decode(model_config, params, tokenizer)
+    alone = decode(model_config, params, tokenizer, questions=QUESTIONS[2:3])
+    backwards = decode(model_config, params, tokenizer, questions=QUESTIONS[::-1])
+    assert_same(alone, {key: path for key, path in together.items() if key[0] == "c"})
+    assert_same(backwards, together)
+
+
+@pytest.mark.parametrize("shape", MESHES[1:])
+def test_sharded_equals_unsharded(shape, model_config, params, tokenizer):
+    """Catches: lanes or heads that are mixed up when they live on several devices."""
+    expected = decode(model_config, params, tokenizer)
+    mesh = mesh_of(*shape)
+    got = decode(model_config, place(mesh, model_config, params), tokenizer, mesh=mesh)
+    assert_same(got, expected)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 0.0])
+def test_logprob_equals_a_teacher_forced_pass(temperature, model_config, params, tokenizer):
+    """Catches: a wrong mask, position or cache slot anywhere between prefill and the last step."""
+    found = decode(model_config, params, tokenizer, temperature=temperature, paths=3, stops=(" 1",))
+    prompts = {q.id: [tokenizer.bos, *tokenizer.encode(FEW_SHOT), *tokenizer.encode(q.text)] for q in QUESTIONS}
+    longest = max(len(prompt) for prompt in prompts.values()) + 12
+
+    @jax.jit
+    def forced(tokens):
+        mask = jnp.tril(jnp.ones((longest, longest), bool))[None]
+        return model.forward(model_config, params, tokens, jnp.arange(longest)[None], mask)[0]
+
+    for (id, _), path in found.items():
+        answer = list(path.tokens)
+        tokens = np.zeros((1, longest), np.int32)
+        tokens[0, : len(prompts[id]) + len(answer)] = prompts[id] + answer
+        with use_mesh(mesh_of(1, 1, 1)):
+            logits = forced(tokens)
+        logprobs = jax.nn.log_softmax(logits[0] / (temperature or 1.0))
+        start = len(prompts[id])
+        expected = sum(float(logprobs[start - 1 + i, token]) for i, token in enumerate(answer))
+        assert path.logprob == pytest.approx(expected, abs=2e-4)
+        if temperature == 0:
+            assert answer == np.argmax(logits[0, start - 1 : start - 1 + len(answer)], axis=-1).tolist()
+
+
+def test_stop_strings_end_a_path_before_them(model_config, params, tokenizer):
+    """Catches: a stop string that is missed across tokens, or left in the text."""
+    free = decode(model_config, params, tokenizer, stops=(), max_tokens=24)
+    stops = ("e", "o", " 1")
+    stopped = decode(model_config, params, tokenizer, stops=stops, max_tokens=24)
+    cut = 0
+    for key, path in stopped.items():
+        assert not any(stop in path.text for stop in stops)
+        ends = [i for i in (free[key].text.find(stop) for stop in stops) if i >= 0]
+        if ends:
+            cut += 1
+            assert path.text == free[key].text[: min(ends)]
+            assert path.finish == "stop" and path.num_tokens <= free[key].num_tokens
+    assert cut > 5
+
+
+def test_paths_differ_and_rounds_differ(model_config, params, tokenizer):
+    """Catches: one key for all paths, or the same draws in every round."""
+    first = rng.path_keys(rng.stage_key(0, "sample", 1), jnp.arange(3), jnp.arange(3))
+    second = rng.path_keys(rng.stage_key(0, "sample", 2), jnp.arange(3), jnp.arange(3))
+    data = np.concatenate([jax.random.key_data(first), jax.random.key_data(second)])
+    assert len(np.unique(data, axis=0)) == 6
+
+
+def test_utilisation_counts_live_slots(model_config, params, tokenizer):
+    """Catches: a utilisation that counts idle slots as work."""
+    with use_mesh(mesh_of(1, 1, 1)) as mesh:
+        decoding = Decoding(paths=1, temperature=1.0, max_tokens=8, lanes=4, slots=1, sync_every=4)
+        decoder = Decoder(
+            mesh, model_config, params, tokenizer, decoding, FEW_SHOT, LONGEST, rng.stage_key(0, "test")
+        )
+        paths = [path for paths in decoder.run(QUESTIONS[:1]) for path in paths]
+        tokens = sum(path.num_tokens for path in paths)
+    assert decoder.live_slot_steps == tokens
+    assert decoder.utilisation == pytest.approx(tokens / decoder.slot_steps)
+    assert decoder.utilisation <= 0.25
+
+
+def test_too_long_prompt_names_the_numbers(model_config, params, tokenizer):
+    """Catches: a prompt that runs past the context and is cut without a word."""
+    with pytest.raises(UserError, match=r"600 to generate = \d+, and the model's context is 512"):
+        decode(model_config, params, tokenizer, max_tokens=600)
+
+
+def test_lanes_must_divide_over_the_mesh(model_config, params, tokenizer):
+    """Catches: a crash inside XLA instead of an error with the numbers."""
+    mesh = mesh_of(8, 1, 1)
+    with pytest.raises(UserError, match="lanes=6 does not divide over data x fsdp = 8"):
+        decode(model_config, place(mesh, model_config, params), tokenizer, mesh=mesh, lanes=6)

@@ -1,0 +1,112 @@
+import random
+import re
+
+import pytest
+
+from lmsi_jax.core.config import CorpusConfig, DataConfig
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.records import write_jsonl
+from lmsi_jax.tasks import registry
+from lmsi_jax.tasks.answers import Answer, canonical, extract
+from lmsi_jax.tasks.prompts import check_stops, few_shot
+from lmsi_jax.tasks.word_corpus import documents
+from lmsi_jax.tasks.word_problems import STYLES, make_problem, make_solution
+
+FILES = {"word_problems": "number", "number": "number", "choice": "choice", "yes_no": "yes_no", "text": "text"}
+
+
+@pytest.mark.parametrize(("name", "answer_type"), FILES.items())
+def test_exemplars_are_right(name, answer_type):
+    """Catches: a wrong calculation or answer in a prompt that every question sees."""
+    for item in registry.load_exemplars(registry.EXEMPLARS / f"{name}.jsonl", answer_type):
+        text = item.reasoning
+        for left, right in re.findall(r"([\d.]+(?: [-+*/] [\d.]+)+) = ([\d.]+\d|\d)", text):
+            assert eval(left) == pytest.approx(float(right)), text
+        solution = few_shot([item], answer_type, reasoning=True).partition("\nA:")[2]
+        assert extract(solution, answer_type) == Answer(canonical(item.answer, answer_type))
+        if answer_type == "choice":
+            assert item.choices[ord(item.answer) - ord("A")]
+        if answer_type == "number":
+            assert item.answer in re.findall(r"\d+", text)[-3:], text
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_solutions_without_mistakes_are_right(style):
+    """Catches: a style whose steps do not lead to the answer."""
+    for seed in range(300):
+        rng = random.Random(seed)
+        problem = make_problem(rng, (2, 7), 99)
+        text, answer = make_solution(rng, problem, style)
+        assert answer == problem.answer
+        assert re.findall(r"\d+", text)[-1] == str(answer)
+        for left, right in re.findall(r"(\d+(?: [-+*] \d+)+) = (-?\d+)", text):
+            assert eval(left) == int(right), text
+
+
+def test_problems_state_every_quantity_once():
+    """Catches: a problem that cannot be solved from its text, or names that are told apart by nothing."""
+    for seed in range(500):
+        problem = make_problem(random.Random(seed), (2, 8), 99)
+        numbers = [n for t in problem.terms for n in (t.factors or (t.value,))]
+        assert sorted(map(int, re.findall(r"\d+", problem.question))) == sorted(numbers)
+        names = [term.name for term in problem.terms]
+        assert len(set(names)) == len(names), problem.question
+
+
+def test_mistakes_are_as_frequent_as_told():
+    """Catches: sloppy writers that never slip, or always do."""
+    wrong = 0
+    for seed in range(400):
+        rng = random.Random(seed)
+        problem = make_problem(rng, (2, 5), 99)
+        wrong += make_solution(rng, problem, "equations", mistake=True)[1] != problem.answer
+    assert wrong > 380
+
+
+def test_documents_are_a_function_of_seed_and_number():
+    """Catches: a corpus that cannot be made again."""
+    config = CorpusConfig(documents=20)
+    assert list(documents(config, 1)) == list(documents(config, 1))
+    assert list(documents(config, 1)) != list(documents(config, 2))
+
+
+def test_train_and_held_out_questions_are_apart_and_keep_their_numbering():
+    """Catches: evaluation on questions that were trained on; question 3 that changes when more are asked for."""
+    config = DataConfig(num_questions=300, num_eval=300)
+    train, held_out = registry.training_questions(config, 0), registry.held_out_questions(config, 0)
+    assert not {q["question"] for q in train} & {q["question"] for q in held_out}
+    assert registry.training_questions(DataConfig(num_questions=5, num_eval=1), 0) == train[:5]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "holds no questions"),
+        ([{"id": "a", "question": "x"}, {"id": "a", "question": "y"}], "row 2: the id 'a' is that of row 1 too"),
+        ([{"id": "a", "text": "x"}], "row 1: no text in the field `question`; it has id, text"),
+        ([{"id": "a", "question": " "}], "no text in the field `question`"),
+        ([{"id": 3, "question": "x"}], "`id` is 3; it must be a string"),
+        ([{"id": "a", "question": "x", "choices": ["one"]}], "`choices` must be null or a list"),
+    ],
+)
+def test_malformed_question_files(tmp_path, rows, message):
+    """Catches: a bad row that is dropped or crashes a run hours later."""
+    write_jsonl(tmp_path / "q.jsonl", rows)
+    with pytest.raises(UserError, match=re.escape(message)):
+        registry.load_questions(tmp_path / "q.jsonl")
+
+
+def test_held_out_answers_must_be_of_the_type(tmp_path):
+    """Catches: a score of zero because the gold answers could not be read."""
+    write_jsonl(tmp_path / "q.jsonl", [{"id": "a", "question": "x", "answer": "yes"}])
+    config = DataConfig(task="jsonl", questions="q", eval_questions=str(tmp_path / "q.jsonl"), answer_type="number")
+    with pytest.raises(UserError, match="question 'a' has the answer 'yes', which is not of type 'number'"):
+        registry.held_out_questions(config, 0)
+
+
+def test_stop_strings_inside_exemplars_are_refused():
+    """Catches: the stop list that cuts every answer, so that accuracy is near zero."""
+    task = registry.load_task(DataConfig(num_questions=1, num_eval=1))
+    check_stops(task.exemplars, ("\n\n", "\nQ:"), "number")
+    with pytest.raises(UserError, match=r"stop string '\. The'"):
+        check_stops(task.exemplars, (". The",), "number")

@@ -1,0 +1,37 @@
+import pytest
+
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.tokenizers import SentencePieceTokenizer
+
+DIFFICULT = [
+    "Tom has 120 coins.", " leading", "two  spaces", "tab\tnew\nline\n\nblank", "\u6f22\u5b57 \u00e9\u00df \U0001f600",
+    "\x01\x7f control", "<s> </s> <0x0A>", "3.14 -7 1,000", "", " ", "\n", "a\u0301",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DIFFICULT)
+def test_decode_of_encode_is_the_text(text, tokenizer):
+    """Catches: normalisation, added or swallowed spaces, characters without a spelling."""
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.bos not in ids and tokenizer.eos not in ids
+
+
+@pytest.mark.parametrize("text", DIFFICULT)
+def test_token_bytes_spell_the_text(text, tokenizer):
+    """Catches: stop strings and sampled text read from wrong bytes."""
+    pieces = tokenizer.token_bytes()
+    assert b"".join(pieces[i] for i in tokenizer.encode(text)).decode() == text
+
+
+def test_digits_stand_alone(tokenizer):
+    """Catches: numbers that are learnt whole, 1234 as another word than 1235."""
+    assert [tokenizer.token_bytes()[i] for i in tokenizer.encode("of 1234")][-4:] == [b" 1", b"2", b"3", b"4"]
+    assert all(sum(chr(b).isdigit() for b in piece) <= 1 for piece in tokenizer.token_bytes())
+
+
+def test_not_a_model(tmp_path):
+    """Catches: a stack trace from inside SentencePiece."""
+    (tmp_path / "tokenizer.model").write_bytes(b"no")
+    with pytest.raises(UserError, match="not a SentencePiece model"):
+        SentencePieceTokenizer.load(tmp_path / "tokenizer.model")

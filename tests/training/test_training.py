@@ -1,0 +1,162 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lmsi_jax.core.config import TrainConfig
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.formatting.packing import Piece, pack
+from lmsi_jax.sharding import use_mesh
+from lmsi_jax.training.loop import batch_rows, train
+from lmsi_jax.training.step import batch_loss, check_batch, gradients, init_state, make_step, place_batch
+from tests.conftest import MESHES, mesh_of, place
+
+CONFIG = TrainConfig(steps=6, batch=8, row_length=48, learning_rate=1e-2, warmup=1, save_every=2, log_every=1)
+
+
+def pieces(count=40, seed=0):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(6, 30, count)
+    return [Piece(rng.integers(4, 400, n).tolist(), int(rng.integers(1, n - 1))) for n in lengths]
+
+
+def plain_batch(rows):
+    return {name: jnp.asarray(array) for name, array in rows.take(np.arange(len(rows))).items()}
+
+
+def largest_relative_error(got, expected):
+    errors = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))), got, expected)
+    return max(jax.tree.leaves(errors))
+
+
+def test_packed_loss_and_gradient_equal_the_sum_over_single_rows(model_config, params):
+    """Catches: a piece that sees its neighbour, restarts at the wrong position, or loses a target."""
+    some = pieces(7)
+    packed = plain_batch(pack(some, 48))
+    assert packed["segments"].max() > 1
+    single = [plain_batch(pack([piece], 48)) for piece in some]
+    total = jax.jit(jax.value_and_grad(lambda p, b: batch_loss(model_config, p, b).total))
+    with use_mesh(mesh_of(1, 1, 1)):
+        loss, grad = total(params, packed)
+        parts = [total(params, batch) for batch in single]
+    assert float(loss) == pytest.approx(sum(float(part) for part, _ in parts), rel=1e-5)
+    summed = jax.tree.map(lambda *leaves: sum(leaves), *[part for _, part in parts])
+    assert largest_relative_error(grad, summed) < 1e-4
+
+
+def test_only_targets_carry_loss(model_config, params):
+    """Catches: loss on the prompt or on padding."""
+    some = [Piece([1, 9, 9, 9, 7, 8, 2], 4)]
+    other = [Piece([1, 9, 9, 9, 7, 8, 2], 5)]
+    with use_mesh(mesh_of(1, 1, 1)):
+        loss = batch_loss(model_config, params, plain_batch(pack(some, 48)))
+        fewer = batch_loss(model_config, params, plain_batch(pack(other, 48)))
+    assert (float(loss.count), float(fewer.count)) == (3, 2)
+    assert float(loss.total) > float(fewer.total)
+
+
+def test_accumulation_is_exact_when_targets_fall_unevenly(model_config, params):
+    """Catches: a mean of microbatch means."""
+    rows = pack([Piece(list(range(10, 50)), 1 if i % 2 else 38) for i in range(4)], 48)
+    with use_mesh(mesh_of(1, 1, 1)):
+        run = jax.jit(lambda p, b, m: gradients(model_config, p, b, m), static_argnums=2)
+        one, two = run(params, plain_batch(rows), 1), run(params, plain_batch(rows), 2)
+    assert float(one[0].value) == pytest.approx(float(two[0].value), rel=1e-6)
+    assert largest_relative_error(two[1], one[1]) < 1e-5
+
+
+@pytest.mark.parametrize("shape", MESHES[1:])
+def test_sharded_step_equals_unsharded(shape, model_config, params):
+    """Catches: a gradient that is not summed over an axis, or moments that live apart from their parameters."""
+    rows = pack(pieces(), 48)
+    batch = rows.take(np.arange(8))
+    stepped = []
+    for each in (MESHES[0], shape):
+        mesh = mesh_of(*each)
+        with use_mesh(mesh):
+            state = init_state(mesh, model_config, CONFIG, place(mesh, model_config, params))
+            step = make_step(model_config, CONFIG)
+            for _ in range(2):
+                state, metrics = step(state, place_batch(mesh, batch))
+        stepped.append((jax.device_get(state.params), float(metrics["loss"])))
+    assert stepped[1][1] == pytest.approx(stepped[0][1], rel=1e-5)
+    for a, b in zip(jax.tree.leaves(stepped[0][0]), jax.tree.leaves(stepped[1][0]), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)  # Adam's first steps turn tiny gradient differences into full steps
+
+
+def run(tmp_path, model_config, params, name, config=CONFIG, **kwargs):
+    mesh = mesh_of(1, 1, 1)
+    with use_mesh(mesh):
+        return train(
+            mesh, model_config, config, params, pack(pieces(), 48), seed=1,
+            folder=tmp_path / name / "state", metrics_folder=tmp_path / name / "metrics", name="train", **kwargs,
+        )  # fmt: skip
+
+
+def test_a_run_cut_short_goes_on_to_the_same_parameters(tmp_path, model_config, params):
+    """Catches: data order, optimiser state or schedule that start again after a resume."""
+
+    class Cut(Exception):
+        pass
+
+    def cut(step, metrics):
+        if step == 5:
+            raise Cut
+
+    whole = run(tmp_path, model_config, params, "whole")
+    with pytest.raises(Cut):
+        run(tmp_path, model_config, params, "cut", on_step=cut)
+    seen = []
+    resumed = run(tmp_path, model_config, params, "cut", on_step=lambda step, metrics: seen.append(step))
+    assert seen == [5, 6]
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    lines = (tmp_path / "cut" / "metrics" / "train.jsonl").read_text().splitlines()
+    assert [int(line.split('"step": ')[1].split(",")[0]) for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_training_learns_and_leaves_its_input_alone(tmp_path, model_config, params):
+    """Catches: a donated buffer that was the caller's, a schedule stuck at zero."""
+    before = jax.tree.map(np.array, params)
+    losses = []
+    run(tmp_path, model_config, params, "learn", on_step=lambda step, metrics: losses.append(metrics["loss"]))
+    assert losses[-1] < losses[0] - 0.1
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, model_config, params):
+    """Catches: NaN parameters saved over good ones."""
+    from lmsi_jax.checkpoint.state import StateCheckpoints
+
+    broken = {**params, "embedding": params["embedding"].at[0, 0].set(jnp.nan)}
+    with pytest.raises(UserError, match="loss at step 1 is nan.*lower learning_rate"):
+        run(tmp_path, model_config, broken, "nan")
+    assert StateCheckpoints(tmp_path / "nan" / "state").restore_latest(None) is None
+
+
+def test_batch_rows_is_a_permutation_for_each_epoch():
+    """Catches: rows left out or doubled at an epoch's border."""
+    taken = np.concatenate([batch_rows(3, step, 10, 4) for step in range(5)])
+    assert sorted(taken[:10]) == list(range(10)) and sorted(taken[10:]) == list(range(10))
+    assert taken[:10].tolist() != taken[10:].tolist()
+    assert batch_rows(3, 2, 10, 4).tolist() == taken[8:12].tolist()
+
+
+def test_batch_must_divide_over_the_mesh():
+    """Catches: a crash inside XLA instead of an error with the numbers."""
+    with pytest.raises(UserError, match="finetune.batch=12 in 1 .* data x fsdp = 8 devices"):
+        check_batch(mesh_of(8, 1, 1), TrainConfig(batch=12), "finetune")
+
+
+def test_norm_scales_do_not_decay(model_config, params):
+    """Catches: weight decay on the norms, which shrinks the residual stream."""
+    from lmsi_jax.training.step import optimizer
+
+    tx = optimizer(TrainConfig(weight_decay=1.0, learning_rate=1.0, warmup=0, steps=2))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    moved = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(moved["final_norm"]["scale"], params["final_norm"]["scale"])
+    assert not np.allclose(moved["mlp_0"]["up"], params["mlp_0"]["up"])
