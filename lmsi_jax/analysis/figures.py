@@ -40,7 +40,7 @@ def figures(
     if voted:
         found += [_by_share(voted), _by_paths(voted)]
     elif any(r.votes for r in rounds):
-        found.append(_shares({r.number: [v["confidence"] for v in r.votes] for r in rounds if r.votes}))
+        found.append(_shares(rounds))
     if curves:
         drawing = markupsafe.Markup(plots.loss(curves))
         found.append(Figure("Fine-tuning loss", drawing, "Mean over the target tokens of the batches between two points."))
@@ -58,6 +58,7 @@ def _by_share(voted: dict[int, list[Record]]) -> Figure:
         for number, found in voted.items()
     }
     most = max(b.count for found in bins.values() for b in found)
+    bars = "; thin bars are 95% intervals" if len(bins) <= plots.MOST_BARRED else ""
     table = []
     for i, first in enumerate(next(iter(bins.values()))):
         cells = [f"{b.accuracy:.1%} ({b.count})" if b.accuracy is not None else NOTHING for b in (f[i] for f in bins.values())]
@@ -66,7 +67,7 @@ def _by_share(voted: dict[int, list[Record]]) -> Figure:
         "Accuracy by vote share",
         markupsafe.Markup(plots.accuracy_by_share(bins)),
         f"Held-out questions in ten bins of self-consistency vote share. The area of a marker is the number of questions in "
-        f"its bin (the largest: {most:,}), thin bars are 95% intervals. On the dashed diagonal the vote share would be the "
+        f"its bin (the largest: {most:,}){bars}. On the dashed diagonal the vote share would be the "
         f"chance of being right.",
         ("vote share", *(f"{checkpoint_name(n)}: accuracy (questions)" for n in bins)),
         tuple(table),
@@ -101,9 +102,12 @@ def _by_paths(voted: dict[int, list[Record]]) -> Figure:
     )
 
 
-def _shares(shares: dict[int, list[float]]) -> Figure:
+def _shares(rounds: Sequence[Round]) -> Figure:
+    shares = {r.number: [v["confidence"] for v in r.votes] for r in rounds if r.votes}
+    # Whether a vote is right plays no part here: only the counts are drawn.
+    bins = {number: accuracy_by_confidence(found, [False] * len(found)) for number, found in shares.items()}
     caption = "Questions by the share of paths that gave the majority answer. Nothing here was checked against a right answer."
-    return Figure("Vote shares of the training questions", markupsafe.Markup(plots.vote_shares(shares)), caption)
+    return Figure("Vote shares of the training questions", markupsafe.Markup(plots.vote_shares(bins)), caption)
 
 
 def _loss(workdir: epath.Path, number: int) -> list[tuple[int, float]]:

@@ -23,6 +23,7 @@ COLOURS = {
 }  # fmt: skip
 HEX = {name: colour for colour, name in COLOURS.items()}
 ROUND_COLOURS = ("blue", "vermillion", "sky", "yellow")
+MOST_BARRED = 2  # checkpoints whose intervals in the plot of vote shares can be told apart
 MANNERS = {"standard": ("orange", "s"), "cot": ("green", "o"), "self_consistency": ("purple", "^")}
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -65,7 +66,9 @@ def _axes() -> tuple[Figure, Axes]:
 
 
 def _percent(ax: Axes, low: float, high: float) -> None:
+    """A vertical axis of shares, from `low` to `high`, with whole percents at its ticks."""
     ax.set_ylim(low, high)
+    ax.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
@@ -122,8 +125,9 @@ def accuracy_by_share(bins: Mapping[int, Sequence[Bin]]) -> str:
             filled = [b for b in found if b.count]
             colour = checkpoint_colour(number)
             x, y = [b.mean_confidence for b in filled], [b.correct / b.count for b in filled]
-            limits = [wilson_interval(b.correct, b.count) for b in filled]
-            ax.vlines(x, [low for low, _ in limits], [high for _, high in limits], color=colour, linewidth=1.0, alpha=0.45)
+            if len(bins) <= MOST_BARRED:
+                limits = [wilson_interval(b.correct, b.count) for b in filled]
+                ax.vlines(x, [low for low, _ in limits], [high for _, high in limits], color=colour, linewidth=1.0, alpha=0.45)
             ax.plot(x, y, color=colour, linewidth=1.3, linestyle=_line(number), alpha=0.8)
             sizes = [max(9.0, 260.0 * b.count / max(most, 1)) for b in filled]
             ax.scatter(x, y, sizes, color=colour, alpha=0.85, linewidths=0, zorder=3)
@@ -177,21 +181,19 @@ def loss(curves: Mapping[int, Sequence[tuple[int, float]]]) -> str:
         return _svg(figure)
 
 
-def vote_shares(shares: Mapping[int, Sequence[float]], bins: int = 10) -> str:
-    """How many questions each round decided with which vote share."""
+def vote_shares(bins: Mapping[int, Sequence[Bin]]) -> str:
+    """The share of each round's questions in each bin of vote share."""
     with matplotlib.rc_context(STYLE):
         figure, ax = _axes()
-        edges = [i / bins for i in range(bins + 1)]
-        for number, values in shares.items():
-            colour = checkpoint_colour(number)
-            weights = [1 / len(values)] * len(values)
-            label = checkpoint_name(number)
-            ax.hist(values, edges, weights=weights, histtype="stepfilled", color=colour, alpha=0.18)
-            ax.hist(values, edges, weights=weights, histtype="step", color=colour, linewidth=1.6, label=label)
-        ax.set_xlim(0, 1)
+        for number, found in bins.items():
+            colour, total = checkpoint_colour(number), sum(b.count for b in found)
+            heights, edges = [b.count / total for b in found], [found[0].low, *(b.high for b in found)]
+            ax.stairs(heights, edges, fill=True, color=colour, alpha=0.18)
+            ax.stairs(heights, edges, color=colour, linewidth=1.6, label=checkpoint_name(number))
+        ax.set_xlim(0, 1.01)
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.set_xlabel("vote share of the answer")
         ax.set_ylabel("questions")
+        _percent(ax, 0.0, 1.08 * max(b.count / sum(b.count for b in found) for found in bins.values() for b in found))
         _legend(ax)
         return _svg(figure)

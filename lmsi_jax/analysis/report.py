@@ -151,7 +151,7 @@ def _facts(config: dict[str, Any], about: dict[str, Any], questions: int, rows: 
     facts = {}
     if "started" in about:
         started = datetime.datetime.fromisoformat(about["started"]).astimezone(datetime.UTC)
-        facts["Started"] = f"{started:%Y-%m-%d %H:%M} UTC"
+        facts["Last started"] = f"{started:%Y-%m-%d %H:%M} UTC"
     if about.get("git"):
         facts["Git"] = about["git"]
     if "lmsi_jax" in about.get("versions", {}):

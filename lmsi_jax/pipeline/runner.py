@@ -12,6 +12,7 @@ from pathlib import Path
 from etils import epath
 
 import lmsi_jax
+from lmsi_jax.analysis.summary import print_table, read_scores, summarise
 from lmsi_jax.core.config import Config, to_dict
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
@@ -58,8 +59,19 @@ def run(
         seconds = ledger.execute(stage)
         console.print(f"{stage.name}: done in {seconds:.0f} s")
         ran += 1
-    if not dry_run and not ran:
+    if dry_run:
+        return
+    if not ran:
         console.print("Every stage is done; nothing to do.")
+    if not only:
+        _show_results(folder)
+
+
+def _show_results(folder: epath.Path) -> None:
+    rows = summarise(read_scores(folder))
+    if rows:
+        console.print(print_table(rows))
+    console.print(f"report: {folder / 'report.html'}")
 
 
 def _check_workdir(config: Config, folder: epath.Path, reconfigure: bool) -> None:

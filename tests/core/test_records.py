@@ -6,7 +6,7 @@ from lmsi_jax.core.records import fingerprint, path_fingerprint, read_jsonl, wri
 
 def test_round_trip_keeps_unknown_fields_and_unicode(tmp_path):
     """Catches: escaping or field filtering that changes what other programs wrote."""
-    rows = [{"id": "1", "text": "\u6f22 \u2028 \\ \"x\"\n", "other": [1, None]}, {"id": "2"}]
+    rows = [{"id": "1", "text": '\u6f22 \u2028 \\ "x"\n', "other": [1, None]}, {"id": "2"}]
     assert write_jsonl(tmp_path / "a.jsonl", rows) == 2
     assert list(read_jsonl(tmp_path / "a.jsonl")) == rows
 

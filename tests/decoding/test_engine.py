@@ -128,9 +128,7 @@ def test_utilisation_counts_live_slots(model_config, params, tokenizer):
     """Catches: a utilisation that counts idle slots as work."""
     with use_mesh(mesh_of(1, 1, 1)) as mesh:
         decoding = Decoding(paths=1, temperature=1.0, max_tokens=8, lanes=4, slots=1, sync_every=4)
-        decoder = Decoder(
-            mesh, model_config, params, tokenizer, decoding, FEW_SHOT, LONGEST, rng.stage_key(0, "test")
-        )
+        decoder = Decoder(mesh, model_config, params, tokenizer, decoding, FEW_SHOT, LONGEST, rng.stage_key(0, "test"))
         paths = [path for paths in decoder.run(QUESTIONS[:1]) for path in paths]
         tokens = sum(path.num_tokens for path in paths)
     assert decoder.live_slot_steps == tokens

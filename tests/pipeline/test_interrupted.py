@@ -11,7 +11,9 @@ from tests.pipeline.conftest import environment, records, run_workdir
 
 
 def start(workdir, cache):
-    return subprocess.Popen(run_workdir(workdir), stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(cache), text=True)
+    return subprocess.Popen(
+        run_workdir(workdir), stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(cache), text=True
+    )
 
 
 @pytest.mark.slow

@@ -124,7 +124,9 @@ def test_stages_alone_on_files(finished, compile_cache, tmp_path):
     assert (tmp_path / "examples.jsonl").read_bytes() == (run / "rounds/1/examples.jsonl").read_bytes()
     from tests.pipeline.conftest import SMALL
 
-    lmsi(command("sample", config, f"--questions={run}/questions.jsonl", f"--output={tmp_path}/p.jsonl", **SMALL), compile_cache)
+    lmsi(
+        command("sample", config, f"--questions={run}/questions.jsonl", f"--output={tmp_path}/p.jsonl", **SMALL), compile_cache
+    )
     assert (tmp_path / "p.jsonl").read_bytes() == (run / "rounds/1/paths.jsonl").read_bytes()
     lmsi(
         command("finetune", config, f"--examples={tmp_path}/examples.jsonl", f"--output={tmp_path}/model", **SMALL),
