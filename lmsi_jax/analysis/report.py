@@ -134,7 +134,7 @@ def _headline(rows: Sequence[Score]) -> list[dict[str, Any]]:
                 "low": f"{100 * row.low:.2f}",
                 "width": f"{100 * (row.high - row.low):.2f}",
                 "at": f"{100 * row.accuracy:.2f}",
-                "gain": f"{100 * row.gain:+.1f}".replace("-", "−") if compared else "",
+                "gain": f"{100 * row.gain:+.1f}".replace("-", "−") if row.gain is not None else "",
                 "p": p_text(row.p_value) if row.p_value is not None else "",
                 "evident": row.p_value is not None and row.p_value < EVIDENT,
                 "n": f"{row.n:,}",

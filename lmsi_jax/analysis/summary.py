@@ -22,7 +22,7 @@ class Score:
     accuracy: float
     low: float
     high: float
-    gain: float  # over checkpoint 0
+    gain: float | None  # over checkpoint 0, as a share of all questions
     p_value: float | None  # exact McNemar against checkpoint 0
     unparsed: float  # share of paths without an answer
     truncated: float  # share of paths cut at their longest
@@ -31,7 +31,8 @@ class Score:
 def read_scores(workdir: epath.Path) -> dict[tuple[str, int], list[Record]]:
     """The score rows of a run by (prompting, checkpoint)."""
     found = {}
-    for folder in sorted((workdir / "eval").glob("*"), key=lambda p: int(p.name)):
+    folders = [folder for folder in (workdir / "eval").glob("*") if folder.name.isdigit()]
+    for folder in sorted(folders, key=lambda folder: int(folder.name)):
         for prompting in TITLES:
             file = folder / f"{prompting}.jsonl"
             if file.exists():
@@ -50,7 +51,9 @@ def summarise(scores: dict[tuple[str, int], list[Record]]) -> list[Score]:
             n, correct = len(found), sum(r["correct"] for r in found)
             paths = sum(r["num_paths"] for r in found)
             pairs = [(base[r["id"]], r["correct"]) for r in found if r["id"] in base]
-            p_value = mcnemar([a for a, _ in pairs], [b for _, b in pairs]) if checkpoint and pairs else None
+            paired = bool(checkpoint and pairs)
+            p_value = mcnemar([a for a, _ in pairs], [b for _, b in pairs]) if paired else None
+            gain = sum(b - a for a, b in pairs) / len(pairs) if paired else None
             rows.append(
                 Score(
                     prompting,
@@ -59,7 +62,7 @@ def summarise(scores: dict[tuple[str, int], list[Record]]) -> list[Score]:
                     n,
                     correct / n,
                     *wilson_interval(correct, n),
-                    correct / n - sum(base.values()) / max(len(base), 1),
+                    gain,
                     p_value,
                     sum(r["unparsed"] for r in found) / paths,
                     sum(r["truncated"] for r in found) / paths,
@@ -85,7 +88,7 @@ def print_table(rows: list[Score]) -> Table:
             str(row.paths),
             str(row.n),
             f"{row.accuracy:.1%} [{row.low:.1%}, {row.high:.1%}]",
-            f"{row.gain:+.1%}" if row.checkpoint else "",
+            "" if row.gain is None else f"{100 * row.gain:+.1f} points",
             p,
             f"{row.unparsed:.1%}",
             f"{row.truncated:.1%}",

@@ -76,25 +76,25 @@ def read_jsonl(file: os.PathLike | str) -> Iterator[Record]:
         raise UserError(f"{path} does not exist; check the spelling, or run the stage that writes it first.")
     if path.is_dir():
         raise UserError(f"{path} is a directory; name a file with one JSON object a line.")
-    raw = path.read_bytes()
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _parse(line, f"{path} line {number}")
+
+
+def _parse(line: bytes, where: str) -> Record:
     try:
-        text = raw.decode("utf-8")
+        record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{path} line {line}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8 text. The file is "
-            f"binary or in another encoding; convert it to UTF-8 JSON Lines."
+            f"{where}: byte {error.start} of the line (0x{line[error.start]:02x}) is not UTF-8 text. The file is binary or in "
+            f"another encoding; convert it to UTF-8 JSON Lines."
         ) from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(
-                f"{path} line {number}: not valid JSON ({error}). Each line must hold one JSON object; the line "
-                f"starts with {line[:60]!r}."
-            ) from error
-        if not isinstance(record, dict):
-            raise UserError(f"{path} line {number}: a JSON {type(record).__name__}, not an object {{...}}.")
-        yield record
+    except ValueError as error:
+        raise UserError(
+            f"{where}: not valid JSON ({error}). Each line must hold one JSON object; the line starts with "
+            f"{line[:60].decode('utf-8', 'replace')!r}."
+        ) from error
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: a JSON {type(record).__name__}, not an object {{...}}.")
+    return record

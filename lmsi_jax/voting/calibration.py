@@ -38,16 +38,16 @@ def accuracy_by_paths(
 ) -> dict[int, float]:
     """Accuracy of the vote over k paths, for each k of `sizes`.
 
-    An unbiased estimate from the stored paths: the mean over `draws` random subsets of size k of every question.
+    An unbiased estimate from the stored paths: the mean over `draws` random subsets of size k of every question. At
+    k = m it is the vote over all paths, in their order.
     """
     result = {}
     for size in sizes:
         hits = total = 0
         for number, (paths, right) in enumerate(zip(answers, gold, strict=True)):
             rng = random.Random(f"subset {seed} {size} {number}")
-            repeats = 1 if size >= len(paths) else draws
-            for _ in range(repeats):
-                hits += vote(rng.sample(list(paths), min(size, len(paths)))).answer == right
-            total += repeats
+            subsets = [rng.sample(list(paths), size) for _ in range(draws)] if size < len(paths) else [paths]
+            hits += sum(vote(subset).answer == right for subset in subsets)
+            total += len(subsets)
         result[size] = hits / total if total else 0.0
     return result

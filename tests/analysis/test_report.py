@@ -10,6 +10,7 @@ from etils import epath
 from lmsi_jax.analysis.browser import choose
 from lmsi_jax.analysis.figures import paths_curve
 from lmsi_jax.analysis.report import duration, write_report
+from lmsi_jax.analysis.rounds import label_precision
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import write_jsonl, write_text
 
@@ -293,6 +294,12 @@ def test_curve_ends_at_the_stored_score():
     none = {"id": "n", "confidence": 0.0, "answers": [None, None], "gold": None, "correct": False}
     assert paths_curve([tie] * 8)[2] == 0.0
     assert paths_curve([none]) == {1: 0.0, 2: 0.0}
+
+
+def test_label_precision_counts_labels_alone():
+    """Catches: an undecided question counted as a wrong label, a question without gold counted at all."""
+    votes = [{"id": id, "answer": answer} for id, answer in (("right", "1"), ("wrong", "1"), ("open", None), ("no gold", "1"))]
+    assert label_precision(votes, {"right": "1", "wrong": "2", "open": "1"}) == (1, 2)
 
 
 def test_durations():

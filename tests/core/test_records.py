@@ -21,7 +21,7 @@ def test_errors_name_file_and_line(tmp_path):
     with pytest.raises(UserError, match="line 3: a JSON list"):
         list(read_jsonl(path))
     path.write_bytes(b'{"a": 1}\n\x00\xff\xfe')
-    with pytest.raises(UserError, match="line 2: byte 10 .0xff. is not UTF-8"):
+    with pytest.raises(UserError, match="line 2: byte 1 of the line .0xff. is not UTF-8"):
         list(read_jsonl(path))
     with pytest.raises(UserError, match="does not exist"):
         list(read_jsonl(tmp_path / "none.jsonl"))
