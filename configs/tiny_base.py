@@ -12,9 +12,9 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "model": {"vocab": 768, "width": 128, "layers": 4, "heads": 4, "kv_heads": 2, "head_width": 32, "mlp": 512},
             "mesh": {"data": -1},
-            "corpus": {"documents": 160_000, "terms": (2, 5), "largest": 99, "sloppy": 0.4, "mistake": 0.25},
+            "corpus": {"documents": 64_000, "terms": (2, 5), "largest": 199, "sloppy": 0.4, "mistake": 0.25},
             "train": {
-                "steps": 3400,
+                "steps": 1300,
                 "batch": 32,
                 "row_length": 256,
                 "learning_rate": 2e-3,

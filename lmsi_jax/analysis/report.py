@@ -123,7 +123,6 @@ def _headline(rows: Sequence[Score]) -> list[dict[str, Any]]:
     table = []
     for i, row in enumerate(rows):
         first = i == 0 or rows[i - 1].prompting != row.prompting
-        compared = row.p_value is not None  # without base scores there is nothing to gain over
         table.append(
             {
                 "span": sum(r.prompting == row.prompting for r in rows) if first else 0,
