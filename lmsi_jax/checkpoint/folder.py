@@ -54,22 +54,20 @@ def load_tokenizer(checkpoint: str) -> SentencePieceTokenizer:
 
 def load_params(checkpoint: str, mesh: Mesh) -> model.Params:
     """Parameters, each straight onto its own shards of `mesh`."""
-    folder = locate(checkpoint)
-    config = load_config(checkpoint)
-    shapes, axes = model.abstract(config)
+    check_params(checkpoint)
+    shapes, axes = model.abstract(load_config(checkpoint))
     places = param_shardings(mesh, shapes, axes)
     target = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
-    path = (folder / "params").resolve()
     with ocp.StandardCheckpointer() as checkpointer:
-        _check_shapes(checkpointer.metadata(path), shapes, folder)
-        return checkpointer.restore(path, target)
+        return checkpointer.restore((locate(checkpoint) / "params").resolve(), target)
 
 
-def _check_shapes(metadata, shapes: model.Params, folder: epath.Path) -> None:
-    stored = getattr(metadata, "item_metadata", metadata)
-    stored = getattr(stored, "tree", stored)
-    flat = lambda tree: {jax.tree_util.keystr(k): tuple(v.shape) for k, v in jax.tree.leaves_with_path(tree)}  # noqa: E731
-    have, want = flat(dict(stored)), flat(shapes)
+def check_params(checkpoint: str) -> None:
+    """Raise UserError when the stored parameters do not have the shapes of config.json. Reads no arrays."""
+    folder = locate(checkpoint)
+    with ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.metadata((folder / "params").resolve()).item_metadata
+    have, want = _shapes(dict(stored.tree)), _shapes(model.abstract(load_config(checkpoint))[0])
     wrong = [name for name in sorted(have.keys() | want.keys()) if have.get(name) != want.get(name)]
     if wrong:
         rows = "; ".join(f"{n}: stored {have.get(n, 'nothing')}, config {want.get(n, 'nothing')}" for n in wrong[:5])
@@ -77,6 +75,10 @@ def _check_shapes(metadata, shapes: model.Params, folder: epath.Path) -> None:
             f"{folder}: params/ and config.json are of different architectures, {len(wrong)} of {len(want)} tensors "
             f"disagree ({rows}). Restore the config.json that was written with these parameters."
         )
+
+
+def _shapes(tree: dict) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def save(target: os.PathLike | str, config: ModelConfig, tokenizer: SentencePieceTokenizer, params: model.Params) -> None:

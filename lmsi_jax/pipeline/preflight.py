@@ -1,5 +1,7 @@
 """Checks of a whole run before anything is written or compiled."""
 
+from lmsi_jax import model
+from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.formatting.mixed import Prompts
 from lmsi_jax.pipeline.session import Session
@@ -10,9 +12,8 @@ from lmsi_jax.training.step import check_batch
 
 def preflight(session: Session) -> None:
     """Raise UserError when model, mesh, prompt and questions do not fit together."""
-    from lmsi_jax import model
-
     config = session.config
+    folder.check_params(config.model.checkpoint)
     param_shardings(session.mesh, *model.abstract(session.model_config))
     check_batch(session.mesh, config.finetune, "finetune")
     parts = session.mesh.size("batch")
