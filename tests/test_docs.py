@@ -1,0 +1,53 @@
+"""What the README, the configs and the launchers promise."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lmsi_jax.cli.configs import load_config
+from lmsi_jax.cli.main import COMMANDS, NEEDED, define_flags
+from lmsi_jax.core.config import Config, PretrainConfig
+
+ROOT = Path(__file__).parents[1]
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "configs").glob("*.py")), *sorted((ROOT / "launch").glob("*.sh"))]
+
+
+def commands():
+    for text in TEXTS:
+        for line in re.findall(r"^\s*(?:\.venv/bin/)?(lmsi [a-z]+ --.*)$", text.read_text(), re.MULTILINE):
+            yield pytest.param(line.partition(" #")[0].replace('"$@"', ""), id=f"{text.name}: {line[:60]}")
+
+
+@pytest.mark.parametrize("line", list(commands()))
+def test_commands_are_ones_that_run(line):
+    """Catches: a documented command with a flag, file or setting that is not there."""
+    _, command, *args = shlex.split(line)
+    assert command in COMMANDS
+    values = define_flags()
+    assert values(["lmsi", *(arg for arg in args if not arg.startswith("--config."))])[1:] == []
+    assert all(values[name].value for name in NEEDED[command]), "every flag it needs"
+    file = str(ROOT / values.config) if values.config else None
+    overrides = [arg for arg in args if arg.startswith("--config.")]
+    load_config(PretrainConfig if command == "pretrain" else Config, file, overrides)
+
+
+def test_readme_names_files_that_exist():
+    """Catches: a pointer to a file that was moved."""
+    text = (ROOT / "README.md").read_text()
+    for name in re.findall(r"`((?:lmsi_jax|configs|launch|tests)/[\w/]+\.\w+)`", text):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "launch").glob("*.sh")), ids=lambda path: path.name)
+def test_launchers_are_valid_shell(script):
+    """Catches: a slip in a script that no test runs."""
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_the_built_in_model_is_small():
+    """Catches: training state shipped beside the parameters."""
+    files = [path for path in (ROOT / "lmsi_jax/assets").rglob("*") if path.is_file()]
+    assert 1_000_000 < sum(path.stat().st_size for path in files) < 12_000_000
