@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import jax
@@ -84,14 +83,23 @@ def _shapes(tree: dict) -> dict[str, tuple[int, ...]]:
 def save(target: os.PathLike | str, config: ModelConfig, tokenizer: SentencePieceTokenizer, params: model.Params) -> None:
     """Write a checkpoint folder: under a temporary name first, then renamed, so that it is whole or absent."""
     folder = epath.Path(target)
+    check_target(folder)
     temporary = folder.parent / f".{folder.name}.tmp"
-    for stale in (temporary, folder):
-        if stale.exists():
-            shutil.rmtree(stale)
+    if temporary.exists():
+        temporary.rmtree()
     temporary.mkdir(parents=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((temporary / "params").resolve(), params)
         checkpointer.wait_until_finished()
     write_text(temporary / "config.json", dumps(to_dict(config)) + "\n")
     (temporary / "tokenizer.model").write_bytes(tokenizer.model)
+    if folder.exists():
+        folder.rmtree()
     temporary.rename(folder)
+
+
+def check_target(target: os.PathLike | str) -> None:
+    """Raise UserError when something that is no checkpoint stands where one is to be written."""
+    folder = epath.Path(target)
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "params").exists())):
+        raise UserError(f"{folder} exists and is not a checkpoint folder; nothing was overwritten. Choose another --output.")

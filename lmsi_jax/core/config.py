@@ -41,6 +41,8 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"  # matmuls; norms, softmax and logits stay float32
 
     def check(self) -> None:
+        for name in ("vocab", "width", "layers", "heads", "kv_heads", "head_width", "mlp", "context"):
+            _require(getattr(self, name) >= 1, f"model.{name}={getattr(self, name)} must be at least 1.")
         _require(
             self.heads % self.kv_heads == 0,
             f"model.heads={self.heads} is not a multiple of model.kv_heads={self.kv_heads}; each key/value "
@@ -65,7 +67,7 @@ class SourceConfig:
     """The model to improve: "builtin", or a checkpoint folder that this package wrote."""
 
     checkpoint: str = "builtin"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["stored", "float32", "bfloat16"] = "stored"  # of the matmuls; stored = as in the checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,7 @@ class DataConfig:
                 2 <= self.terms[0] <= self.terms[1] <= 10,
                 f"data.terms={self.terms} is not a range (fewest, most) within 2..10.",
             )
+            _require(self.largest >= 9, f"data.largest={self.largest}: quantities need room; set it to 9 or more.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +133,9 @@ class SampleConfig:
             )
         _require(self.top_k >= 0, f"sample.top_k={self.top_k} is negative; 0 keeps the whole vocabulary.")
         _require(0 < self.top_p <= 1, f"sample.top_p={self.top_p} is outside (0, 1]; 1 keeps the whole vocabulary.")
+        _require(
+            all(self.stops), f"sample.stops={self.stops} has an empty string, which would end every path at once."
+        )
         for name in ("max_tokens", "lanes", "slots", "sync_every", "questions_per_shard"):
             _require(getattr(self, name) >= 1, f"sample.{name}={getattr(self, name)} must be at least 1.")
 
@@ -193,7 +199,11 @@ class TrainConfig:
             f"batch={self.batch} is not a multiple of accumulate={self.accumulate}; every microbatch has "
             f"the same number of rows.",
         )
-        _require(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be positive.")
+        for name in ("learning_rate", "clip"):
+            _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive.")
+        _require(
+            0 <= self.warmup < self.steps, f"warmup={self.warmup} must be at least 0 and less than steps={self.steps}."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +212,11 @@ class EvaluateConfig:
 
     self_consistency: bool = True  # with sample.paths paths
     standard_tokens: int = 16  # longest direct answer
+
+    def check(self) -> None:
+        _require(
+            self.standard_tokens >= 1, f"evaluate.standard_tokens={self.standard_tokens}: an answer takes at least 1."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +248,15 @@ class CorpusConfig:
     largest: int = 99
     sloppy: float = 0.4  # share of documents whose writer makes mistakes
     mistake: float = 0.25  # share of a sloppy writer's solutions with a mistake
+
+    def check(self) -> None:
+        _require(self.documents >= 1, f"corpus.documents={self.documents} must be at least 1.")
+        _require(
+            2 <= self.terms[0] <= self.terms[1] <= 10,
+            f"corpus.terms={self.terms} is not a range (fewest, most) within 2..10.",
+        )
+        for name in ("sloppy", "mistake"):
+            _require(0 <= getattr(self, name) <= 1, f"corpus.{name}={getattr(self, name)} is not a share within 0..1.")
 
 
 @dataclasses.dataclass(frozen=True)

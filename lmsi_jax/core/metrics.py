@@ -7,6 +7,8 @@ import time
 from flax import struct
 from jaxtyping import Array, Float
 
+from lmsi_jax.core.records import write_text
+
 
 @struct.dataclass
 class Mean:
@@ -34,13 +36,11 @@ class MetricWriter:
 
         os.makedirs(folder, exist_ok=True)
         self._path = os.path.join(folder, f"{name}.jsonl")
-        kept = []
         if os.path.exists(self._path):
             with open(self._path, encoding="utf-8") as file:
-                kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= resume_step]
-        self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115 (closed by close())
-        self._file.writelines(kept)
-        self._file.flush()
+                whole = [line for line in file if line.endswith("\n")]
+            write_text(self._path, "".join(line for line in whole if json.loads(line)["step"] <= resume_step))
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close())
         self._board = SummaryWriter(os.path.join(folder, "tensorboard", name), purge_step=resume_step + 1)
 
     def write(self, step: int, **scalars: float) -> None:

@@ -15,6 +15,7 @@ from etils import epath
 from lmsi_jax.core.errors import UserError
 
 Record = dict[str, Any]
+SMALL_FILE = 64 * 1024  # bytes
 
 
 def dumps(value: Any) -> str:
@@ -29,11 +30,19 @@ def fingerprint(*values: Any) -> str:
 
 
 def path_fingerprint(source: os.PathLike | str) -> str:
-    """16 hex digits of a file's bytes, or of the names and sizes in a folder (Orbax names are new in every save)."""
+    """16 hex digits of a file's bytes, or of a folder: its small files' bytes, the names and sizes of large ones.
+
+    A checkpoint's array files have names that are new in every save.
+    """
     path = epath.Path(source)
     if not path.is_dir():
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return fingerprint(sorted((str(p.relative_to(path)), p.stat().length) for p in _files(path)))
+    described = []
+    for file in _files(path):
+        size = file.stat().length
+        content = hashlib.sha256(file.read_bytes()).hexdigest() if size < SMALL_FILE else size
+        described.append((str(file.relative_to(path)), content))
+    return fingerprint(sorted(described))
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:

@@ -23,7 +23,7 @@ from lmsi_jax.model import Block
 from lmsi_jax.sharding import constrain
 
 RUNNING, STOPPED, TOO_LONG = 0, 1, 2
-Cache = list[tuple[Float[Array, "nb s k h"], Float[Array, "nb s k h"]]]  # one (keys, values) a layer
+Cache = list[tuple[Float[Array, "nb k s h"], Float[Array, "nb k s h"]]]  # one (keys, values) a layer, as in a Block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +87,8 @@ class State(struct.PyTreeNode):
 
 
 def empty_cache(config: ModelConfig, rows: int, slots: int) -> Cache:
-    shape = (rows, slots, config.kv_heads, config.head_width)
-    zeros = lambda: constrain(jnp.zeros(shape, config.dtype), "batch", "length", "kv_heads", "head_width")  # noqa: E731
+    shape = (rows, config.kv_heads, slots, config.head_width)
+    zeros = lambda: constrain(jnp.zeros(shape, config.dtype), "batch", "kv_heads", "length", "head_width")  # noqa: E731
     return [(zeros(), zeros()) for _ in range(config.layers)]
 
 
@@ -124,7 +124,7 @@ def prefill_task(config: ModelConfig, params: model.Params, tokens: Int[Array, "
     _, cache = model.forward(config, params, tokens, positions, mask)
     # One array, so that handing the first row to all devices is one collective and not two a layer.
     stacked = jnp.stack([jnp.stack([k[0], v[0]]) for k, v in cache])
-    shared = constrain(stacked, None, None, "length", "kv_heads", "head_width")
+    shared = constrain(stacked, None, None, "kv_heads", "length", "head_width")
     return [(keys[None], values[None]) for keys, values in shared]
 
 
@@ -142,7 +142,7 @@ def prefill_questions(
 
 
 def _task_blocks(task: Task) -> list[list[Block]]:
-    slots = task.cache[0][0].shape[1]
+    slots = task.cache[0][0].shape[2]
     seen = (jnp.arange(slots) < task.length)[None, :]
     return [[Block(k, v, seen)] if slots else [] for k, v in task.cache]
 
@@ -235,9 +235,9 @@ def _step(config: ModelConfig, settings: Settings, params: model.Params, task: T
 def _forward(config: ModelConfig, params: model.Params, task: Task, state: State) -> tuple[Float[Array, "n v"], Cache]:
     """Logits after each slot's token, and the paths' cache with that token's keys and values in it."""
     lanes, (b, m) = state.lanes, state.path.shape
-    n, r = b * m, state.cache[0][0].shape[1]
+    n, r = b * m, state.cache[0][0].shape[2]
     position = state.position.reshape(n)
-    in_question = jnp.arange(lanes.cache[0][0].shape[1])[None, :] < lanes.length[:, None]
+    in_question = jnp.arange(lanes.cache[0][0].shape[2])[None, :] < lanes.length[:, None]
     in_path = jnp.arange(r)[None, :] < position[:, None]
     past = [
         [*shared, Block(*question, in_question), Block(*own, in_path)]
@@ -254,7 +254,7 @@ def _forward(config: ModelConfig, params: model.Params, task: Task, state: State
 _put = jax.vmap(lambda row, at, new: row.at[at].set(new, mode="drop"))
 _add = jax.vmap(lambda row, at, new: row.at[at].add(new, mode="drop"))
 _put_token = jax.vmap(lambda row, at, position, new: row.at[at, position].set(new, mode="drop"))
-_put_row = jax.vmap(lambda row, at, new: jax.lax.dynamic_update_slice(row, new, (at, 0, 0)))
+_put_row = jax.vmap(lambda row, at, new: jax.lax.dynamic_update_slice(row, new, (0, at, 0)))
 
 
 def _draw(

@@ -6,6 +6,7 @@ read once for all the paths that continue it.
 """
 
 import functools
+import itertools
 import math
 
 import jax
@@ -18,12 +19,12 @@ from jaxtyping import Array, Bool, Float, Int
 class Block:
     """Keys and values of one layer, with the slots that may be looked at.
 
-    `mask` is (rows, slots) where all queries of a row see the same slots (a cache), or (rows, t, slots) where each
+    Heads stand before slots, so that both products of attention read memory in order. `mask` is (rows, slots) where all queries of a row see the same slots (a cache), or (rows, t, slots) where each
     query has its own (the tokens being computed, causal).
     """
 
-    key: Float[Array, "nb s k h"]
-    value: Float[Array, "nb s k h"]
+    key: Float[Array, "nb k s h"]
+    value: Float[Array, "nb k s h"]
     mask: Bool[Array, "nb s"] | Bool[Array, "nb t s"]
 
 
@@ -45,29 +46,39 @@ def attend(query: Float[Array, "n t x h"], blocks: list[Block]) -> Float[Array, 
     6 rows: query row 4 sees task row 0, question row 1 and path row 4.
     """
     n, t, x, h = query.shape
-    kv_heads = blocks[0].key.shape[2]
-    grouped = query.reshape(n, t, kv_heads, x // kv_heads, h)
-    scores = [_scores(grouped, block) for block in blocks]
-    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(query.dtype)
-    splits = [int(sum(b.key.shape[1] for b in blocks[:i])) for i in range(1, len(blocks))]
-    parts = jnp.split(weights, splits, axis=-1)
-    read = [_read(part, block) for part, block in zip(parts, blocks, strict=True)]
-    return functools.reduce(jnp.add, read).reshape(n, t, x, h)
+    k = blocks[0].key.shape[1]
+    grouped = query.reshape(n, t, k, x // k, h).transpose(0, 2, 3, 1, 4)
+    scores = jnp.concatenate([_scores(grouped, block) for block in blocks], axis=-1)
+    weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+    ends = list(itertools.accumulate(block.key.shape[2] for block in blocks))
+    parts = jnp.split(weights, ends[:-1], axis=-1)
+    read = functools.reduce(jnp.add, [_read(part, block) for part, block in zip(parts, blocks, strict=True)])
+    return read.transpose(0, 3, 1, 2, 4).reshape(n, t, x, h)
 
 
-def _scores(query: Float[Array, "n t k g h"], block: Block) -> Float[Array, "n k g t s"]:
-    n, t, k, g, h = query.shape
-    rows = block.key.shape[0]
-    shared = query.reshape(rows, n // rows, t, k, g, h)
-    scores = jnp.einsum("amtkgh,askh->akmgts", shared, block.key, preferred_element_type=jnp.float32)
-    mask = block.mask[:, None, None, None, None, :] if block.mask.ndim == 2 else block.mask[:, None, None, None]
-    scores = jnp.where(mask, scores / math.sqrt(h), jnp.float32(-1e30))
-    return scores.transpose(0, 2, 1, 3, 4, 5).reshape(n, k, g, t, -1)
+def _scores(query: Float[Array, "n k g t h"], block: Block) -> Float[Array, "n k g t s"]:
+    n, k, g, t, h = query.shape
+    shared = _by_block(query, block)
+    scores = jnp.einsum("akqh,aksh->akqs", shared, block.key, preferred_element_type=jnp.float32)
+    scores = _by_row(scores, n, g, t) / math.sqrt(h)
+    mask = block.mask[:, None, :] if block.mask.ndim == 2 else block.mask
+    mask = jnp.repeat(mask, n // len(mask), axis=0)[:, None, None]
+    return jnp.where(mask, scores, jnp.float32(-1e30))
 
 
-def _read(weights: Float[Array, "n k g t s"], block: Block) -> Float[Array, "n t k g h"]:
-    n, k, g, t, s = weights.shape
-    rows = block.value.shape[0]
-    shared = weights.reshape(rows, n // rows, k, g, t, s)
-    out = jnp.einsum("amkgts,askh->amtkgh", shared, block.value)
-    return out.reshape(n, t, k, g, -1)
+def _read(weights: Float[Array, "n k g t s"], block: Block) -> Float[Array, "n k g t h"]:
+    n, _, g, t, _ = weights.shape
+    return _by_row(jnp.einsum("akqs,aksh->akqh", _by_block(weights, block), block.value), n, g, t)
+
+
+def _by_block(rows: Float[Array, "n k g t e"], block: Block) -> Float[Array, "nb k q e"]:
+    """The rows that share a block row side by side: q runs over (m, g, t)."""
+    n, k, g, t, e = rows.shape
+    shared = rows.reshape(len(block.key), -1, k, g, t, e).swapaxes(1, 2)
+    return shared.reshape(len(block.key), k, -1, e)
+
+
+def _by_row(shared: Float[Array, "nb k q e"], n: int, g: int, t: int) -> Float[Array, "n k g t e"]:
+    """The inverse of `_by_block`."""
+    blocks, k, _, e = shared.shape
+    return shared.reshape(blocks, k, n // blocks, g, t, e).swapaxes(1, 2).reshape(n, k, g, t, e)

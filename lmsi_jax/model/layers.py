@@ -9,7 +9,7 @@ from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.model.attention import Block, attend, rotate
 from lmsi_jax.sharding import constrain
 
-KeyValue = tuple[Float[Array, "n t k h"], Float[Array, "n t k h"]]
+KeyValue = tuple[Float[Array, "n k t h"], Float[Array, "n k t h"]]  # as a Block has them
 
 _fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 # The projections that write to the residual stream have two (or three) input axes, or follow a nonlinearity.
@@ -53,10 +53,11 @@ class Attention(Weights):
         wo = self.weight("out", (c.heads, c.head_width, c.width), ("heads", "head_width", "embed"), _fan_in_heads)
         query = rotate(jnp.einsum("ntd,dxh->ntxh", x, wq), positions, c.rope_base)
         key = rotate(jnp.einsum("ntd,dkh->ntkh", x, wk), positions, c.rope_base)
-        value = jnp.einsum("ntd,dkh->ntkh", x, wv)
+        key = key.swapaxes(1, 2)
+        value = jnp.einsum("ntd,dkh->nkth", x, wv)
         query = constrain(query, "batch", "length", "heads", "head_width")
-        key = constrain(key, "batch", "length", "kv_heads", "head_width")
-        value = constrain(value, "batch", "length", "kv_heads", "head_width")
+        key = constrain(key, "batch", "kv_heads", "length", "head_width")
+        value = constrain(value, "batch", "kv_heads", "length", "head_width")
         read = attend(query, [*past, Block(key, value, mask)])
         return jnp.einsum("ntxh,xhd->ntd", read, wo), (key, value)
 

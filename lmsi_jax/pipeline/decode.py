@@ -31,13 +31,14 @@ def sampling(session: Session, temperature: float) -> Decoding:
 
 
 def greedy(session: Session, max_tokens: int) -> Decoding:
-    """One path a question at temperature 0; each lane then has a single slot."""
-    s = session.config.sample
+    """One path a question at temperature 0, with as many rows in flight as in sampling: all lanes, of one slot each."""
+    s, parts = session.config.sample, session.mesh.size("batch")
+    rows = min(s.lanes * min(s.slots, s.paths), s.questions_per_shard)
     return Decoding(
         paths=1,
         temperature=0.0,
         max_tokens=max_tokens,
-        lanes=s.lanes * min(s.slots, s.paths),
+        lanes=max(1, rows // parts) * parts,
         slots=1,
         sync_every=s.sync_every,
         stops=s.stops,

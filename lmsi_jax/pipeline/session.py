@@ -33,7 +33,8 @@ class Session:
     @functools.cached_property
     def model_config(self) -> ModelConfig:
         stored = folder.load_config(self.config.model.checkpoint)
-        return dataclasses.replace(stored, dtype=self.config.model.dtype)
+        dtype = self.config.model.dtype
+        return stored if dtype == "stored" else dataclasses.replace(stored, dtype=dtype)
 
     def params(self, checkpoint: str) -> model.Params:
         """The parameters of a checkpoint folder, or of "builtin"."""

@@ -88,6 +88,11 @@ def train(
                 settle(*pending)
                 pending = None
                 checkpoints.save(step, state)
+    except BaseException as stop:
+        # Ctrl-C or a preemption: keep what was trained. An error of the training itself is not saved over a good state.
+        if not isinstance(stop, Exception):
+            checkpoints.save(int(state.step), state)
+        raise
     finally:
         checkpoints.close()
         writer.close()

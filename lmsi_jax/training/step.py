@@ -35,8 +35,8 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
-        warmup_steps=min(config.warmup, max(config.steps - 1, 1)),
-        decay_steps=config.steps,
+        warmup_steps=config.warmup,
+        decay_steps=max(config.steps, 2),
         end_value=config.learning_rate * config.final_learning_rate,
     )
     decayed = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)  # noqa: E731

@@ -58,15 +58,15 @@ def test_attention_over_blocks_equals_attention_over_their_concatenation():
     """Catches: a softmax for each block instead of one over all, or query rows matched to the wrong block row."""
     keys = jax.random.split(jax.random.key(0), 5)
     query = jax.random.normal(keys[0], (6, 1, 4, 8))
-    shared = [jax.random.normal(k, (2, 3, 2, 8)) for k in keys[1:3]]
+    shared = [jax.random.normal(k, (2, 2, 3, 8)) for k in keys[1:3]]
     own = [jax.random.normal(k, (6, 2, 2, 8)) for k in keys[3:5]]
     mask = jnp.array([[True, True, False], [True, True, True]])
     got = attend(query, [Block(*shared, mask), Block(*own, jnp.ones((6, 2), bool))])
-    joined = [jnp.concatenate([jnp.repeat(a, 3, axis=0), b], axis=1) for a, b in zip(shared, own, strict=True)]
+    joined = [jnp.concatenate([jnp.repeat(a, 3, axis=0), b], axis=2) for a, b in zip(shared, own, strict=True)]
     both = jnp.concatenate([jnp.repeat(mask, 3, axis=0), jnp.ones((6, 2), bool)], axis=1)
-    scores = jnp.einsum("nxh,nsxh->nxs", query[:, 0], jnp.repeat(joined[0], 2, axis=2)) / np.sqrt(8)
+    scores = jnp.einsum("nxh,nxsh->nxs", query[:, 0], jnp.repeat(joined[0], 2, axis=1)) / np.sqrt(8)
     weights = jax.nn.softmax(jnp.where(both[:, None], scores, -jnp.inf), axis=-1)
-    expected = jnp.einsum("nxs,nsxh->nxh", weights, jnp.repeat(joined[1], 2, axis=2))
+    expected = jnp.einsum("nxs,nxsh->nxh", weights, jnp.repeat(joined[1], 2, axis=1))
     np.testing.assert_allclose(got[:, 0], expected, atol=1e-5)
 
 
