@@ -1,6 +1,7 @@
 """Eight CPU devices, strict ranks, and shapes checked at every call of the package."""
 
 import os
+import subprocess
 
 os.environ.setdefault("NPROC", "64")  # threads for the collectives of eight devices, see cli/main.py
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -21,6 +22,7 @@ from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.config import CorpusConfig, MeshConfig, ModelConfig
 from lmsi_jax.sharding import Mesh, make_mesh, param_shardings, use_mesh
 from lmsi_jax.tasks.word_corpus import documents
+from tests.runs import environment, run_workdir
 
 MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)]
 
@@ -60,3 +62,19 @@ def checkpoint(tmp_path_factory, model_config, tokenizer, params):
     path = tmp_path_factory.mktemp("checkpoint") / "model"
     folder.save(path, model_config, tokenizer, params)
     return path
+
+
+@pytest.fixture(scope="session")
+def compile_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("compile_cache")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, compile_cache):
+    """An uninterrupted run and what it printed."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    done = subprocess.run(
+        run_workdir(workdir), capture_output=True, text=True, env=environment(compile_cache), timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout + done.stderr

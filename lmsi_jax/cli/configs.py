@@ -19,6 +19,10 @@ T = TypeVar("T")
 def load_config(cls: type[T], file: str | None, overrides: Sequence[str]) -> T:
     """A checked `cls`: its defaults, changed by `get_config()` of `file`, changed by the overrides."""
     merged = ConfigDict(to_dict(cls()), convert_dict=True)
+    for override in overrides:  # a table has no keys of its own that a flag could change
+        table, _, key = override.removeprefix("--config.").partition("=")[0].rpartition(".")
+        if table == "mesh.rules":
+            merged.mesh.rules[key] = ""
     if file:
         _update(merged, cls, _read(file))
     for override in overrides:

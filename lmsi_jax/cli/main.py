@@ -104,7 +104,8 @@ def _dispatch(argv: list[str]) -> int:
     if missing:
         raise UserError(f"lmsi {command} needs {' and '.join(missing)}. `lmsi help` lists the flags of each command.")
     config: Any = load_config(PretrainConfig if command == "pretrain" else Config, values.config, overrides)
-    _set_devices(config.mesh.cpu_devices)
+    if command not in ("vote", "format", "report"):  # those need no JAX
+        _set_devices(config.mesh.cpu_devices)
     _run_command(command, config, values, argv)
     return 0
 
@@ -127,7 +128,7 @@ def _run_command(command: str, config: Any, values: flags.FlagValues, argv: list
     if command == "pretrain":
         from lmsi_jax.pipeline.pretrain import pretrain
 
-        pretrain(config, values.workdir)
+        pretrain(config, values.workdir, argv)
     elif command == "run":
         from lmsi_jax.pipeline.runner import run
 

@@ -1,11 +1,11 @@
 """Each stage alone, on files that any program may have written."""
 
-import shutil
 from collections.abc import Callable
 
 from absl import flags
 from etils import epath
 
+import lmsi_jax
 from lmsi_jax.core.config import Config, to_dict
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import fingerprint, path_fingerprint
@@ -13,11 +13,14 @@ from lmsi_jax.core.records import fingerprint, path_fingerprint
 
 def _with_scratch(config: Config, inputs: list[epath.Path], output: epath.Path, run: Callable[[epath.Path], None]) -> None:
     """Partial results stand beside the output, under a name that belongs to these inputs, until it is written."""
-    made_from = fingerprint(to_dict(config), [path_fingerprint(path) for path in inputs])
+    from lmsi_jax.checkpoint.folder import locate
+
+    inputs = [*inputs, locate(config.model.checkpoint)]
+    made_from = fingerprint(to_dict(config), [path_fingerprint(path) for path in inputs], lmsi_jax.__version__)
     scratch = output.parent / f".{output.name}-{made_from}"
     run(scratch)
     if scratch.exists():
-        shutil.rmtree(scratch)
+        scratch.rmtree()
     console.print(f"wrote {output}")
 
 
@@ -51,10 +54,12 @@ def format(config: Config, values: flags.FlagValues) -> None:
 
 
 def finetune(config: Config, values: flags.FlagValues) -> None:
+    from lmsi_jax.checkpoint.folder import check_target
     from lmsi_jax.pipeline import steps
     from lmsi_jax.pipeline.session import Session
 
     session, examples, output = Session(config), epath.Path(values.examples), epath.Path(values.output)
+    check_target(output)
     _with_scratch(
         config,
         [examples],
@@ -71,7 +76,8 @@ def evaluate(config: Config, values: flags.FlagValues) -> None:
     from lmsi_jax.pipeline.session import Session
 
     session, questions, output = Session(config), epath.Path(values.questions), epath.Path(values.output)
-    scores = {name: output / f"{name}.jsonl" for name in PROMPTINGS}
+    wanted = [name for name in PROMPTINGS if name != "self_consistency" or config.evaluate.self_consistency]
+    scores = {name: output / f"{name}.jsonl" for name in wanted}
     _with_scratch(
         config,
         [questions],

@@ -133,9 +133,7 @@ class SampleConfig:
             )
         _require(self.top_k >= 0, f"sample.top_k={self.top_k} is negative; 0 keeps the whole vocabulary.")
         _require(0 < self.top_p <= 1, f"sample.top_p={self.top_p} is outside (0, 1]; 1 keeps the whole vocabulary.")
-        _require(
-            all(self.stops), f"sample.stops={self.stops} has an empty string, which would end every path at once."
-        )
+        _require(all(self.stops), f"sample.stops={self.stops} has an empty string, which would end every path at once.")
         for name in ("max_tokens", "lanes", "slots", "sync_every", "questions_per_shard"):
             _require(getattr(self, name) >= 1, f"sample.{name}={getattr(self, name)} must be at least 1.")
 
@@ -201,9 +199,7 @@ class TrainConfig:
         )
         for name in ("learning_rate", "clip"):
             _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive.")
-        _require(
-            0 <= self.warmup < self.steps, f"warmup={self.warmup} must be at least 0 and less than steps={self.steps}."
-        )
+        _require(0 <= self.warmup < self.steps, f"warmup={self.warmup} must be at least 0 and less than steps={self.steps}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,9 +210,7 @@ class EvaluateConfig:
     standard_tokens: int = 16  # longest direct answer
 
     def check(self) -> None:
-        _require(
-            self.standard_tokens >= 1, f"evaluate.standard_tokens={self.standard_tokens}: an answer takes at least 1."
-        )
+        _require(self.standard_tokens >= 1, f"evaluate.standard_tokens={self.standard_tokens}: an answer takes at least 1.")
 
 
 @dataclasses.dataclass(frozen=True)

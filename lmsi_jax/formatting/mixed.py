@@ -72,4 +72,5 @@ def examples(
 def tokenize(row: dict, tokenizer: SentencePieceTokenizer) -> Piece:
     """Token ids of a training row, from beginning- to end-of-sequence; only the target carries loss."""
     prompt = ([tokenizer.bos] if tokenizer.bos >= 0 else []) + tokenizer.encode(row["prompt"])
-    return Piece([*prompt, *tokenizer.encode(row["target"]), tokenizer.eos], target_start=len(prompt))
+    end = [tokenizer.eos] if tokenizer.eos >= 0 else []
+    return Piece([*prompt, *tokenizer.encode(row["target"]), *end], target_start=len(prompt))

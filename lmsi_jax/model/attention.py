@@ -19,8 +19,9 @@ from jaxtyping import Array, Bool, Float, Int
 class Block:
     """Keys and values of one layer, with the slots that may be looked at.
 
-    Heads stand before slots, so that both products of attention read memory in order. `mask` is (rows, slots) where all queries of a row see the same slots (a cache), or (rows, t, slots) where each
-    query has its own (the tokens being computed, causal).
+    Heads stand before slots, so that both products of attention read memory in order. `mask` is (rows, slots) where all
+    queries of a row see the same slots (a cache), or (rows, t, slots) where each query has its own (the tokens being
+    computed, causal).
     """
 
     key: Float[Array, "nb k s h"]

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
+from lmsi_jax.core.records import Record, write_jsonl
 from lmsi_jax.evaluation.statistics import wilson_interval
 from lmsi_jax.formatting.mixed import Prompts
 from lmsi_jax.pipeline.decode import decode_to_file, greedy, sampling
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.steps import requests
 from lmsi_jax.pipeline.vote import extract_all, paths_by_question
-from lmsi_jax.tasks import answers
+from lmsi_jax.tasks import answers, registry
 from lmsi_jax.voting.majority import vote
 
 PROMPTINGS = ("standard", "cot", "self_consistency")
@@ -35,7 +36,10 @@ def evaluate(
         "cot": (all_prompts.cot_examples, greedy(session, config.sample.max_tokens)),
         "self_consistency": (all_prompts.cot_examples, sampling(session, temperature)),
     }
-    questions = list(read_jsonl(held_out))
+    questions = registry.load_questions(held_out)
+    unscored = [question["id"] for question in questions if question.get("answer") is None]
+    if unscored:
+        raise UserError(f"{held_out}: {len(unscored)} question(s) have no `answer` to score against, first '{unscored[0]}'.")
     for prompting, file in scores.items():
         few_shot, decoding = manners[prompting]
         paths = scratch / f"{prompting}.jsonl"

@@ -2,18 +2,19 @@
 
 import itertools
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import jax
+from etils import epath
 
 from lmsi_jax import model, tokenizers
-from lmsi_jax.checkpoint import folder
+from lmsi_jax.checkpoint.folder import save
 from lmsi_jax.core import rng
 from lmsi_jax.core.config import PretrainConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import ProgressBar, console
 from lmsi_jax.formatting.packing import PackedRows, Piece, pack
+from lmsi_jax.pipeline.workdir import check_workdir, describe_run
 from lmsi_jax.sharding import make_mesh, param_shardings, use_mesh
 from lmsi_jax.tasks.word_corpus import documents
 from lmsi_jax.training.loop import train
@@ -47,10 +48,11 @@ def _lines(config: PretrainConfig) -> Iterator[str]:
         yield from text.split("\n")
 
 
-def pretrain(config: PretrainConfig, workdir: os.PathLike | str) -> Path:
+def pretrain(config: PretrainConfig, workdir: os.PathLike | str, command_line: Sequence[str]) -> epath.Path:
     """Train tokenizer and model; returns the checkpoint folder. Started again, it goes on where it was."""
-    workdir = Path(workdir)
-    target = workdir / "model"
+    folder = epath.Path(workdir).absolute()
+    check_workdir(config, folder)
+    target = folder / "model"
     if target.exists():
         console.print(f"{target} is complete; nothing to do.")
         return target
@@ -58,6 +60,7 @@ def pretrain(config: PretrainConfig, workdir: os.PathLike | str) -> Path:
     check_batch(mesh, config.train, "train")
     shapes, axes = model.abstract(config.model)
     places = param_shardings(mesh, shapes, axes)
+    describe_run(config, folder, command_line)
     tokenizer = tokenizers.train(_lines(config), config.model.vocab)
     rows = corpus_rows(config, tokenizer)
     console.print(
@@ -75,10 +78,10 @@ def pretrain(config: PretrainConfig, workdir: os.PathLike | str) -> Path:
             params,
             rows,
             seed=config.seed,
-            folder=workdir / "checkpoints",
-            metrics_folder=workdir / "metrics",
+            folder=folder / "checkpoints",
+            metrics_folder=folder / "metrics",
             name="pretrain",
             on_step=lambda step, metrics: bar.update(step, f"loss {metrics['loss']:.3f}"),
         )
-    folder.save(target, config.model, tokenizer, params)
+    save(target, config.model, tokenizer, params)
     return target

@@ -5,18 +5,24 @@
 Read top to bottom, this is the paper. No stage of a round reads a gold answer.
 """
 
+import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from etils import epath
 
 from lmsi_jax.analysis.report import write_report
 from lmsi_jax.checkpoint.folder import locate
 from lmsi_jax.core.config import to_dict
+from lmsi_jax.core.records import fingerprint
 from lmsi_jax.pipeline import steps
 from lmsi_jax.pipeline.evaluate import PROMPTINGS, evaluate
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.stage import Stage
 from lmsi_jax.pipeline.vote import format_file, vote_file
+from lmsi_jax.tasks import answers
+
+UNSEEN = ("save_every", "log_every")  # settings of training that leave no trace in its result
 
 
 class SelfImprove:
@@ -49,8 +55,29 @@ class SelfImprove:
         """The model after round `number`; 0 is the base."""
         return locate(self.config.model.checkpoint) if number == 0 else self.round(number) / "model"
 
-    def settings(self, *names: str) -> dict:
-        return {name: self.sections[name] for name in names}
+    def settings(self, section: str, *without: str) -> dict[str, Any]:
+        """What a stage's result depends on, of one section: not how often it is saved or how it is batched."""
+        return {section: {key: value for key, value in self.sections[section].items() if key not in without}}
+
+    def decoding(self, number: int) -> dict[str, Any]:
+        """What decoding with the model after round `number` depends on, beside model and questions."""
+        sample = self.config.sample
+        names = ("paths", "top_k", "top_p", "max_tokens", "stops")
+        return {
+            "seed": self.config.seed,
+            **self.prompt(),
+            "dtype": self.config.model.dtype,
+            "temperature": sample.temperature if number == 0 else sample.temperature_after,
+            **{name: getattr(sample, name) for name in names},
+        }
+
+    def prompt(self) -> dict[str, Any]:
+        """What the prompts depend on, beside the questions."""
+        return {"exemplars": fingerprint([dataclasses.asdict(item) for item in self.session.task.exemplars])}
+
+    def reading(self) -> dict[str, Any]:
+        """What the extraction of answers depends on."""
+        return {"answer_type": self.config.data.answer_type, "extractor": answers.VERSION}
 
     def prepare(self) -> Stage:
         data = self.config.data
@@ -60,7 +87,7 @@ class SelfImprove:
             "prepare",
             files,
             outputs,
-            self.settings("seed", "data"),
+            {"seed": self.config.seed, **self.settings("data", "exemplars", "shots")},
             lambda scratch: steps.prepare(self.session, *outputs),
         )
 
@@ -70,19 +97,19 @@ class SelfImprove:
             f"rounds/{round}/sample",
             (self.questions, checkpoint),
             (output,),
-            self.settings("seed", "data", "sample", "model"),
+            self.decoding(round - 1),
             lambda scratch: steps.sample(self.session, round, str(checkpoint), self.questions, output, scratch, self.metrics),
         )
 
     def vote(self, round: int) -> Stage:
         paths, output = self.round(round) / "paths.jsonl", self.round(round) / "votes.jsonl"
-        settings = {"answer_type": self.config.data.answer_type, "tie": self.config.select.tie}
+        select, data = self.config.select, self.config.data
         return Stage(
             f"rounds/{round}/vote",
             (paths,),
             (output,),
-            settings,
-            lambda scratch: vote_file(paths, output, **settings),
+            {**self.reading(), "tie": select.tie},
+            lambda scratch: vote_file(paths, output, data.answer_type, select.tie),
         )
 
     def format(self, round: int) -> Stage:
@@ -94,7 +121,13 @@ class SelfImprove:
             f"rounds/{round}/format",
             inputs + gold,
             (output,),
-            self.settings("seed", "data", "select", "format"),
+            {
+                "seed": self.config.seed,
+                **self.prompt(),
+                **self.reading(),
+                **self.settings("select"),
+                **self.settings("format"),
+            },
             lambda scratch: format_file(self.config, self.session.task, *inputs, output, *gold),
         )
 
@@ -105,7 +138,7 @@ class SelfImprove:
             f"rounds/{round}/finetune",
             (examples, start),
             (target,),
-            self.settings("seed", "finetune", "model"),
+            {"seed": self.config.seed, "dtype": self.config.model.dtype, **self.settings("finetune", *UNSEEN)},
             lambda scratch: steps.finetune(self.session, round, str(start), examples, target, scratch, self.metrics),
         )
 
@@ -117,7 +150,7 @@ class SelfImprove:
             f"eval/{number}/evaluate",
             (self.held_out, checkpoint),
             tuple(scores.values()),
-            self.settings("seed", "data", "sample", "evaluate", "model"),
+            {**self.decoding(number), **self.reading(), **self.settings("evaluate")},
             lambda scratch: evaluate(self.session, number, str(checkpoint), self.held_out, scores, scratch, self.metrics),
         )
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -67,14 +66,15 @@ class Ledger:
     def execute(self, stage: Stage) -> float:
         """Run a stage and write its manifest; returns the seconds it took."""
         sources = self._sources(stage)
-        scratch = self._workdir / "scratch" / f"{stage.name.replace('/', '-')}-{fingerprint(sources)}"
+        name = stage.name.replace("/", "-")
+        scratch = self._workdir / "scratch" / f"{name}-{fingerprint(sources)}"
         self._manifest(stage).unlink(missing_ok=True)
         start = time.perf_counter()
         stage.run(scratch)
         seconds = time.perf_counter() - start
         write_text(self._manifest(stage), dumps({"stage": stage.name, **sources, "seconds": round(seconds, 1)}) + "\n")
-        if scratch.exists():
-            shutil.rmtree(scratch)
+        for partial in (self._workdir / "scratch").glob(f"{name}-*"):  # of earlier settings too
+            partial.rmtree()
         return seconds
 
 

@@ -29,7 +29,8 @@ def prepare(session: Session, questions: epath.Path, gold: epath.Path, held_out:
 
 def requests(questions: epath.Path) -> list[Request]:
     """The prompt's last part for each question of a file."""
-    return [Request(r["id"], prompts.question_text(r["question"], r["choices"])) for r in read_jsonl(questions)]
+    rows = registry.load_questions(questions)
+    return [Request(r["id"], prompts.question_text(r["question"], r["choices"])) for r in rows]
 
 
 def sample(

@@ -10,7 +10,7 @@ from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
 from lmsi_jax.formatting.mixed import Prompts, Solution, examples
 from lmsi_jax.tasks import answers, prompts
-from lmsi_jax.tasks.registry import Task
+from lmsi_jax.tasks.registry import Task, load_questions
 from lmsi_jax.voting.majority import Vote, vote
 from lmsi_jax.voting.select import narrow, select, select_gold, select_random
 
@@ -25,7 +25,11 @@ def paths_by_question(file: epath.Path) -> Iterator[list[Record]]:
         found.setdefault(row["id"], []).append(row)
     if not found:
         raise UserError(f"{file} holds no paths; run the sample stage first.")
-    for rows in found.values():
+    for id, rows in found.items():
+        numbers = [row["path"] for row in rows]
+        if len(set(numbers)) < len(numbers):
+            twice = next(number for number in numbers if numbers.count(number) > 1)
+            raise UserError(f"{file}: question '{id}' has path {twice} more than once; each path may vote once.")
         yield sorted(rows, key=lambda row: row["path"])
 
 
@@ -75,8 +79,10 @@ def format_file(
     gold: epath.Path | None = None,
 ) -> None:
     """Select paths and write them in the four formats (section 3.2). `gold` is read by the upper-bound control alone."""
-    laid_out = {r["id"]: prompts.question_text(r["question"], r["choices"]) for r in read_jsonl(questions)}
+    laid_out = {r["id"]: prompts.question_text(r["question"], r["choices"]) for r in load_questions(questions)}
     voted = {r["id"]: r for r in read_jsonl(votes)}
+    if config.select.rule == "gold" and gold is None:
+        raise UserError("select.rule='gold' is a control of `lmsi run`, which knows the gold answers; here there are none.")
     right = {r["id"]: r["answer"] for r in read_jsonl(gold)} if gold else {}
     all_prompts, rows, used = Prompts.of(task), [], 0
     for found in paths_by_question(paths):
@@ -101,17 +107,22 @@ def format_file(
 def _solutions(
     config: SelectConfig, found: Sequence[Record], voted: Record, answer_type: str, seed: int, gold: str | None
 ) -> list[Solution]:
-    texts = [row["text"] for row in found]
+    texts = [answers.own_text(row["text"]) for row in found]
     said = [a.value if isinstance(a, answers.Answer) else None for a in extract_all(found, answer_type)]
     if config.rule == "majority":
         at = {row["path"]: i for i, row in enumerate(found)}
+        if not set(voted["kept"]) <= at.keys() or {said[at[path]] for path in voted["kept"]} - {voted["answer"]}:
+            raise UserError(
+                f"The vote of question '{voted['id']}' keeps paths that are not there or say something else than "
+                f"{voted['answer']!r}; votes and paths are of different runs or answer types. Vote again."
+            )
         kept = tuple(at[path] for path in voted["kept"])
         outcome = Vote(voted["answer"], voted["confidence"], voted["margin"], voted["counts"], voted["num_paths"], kept)
         chosen = select(
             outcome, texts, min_confidence=config.min_confidence, max_paths=config.max_paths, distinct=config.distinct
         )
     elif config.rule == "random":
-        chosen = select_random(said, 1, f"{seed} {found[0]['id']}")
+        chosen = select_random(said, config.max_paths or 1, f"{seed} {found[0]['id']}")
     else:
         right = [] if gold is None else select_gold(said, answers.canonical(gold, answer_type) or gold)
         chosen = narrow(right, texts, max_paths=config.max_paths, distinct=config.distinct)

@@ -1,0 +1,1 @@
+"""Questions, exemplars, prompts, and what a model's text says."""

@@ -1,6 +1,7 @@
 """Typed answers: extraction from a model's text, and one canonical form for all ways of writing an answer.
 
-`VERSION` is stored with votes and scores: a change of these rules changes numbers.
+Where a text is ambiguous it abstains: a missing vote costs less than a wrong one. `VERSION` is stored with votes and
+scores: a change of these rules changes numbers.
 """
 
 import re
@@ -10,13 +11,31 @@ from fractions import Fraction
 VERSION = 1
 
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Q:|Question:)")
-_PHRASE = re.compile(r"\banswer\s+is\b:?", re.IGNORECASE)
-_NUMBER = re.compile(
-    r"\\d?frac\{(?P<top>-?\d+)\}\{(?P<bottom>\d+)\}"
-    r"|(?P<sign>[-\u2212])?\s?[$\u20ac\u00a3]?\s?(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?P<decimals>\.\d+)?(?:\s?/\s?(?P<over>\d+))?"
-    r"|(?P<bare_sign>[-\u2212])?(?P<bare>\.\d+)"
+# What stands before an answer, best first; of the best kind that occurs, the last place that can be read counts.
+_MARKERS = (
+    re.compile(r"\banswer\s+is\b", re.IGNORECASE),
+    re.compile(r"####"),
+    re.compile(r"\\boxed\b"),
+    re.compile(r"^\W*(?:final\s+)?answer\s*:", re.IGNORECASE | re.MULTILINE),
 )
-_CHOICE = re.compile(r"\(([A-Za-z])\)|(?<![A-Za-z'])([A-Z])(?![A-Za-z'])|^\W*([a-z])\W*$")
+_LEAD = " \t\n:*_`$[({"  # decoration between a marker and an answer
+
+_FRACTION = r"\\[dt]?frac\s*(?:\{\s*(?P<top>-?\d+)\s*\}\s*\{\s*(?P<bottom>\d+)\s*\}|(?P<top1>\d)(?P<bottom1>\d))"
+_PLAIN = r"(?P<digits>\d{1,3}(?: \d{3})+(?!\d)|\d[\d,]*\d|\d)?(?P<decimals>\.\d+)?(?P<power>[eE][+-]?\d{1,2}(?!\w))?"
+_NUMBER = re.compile(
+    rf"(?P<sign>[-\u2212]\s?)?(?:[$\u20ac\u00a3]\s?)?(?P<minus>[-\u2212])?"
+    rf"(?:(?P<mixed>\d+)\s*(?=\\[dt]?frac)|(?P<units>\d+)\s+(?=\d+/\d))?(?:{_FRACTION}|(?=[\d.]){_PLAIN}(?:\s?/\s?(?P<over>\d+))?)"
+)
+_AFTER = re.compile(r"\s?[/^]|,\d|\.\d")  # the number goes on in a way that is not read here: a date, a power
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})*,\d{3}|\d+|\d{1,3}(?: \d{3})+")
+_MOST_DIGITS = 50
+
+_CHOICES = (
+    re.compile(r"\(([A-Za-z])\)"),
+    re.compile(r"\b(?:option|choice)\s+([A-Za-z])\b", re.IGNORECASE),
+    re.compile(r"^\W*([A-Za-z])(?=[).:]|\W*$)"),
+    re.compile(r"(?<![\w'])(?!I\b|A [a-z])([A-Z])(?![\w'])"),
+)
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
@@ -35,32 +54,40 @@ class Abstention:
     reason: str
 
 
-def extract(text: str, answer_type: str, finish: str = "stop") -> Answer | Abstention:
-    """The answer after the last "answer is" of `text`; text that runs on into a next question is cut off first.
+def own_text(text: str) -> str:
+    """`text` without a next question that the model made up and went on with."""
+    return _NEXT_QUESTION.split(text, maxsplit=1)[0]
 
-    `finish` is "length" for a path that was cut at its longest: without an answer it is then `truncated`.
+
+def extract(text: str, answer_type: str, finish: str = "stop") -> Answer | Abstention:
+    """The answer after the last "answer is" of `text` (or "####", "\\boxed", "Answer:") that can be read.
+
+    `finish` is "length" for a path that was cut at its longest: without an answer, or with one that the cut may have
+    shortened, it is `truncated`.
     """
-    text = _NEXT_QUESTION.split(text, maxsplit=1)[0]
+    text = own_text(text)
     if not text.strip():
         return Abstention("empty")
-    phrases = list(_PHRASE.finditer(text))
-    if not phrases:
-        return Abstention("truncated" if finish == "length" else "no_answer_phrase")
-    said = text[phrases[-1].end() :].split("\n", 1)[0]
-    value = canonical(said, answer_type)
-    if value is None:
-        return Abstention("truncated" if finish == "length" and not said.strip() else f"no_{answer_type}")
-    return Answer(value)
+    for marker in _MARKERS:
+        places = [match.end() for match in marker.finditer(text)][-20:]
+        for place in reversed(places):
+            said = text[place:].lstrip(_LEAD)
+            value = canonical(said.split("\n", 1)[0], answer_type)
+            if value is not None:
+                cut = finish == "length" and not re.search(r"[\s.]", said)
+                return Abstention("truncated") if cut else Answer(value)
+        if places:
+            return Abstention("truncated" if finish == "length" and not said else f"no_{answer_type}")
+    return Abstention("truncated" if finish == "length" else "no_answer_phrase")
 
 
 def canonical(said: str, answer_type: str) -> str | None:
     """One form for all ways of writing an answer ("10,800" and "$10800.00" are "10800"); None when there is none."""
     if answer_type == "number":
-        match = _NUMBER.search(said.replace("\\$", "$").replace("\\!", ""))
-        return None if match is None else _number(match)
+        return _number(said)
     if answer_type == "choice":
-        match = _CHOICE.search(said)
-        return None if match is None else next(filter(None, match.groups())).upper()
+        match = next(filter(None, (pattern.search(said) for pattern in _CHOICES)), None)
+        return None if match is None else match[1].upper()
     if answer_type == "yes_no":
         match = _YES_NO.search(said)
         return None if match is None else match[1].lower()
@@ -68,17 +95,34 @@ def canonical(said: str, answer_type: str) -> str | None:
     return " ".join(words.split()).strip(" .") or None
 
 
-def _number(match: re.Match[str]) -> str | None:
-    if match["top"]:
-        top, bottom = int(match["top"]), int(match["bottom"])
-        return _plain(Fraction(top, bottom)) if bottom else None
-    digits = match["bare"] or match["whole"].replace(",", "") + (match["decimals"] or "")
-    value = Fraction(digits if not digits.startswith(".") else f"0{digits}")
+def _number(said: str) -> str | None:
+    sentence = re.split(r"\.\s|\n", said.replace("\\$", "$").replace("\\!", "").replace("{,}", ","), maxsplit=1)[0]
+    result = sentence.rpartition("=")[2]  # of "10 - 3 = 7" the 7
+    match = _NUMBER.search(result)
+    if match is None or _AFTER.match(result, match.end()):
+        return None
+    value = _value(match)
+    if value is None:
+        return None
+    return _plain(-value if match["sign"] or match["minus"] else value)
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    top, bottom = match["top"] or match["top1"], match["bottom"] or match["bottom1"]
+    if len(match[0]) > _MOST_DIGITS:
+        return None
+    whole = Fraction(match["mixed"] or match["units"] or 0)
+    if top:
+        return whole + Fraction(int(top), int(bottom)) if int(bottom) else None
+    digits = match["digits"] or "0"
+    if not _THOUSANDS.fullmatch(digits) or not (match["digits"] or match["decimals"]):
+        return None
+    value = Fraction(re.sub("[, ]", "", digits) + (match["decimals"] or "") + (match["power"] or ""))
     if match["over"]:
-        if int(match["over"]) == 0:
+        if not int(match["over"]):
             return None
         value /= int(match["over"])
-    return _plain(-value if match["sign"] or match["bare_sign"] else value)
+    return whole + value
 
 
 def _plain(value: Fraction) -> str:

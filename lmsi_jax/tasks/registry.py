@@ -2,7 +2,7 @@
 
 import dataclasses
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lmsi_jax.core.config import DataConfig
@@ -59,7 +59,8 @@ def training_questions(config: DataConfig, seed: int) -> list[Record]:
 def held_out_questions(config: DataConfig, seed: int) -> list[Record]:
     """Questions with gold answers for evaluation; none when the config names no file."""
     if config.task == "word_problems":
-        return list(_generated(config, seed, "held-out", config.num_eval))
+        trained_on = {row["question"] for row in training_questions(config, seed)}
+        return list(_generated(config, seed, "held-out", config.num_eval, trained_on))
     if not config.eval_questions:
         return []
     questions = _limited(load_questions(config.eval_questions), config.num_eval)
@@ -83,13 +84,19 @@ def _limited(questions: list[Record], limit: int) -> list[Record]:
     return questions[: limit or None]
 
 
-def _generated(config: DataConfig, seed: int, split: str, count: int) -> Iterator[Record]:
-    seen: set[str] = set()
+def _generated(config: DataConfig, seed: int, split: str, count: int, taken: Iterable[str] = ()) -> Iterator[Record]:
+    seen = set(taken)
     for number in range(count):
         rng = random.Random(f"questions {seed} {split} {number}")
-        problem = make_problem(rng, config.terms, config.largest)
-        while problem.question in seen:
+        for _ in range(1000):
             problem = make_problem(rng, config.terms, config.largest)
+            if problem.question not in seen:
+                break
+        else:
+            raise UserError(
+                f"There are not {count} different questions with data.terms={config.terms} and data.largest="
+                f"{config.largest}; raise one of them, or ask for fewer."
+            )
         seen.add(problem.question)
         yield {
             "id": f"{split}-{number:05d}",
@@ -111,6 +118,10 @@ def load_questions(path: str | Path) -> list[Record]:
         where = f"{path} row {number}"
         if not isinstance(row.get("question"), str) or not row["question"].strip():
             raise UserError(f"{where}: no text in the field `question`; it has {', '.join(row) or 'no fields'}.")
+        try:
+            row["question"].encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(f"{where}: the question is not valid text ({error}); repair it where it comes from.") from error
         row.setdefault("id", str(number))
         row.setdefault("choices", None)
         id, choices = row["id"], row["choices"]

@@ -149,12 +149,11 @@ def make_solution(rng: random.Random, problem: Problem, style: str, mistake: boo
         slip = rng.randrange(1, len(terms))
     if style == "terse":
         return _terse(rng, terms, slip > 0)
-    lines, known = [], {}
+    lines = []
     for term in terms:
         if term.factors:
             a, b = term.factors
             lines.append(f"{a} {term.name} of {b} make {term.value}." if style == "sentences" else f"{a} * {b} = {term.value}.")
-        known[term.name] = term.value
     total = terms[0].value
     for i, term in enumerate(terms[1:], start=1):
         new = total - term.value if term.taken else total + term.value

@@ -7,7 +7,7 @@ import pytest
 
 from lmsi_jax.checkpoint.folder import BUILTIN
 from lmsi_jax.cli.main import main
-from tests.pipeline.conftest import ROOT, SMALL, environment, run_workdir
+from tests.runs import ROOT, SMALL, environment, run_workdir
 
 GOOD = '{"id": "%d", "question": "1 + 1?"}\n'
 FILES = {

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.pipeline.conftest import environment, records, run_workdir
+from tests.runs import environment, records, run_workdir
 
 
 def start(workdir, cache):

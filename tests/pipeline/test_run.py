@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.config import MeshConfig
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.sharding import make_mesh, use_mesh
-from tests.pipeline.conftest import ROOT, command, environment, records, run_workdir
+from tests.runs import ROOT, command, environment, records, run_workdir
 
 
 def params(workdir):
@@ -77,7 +78,9 @@ def test_dry_run_says_what_and_why(finished, compile_cache, tmp_path):
     said = lmsi(run_workdir(workdir, "--dry-run", "--reconfigure", **{"finetune.steps": 7}), compile_cache)
     assert "rounds/1/sample: done, reused" in said
     assert "rounds/1/format: would run: inputs changed: rounds/1/votes.jsonl" in said
-    assert "rounds/1/finetune: would run: settings changed: finetune.steps 6 -> 7" in said
+    assert "rounds/1/finetune: would run: inputs will be made anew: rounds/1/examples.jsonl" in said
+    assert "eval/0/evaluate: done, reused" in said
+    assert "eval/1/evaluate: would run: inputs will be made anew: rounds/1/model" in said
     assert json.loads((workdir / "config.json").read_text())["finetune"]["steps"] == 6
 
 
@@ -86,9 +89,35 @@ def test_only_and_from(finished, compile_cache, tmp_path):
     workdir = shutil.copytree(finished[0], tmp_path / "run")
     said = lmsi(run_workdir(workdir, "--only=vote", "--from=vote"), compile_cache)
     assert "rounds/1/vote: done in" in said and "format" not in said
+    more = run_workdir(workdir, "--only=vote", "--reconfigure", **{"sample.paths": 5})
+    assert "Stage rounds/1/vote: inputs will be made anew: rounds/1/paths.jsonl" in lmsi(more, compile_cache, expect=2)
+    lmsi(run_workdir(workdir, "--only=vote", "--reconfigure"), compile_cache)
     said = lmsi(run_workdir(workdir, "--from=report"), compile_cache)
     assert "report: done in" in said and "finetune: done in" not in said
     assert records(workdir) == records(finished[0])
+
+
+def test_settings_that_change_nothing_remake_nothing(finished, compile_cache, tmp_path):
+    """Catches: hours of decoding thrown away because a run is batched, logged or evaluated otherwise."""
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    other = {"sample.lanes": 4, "sample.sync_every": 5, "finetune.save_every": 3, "sample.temperature_after": 0.9}
+    said = lmsi(run_workdir(workdir, "--dry-run", "--reconfigure", **other), compile_cache)
+    for stage in ("rounds/1/sample", "rounds/1/vote", "rounds/1/format", "rounds/1/finetune", "eval/0/evaluate"):
+        assert f"{stage}: done, reused" in said
+    assert "eval/1/evaluate: would run: settings changed: temperature" in said
+
+
+def test_changed_exemplars_are_seen(finished, compile_cache, tmp_path):
+    """Catches: paths of two prompts in one file."""
+    file = tmp_path / "exemplars.jsonl"
+    rows = list(read_jsonl(ROOT / "lmsi_jax/tasks/exemplars/word_problems.jsonl"))
+    write_jsonl(file, rows)
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    said = lmsi(run_workdir(workdir, "--dry-run", "--reconfigure", **{"data.exemplars": file}), compile_cache)
+    assert "rounds/1/sample: done, reused" in said
+    write_jsonl(file, rows[:1])
+    said = lmsi(run_workdir(workdir, "--dry-run", "--reconfigure", **{"data.exemplars": file}), compile_cache)
+    assert "rounds/1/sample: would run: settings changed: exemplars" in said
 
 
 @pytest.mark.slow
@@ -113,6 +142,26 @@ def test_gold_answers_are_never_read(gold, finished, compile_cache, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_vote_runs_where_jax_is_not(finished, tmp_path):
+    """Catches: an import that makes voting on somebody's paths need an accelerator runtime."""
+    code = (
+        "import sys; sys.modules.update(jax=None, flax=None); from lmsi_jax.cli.main import main; "
+        f"main(['lmsi', 'vote', '--paths={finished[0]}/rounds/1/paths.jsonl', '--output={tmp_path}/votes.jsonl'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "votes.jsonl").read_bytes() == (finished[0] / "rounds/1/votes.jsonl").read_bytes()
+
+
+def test_a_path_votes_once(finished, compile_cache, tmp_path):
+    """Catches: doubled rows, as of two files joined, that count twice."""
+    text = (finished[0] / "rounds/1/paths.jsonl").read_text()
+    (tmp_path / "p.jsonl").write_text(text + text.splitlines()[5] + "\n")
+    said = lmsi(command("vote", f"--paths={tmp_path}/p.jsonl", f"--output={tmp_path}/v.jsonl"), compile_cache, expect=2)
+    assert "question 'train-00001' has path 1 more than once" in said
+    assert not (tmp_path / "v.jsonl").exists()
+
+
 def test_stages_alone_on_files(finished, compile_cache, tmp_path):
     """Catches: a stage that works inside a run only."""
     run = finished[0]
@@ -122,7 +171,7 @@ def test_stages_alone_on_files(finished, compile_cache, tmp_path):
     files = [f"--questions={run}/questions.jsonl", f"--paths={run}/rounds/1/paths.jsonl", f"--votes={tmp_path}/votes.jsonl"]
     lmsi(command("format", config, *files, f"--output={tmp_path}/examples.jsonl"), compile_cache)
     assert (tmp_path / "examples.jsonl").read_bytes() == (run / "rounds/1/examples.jsonl").read_bytes()
-    from tests.pipeline.conftest import SMALL
+    from tests.runs import SMALL
 
     lmsi(
         command("sample", config, f"--questions={run}/questions.jsonl", f"--output={tmp_path}/p.jsonl", **SMALL), compile_cache

@@ -20,7 +20,25 @@ NUMBERS = [
     ("the Answer is  -$3.20", "-3.2"),
     ("The answer is 4. No, the answer is 5.", "5"),
     ("The answer is 12 apples\nQ: next? A: The answer is 99.", "12"),
-    ("The answer is 1,2 and 3.", "1"),
+    ("The answer is 10 - 3 = 7.", "7"),
+    ("The answer is 16 - 3 - 4 = 9 dollars.", "9"),
+    ("The answer is 9 * 2 = $18. So 18.", "18"),
+    (r"The answer is $-\frac{1}{2}$.", "-0.5"),
+    (r"The answer is \dfrac12.", "0.5"),
+    ("The answer is 1 1/2 cups.", "1.5"),
+    (r"The answer is 1\frac{1}{4}.", "1.25"),
+    ("The answer is 1,00,000 rupees.", "100000"),
+    ("The answer is 50 000.", "50000"),
+    ("The answer is 1.5e3.", "1500"),
+    ("The answer is:\n\n42", "42"),
+    (r"The final answer is\n$\boxed{42}$".replace(r"\n", "\n"), "42"),
+    (r"so we get \boxed{1,234}.", "1234"),
+    ("48 + 24 = 72\n#### 72", "72"),
+    ("Twelve in all.\nAnswer: 12", "12"),
+    ("**Answer:** 12", "12"),
+    ("The answer is **12**.", "12"),
+    ("The answer is 18. The answer is", "18"),
+    ("The answer is 7.5.", "7.5"),
     ("The answer is 007.", "7"),
 ]
 OTHERS = [
@@ -28,6 +46,10 @@ OTHERS = [
     ("choice", "The answer is C.", "C"),
     ("choice", "The answer is (A) a big dog.", "A"),
     ("choice", "The answer is b", "B"),
+    ("choice", "The answer is c) dog.", "C"),
+    ("choice", "The answer is option D.", "D"),
+    ("choice", "The answer is A cat, so (C).", "C"),
+    ("choice", "The answer is, I think, B.", "B"),
     ("yes_no", "So the answer is Yes.", "yes"),
     ("yes_no", "The answer is no, it cannot.", "no"),
     ("text", "The answer is the Home Team.", "home team"),
@@ -39,7 +61,13 @@ NONE = [
     ("number", "I do not know", "no_answer_phrase"),
     ("number", "The answer is unclear.", "no_number"),
     ("number", "The answer is 1/0.", "no_number"),
+    ("number", "The answer is 1,2 and 3.", "no_number"),
+    ("number", "The answer is 1234,567.", "no_number"),
+    ("number", "The answer is 10/15/2020.", "no_number"),
+    ("number", "The answer is 2^10.", "no_number"),
+    ("number", "The answer is " + "9" * 5000, "no_number"),
     ("choice", "The answer is unclear.", "no_choice"),
+    ("choice", "The answer is a dog.", "no_choice"),
     ("yes_no", "The answer is maybe.", "no_yes_no"),
     ("text", "The answer is .", "no_text"),
     ("number", "Q: only the next question\n", "no_answer_phrase"),
@@ -69,6 +97,7 @@ def test_a_path_cut_at_its_longest_is_truncated():
     assert extract("3 + 4 = 7. 7 + ", "number", "length") == Abstention("truncated")
     assert extract("The answer is", "number", "length") == Abstention("truncated")
     assert extract("The answer is 7. And", "number", "length") == Answer("7")
+    assert extract("The answer is 12", "number", "length") == Abstention("truncated"), "it may have become 123"
 
 
 @given(st.integers(-(10**9), 10**9))

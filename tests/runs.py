@@ -1,13 +1,10 @@
 """A small run of the whole loop, through the command line."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SMALL = {
     "mesh.cpu_devices": 1, "data.num_questions": 6, "data.num_eval": 4, "data.terms": "(2,2)", "data.largest": 9,
     "sample.paths": 4, "sample.max_tokens": 48, "sample.lanes": 2, "sample.slots": 4, "sample.questions_per_shard": 3,
@@ -39,19 +36,3 @@ def records(workdir: Path) -> dict[str, bytes]:
     """The records of a run, by name."""
     files = sorted(path for pattern in RECORDS for path in workdir.glob(pattern))
     return {str(path.relative_to(workdir)): path.read_bytes() for path in files}
-
-
-@pytest.fixture(scope="session")
-def compile_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compile_cache")
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory, compile_cache):
-    """An uninterrupted run and what it printed."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    done = subprocess.run(
-        run_workdir(workdir), capture_output=True, text=True, env=environment(compile_cache), timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return workdir, done.stdout + done.stderr

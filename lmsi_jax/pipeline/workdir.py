@@ -1,0 +1,71 @@
+"""Whose work directory it is, and what it takes to do the run again."""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+import lmsi_jax
+from lmsi_jax.core.config import to_dict
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.records import write_text
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sentencepiece", "ml_collections", "numpy")
+
+
+def check_workdir(config: Any, folder: epath.Path) -> None:
+    """Raise UserError when `folder` belongs to a run with another config."""
+    stored = folder / "config.json"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir={folder} is a file; name a directory.")
+    if not stored.exists():
+        return
+    before, now = _flat(json.loads(stored.read_text())), _flat(json.loads(json.dumps(to_dict(config))))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
+        rows = "; ".join(f"{key}: {before.get(key)!r:.40} there, {now.get(key)!r:.40} here" for key in changed[:5])
+        raise UserError(
+            f"{folder} belongs to a run with another config, {len(changed)} setting(s) differ ({rows}). Choose another "
+            f"--workdir, or (lmsi run) add --reconfigure to take the new settings over: stages they do not touch are kept."
+        )
+
+
+def _flat(tree: dict, path: str = "") -> dict:
+    flat: dict = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{path}{key}.") if isinstance(value, dict) and value else {f"{path}{key}": value})
+    return flat
+
+
+def describe_run(config: Any, folder: epath.Path, command_line: Sequence[str]) -> None:
+    """config.json is the resolved config; run.json what it takes to do this again, with all earlier starts."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    start = {
+        "command_line": list(command_line),
+        "git": _git_hash(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": {"lmsi_jax": lmsi_jax.__version__, **versions},
+    }
+    history = folder / "run.json"
+    before = json.loads(history.read_text()) if history.exists() else {}
+    earlier = [*before.pop("earlier_starts", []), before] if before else []
+    write_text(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+    write_text(history, json.dumps({**start, "earlier_starts": earlier}, indent=2) + "\n")
+
+
+def _git_hash() -> str | None:
+    """The commit of a source checkout; None for an installed package."""
+    root = Path(lmsi_jax.__file__).parent.parent
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if (root / ".git").exists() else None
