@@ -3,6 +3,7 @@
 import dataclasses
 
 from etils import epath
+from rich import box
 from rich.table import Table
 
 from lmsi_jax.core.records import Record, read_jsonl
@@ -76,21 +77,26 @@ def checkpoint_name(number: int) -> str:
 
 
 def print_table(rows: list[Score]) -> Table:
-    """The table for a terminal."""
-    table = Table(title="Accuracy on held-out questions, 95% intervals; p: exact McNemar against the base model")
-    for title in ("prompting", "model", "paths", "n", "accuracy", "gain", "p", "unparsed", "truncated"):
-        table.add_column(title, justify="left" if title in ("prompting", "model") else "right")
+    """The table for a terminal of 80 columns; all but counts and p-values in percent, or points of it."""
+    table = Table(
+        title="Accuracy on held-out questions in %, with 95% intervals",
+        caption="m: paths a question; gain, p: against base, exact McNemar; unread, cut: % of paths",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for title in ("prompting", "model", "m", "n", "accuracy", "gain", "p", "unread", "cut"):
+        table.add_column(title, justify="left" if title in ("prompting", "model") else "right", no_wrap=True)
     for row in rows:
-        p = "" if row.p_value is None else f"{row.p_value:.1e}" if row.p_value < 1e-3 else f"{row.p_value:.3f}"
+        p = "" if row.p_value is None else f"{row.p_value:.0e}" if row.p_value < 1e-3 else f"{row.p_value:.3f}"
         table.add_row(
             TITLES[row.prompting],
             checkpoint_name(row.checkpoint),
             str(row.paths),
             str(row.n),
-            f"{row.accuracy:.1%} [{row.low:.1%}, {row.high:.1%}]",
-            "" if row.gain is None else f"{100 * row.gain:+.1f} points",
+            f"{100 * row.accuracy:.1f} ({100 * row.low:.1f}-{100 * row.high:.1f})",
+            "" if row.gain is None else f"{100 * row.gain:+.1f}",
             p,
-            f"{row.unparsed:.1%}",
-            f"{row.truncated:.1%}",
+            f"{100 * row.unparsed:.1f}",
+            f"{100 * row.truncated:.1f}",
         )
     return table
