@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
             "sample": {
                 "paths": 32,
                 "temperature": 0.7,
-                "temperature_after": 1.0,
+                "temperature_after": 0.7,
                 "max_tokens": 128,
                 "stops": ("\n\n",),
                 "lanes": 16,

@@ -11,12 +11,13 @@ def get_config() -> ConfigDict:
         {
             "seed": 0,
             "rounds": 2,
+            "train_from": "previous",
             "mesh": {"data": -1, "cpu_devices": 2},
             "data": {"num_questions": 1200, "num_eval": 512, "terms": (2, 5), "largest": 199},
             "sample": {
                 "paths": 32,
                 "temperature": 0.7,
-                "temperature_after": 1.0,
+                "temperature_after": 0.7,
                 "max_tokens": 128,
                 "stops": ("\n\n",),
                 "lanes": 16,

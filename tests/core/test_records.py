@@ -9,6 +9,7 @@ def test_round_trip_keeps_unknown_fields_and_unicode(tmp_path):
     rows = [{"id": "1", "text": '\u6f22 \u2028 \\ "x"\n', "other": [1, None]}, {"id": "2"}]
     assert write_jsonl(tmp_path / "a.jsonl", rows) == 2
     assert list(read_jsonl(tmp_path / "a.jsonl")) == rows
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"], "no temporary file is left"
 
 
 def test_errors_name_file_and_line(tmp_path):

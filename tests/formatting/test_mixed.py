@@ -27,6 +27,8 @@ def test_direct_rows_repeat_unless_told_otherwise():
     count = lambda **kw: len(examples("q", "Q: ?\nA:", two, "number", Prompts.of(TASK), FORMATS, **kw))  # noqa: E731
     assert count() == 8
     assert count(distinct_direct=True) == 6
+    two[1] = two[0]
+    assert count(distinct_direct=True) == 6
 
 
 def test_choices_are_lettered():
