@@ -1,6 +1,9 @@
-"""The whole loop on the built-in model, offline.
+"""The whole loop on the built-in model, offline: one round on 600 unlabelled questions, 256 held out.
 
 lmsi run --config=configs/tiny.py --workdir=runs/tiny
+
+About six minutes on two CPU cores. Expect CoT greedy to rise from about 40% to above 50%; configs/tiny_full.py is the run
+behind the README's table.
 """
 
 from ml_collections import ConfigDict
@@ -12,15 +15,16 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "rounds": 1,
             "mesh": {"data": -1, "cpu_devices": 2},
-            "data": {"task": "word_problems", "num_questions": 512, "num_eval": 256, "terms": (3, 6), "largest": 99},
+            "data": {"num_questions": 600, "num_eval": 256, "terms": (2, 5), "largest": 199},
             "sample": {
                 "paths": 32,
                 "temperature": 0.7,
-                "temperature_after": 0.7,
+                "temperature_after": 0.7,  # the paper's 1.2 is too hot for a model of this size
                 "max_tokens": 128,
                 "stops": ("\n\n",),
                 "lanes": 16,
                 "slots": 8,
+                "questions_per_shard": 128,
             },
             "select": {"max_paths": 4, "distinct": True},
             "finetune": {"steps": 150, "batch": 32, "row_length": 320, "learning_rate": 5e-4, "warmup": 20},
