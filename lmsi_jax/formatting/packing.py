@@ -42,7 +42,7 @@ class PackedRows:
     @property
     def padding(self) -> float:
         """Share of slots that hold nothing."""
-        return float(np.mean(self.segments == 0))
+        return float(np.mean(self.segments == 0)) if len(self) else 0.0
 
     def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays of some rows, by name."""

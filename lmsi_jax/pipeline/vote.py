@@ -1,5 +1,6 @@
 """Voting and formatting on files: pure functions on records, no model and no JAX."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from etils import epath
@@ -99,6 +100,13 @@ def format_file(
             all_prompts,
             config.format.formats,
             distinct_direct=config.format.distinct_direct,
+        )
+    if not rows:
+        reasons = Counter(path["reason"] for row in voted.values() for path in row.get("abstained", ()))
+        said = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common()) or "none"
+        raise UserError(
+            f"No path of {len(voted)} questions is kept, so there is nothing to train on. Paths that abstained: {said}. Check "
+            f"--config.data.answer_type (now '{task.answer_type}'), the exemplars, and --config.select."
         )
     write_jsonl(examples_file, rows)
     console.print(f"format: {len(rows)} training rows from {used} of {len(laid_out)} questions")

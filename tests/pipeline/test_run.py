@@ -194,3 +194,14 @@ def test_stages_alone_on_files(finished, compile_cache, tmp_path):
     assert len((run / "report.html").read_bytes()) == pytest.approx(len(before), rel=0.01)
     assert {p.name for p in tmp_path.iterdir()} >= {"votes.jsonl", "examples.jsonl", "p.jsonl", "model", "eval"}
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_nothing_kept_says_why(finished, compile_cache, tmp_path):
+    """Catches: training on nothing, or a run that ends without a word on the wrong answer type."""
+    files = [f"--paths={finished[0]}/rounds/1/paths.jsonl", f"--output={tmp_path}/votes.jsonl"]
+    lmsi(command("vote", *files, **{"data.answer_type": "yes_no"}), compile_cache)
+    files = [f"--questions={finished[0]}/questions.jsonl", files[0], f"--votes={tmp_path}/votes.jsonl"]
+    arguments = command("format", *files, f"--output={tmp_path}/examples.jsonl", **{"data.answer_type": "yes_no"})
+    said = lmsi(arguments, compile_cache, expect=2)
+    assert "No path of 6 questions is kept" in said and "no_yes_no: " in said
+    assert not (tmp_path / "examples.jsonl").exists()
