@@ -19,14 +19,14 @@ def get_config() -> ConfigDict:
             "sample": {
                 "paths": 32,
                 "temperature": 0.7,
-                "temperature_after": 0.7,  # the paper's 1.2 is too hot for a model of this size
+                "temperature_after": 1.0,  # the paper's 1.2 is too hot for a model of this size
                 "max_tokens": 128,
                 "stops": ("\n\n",),
                 "lanes": 16,
                 "slots": 8,
                 "questions_per_shard": 128,
             },
-            "select": {"max_paths": 4, "distinct": True},
+            "select": {"min_confidence": 0.3, "max_paths": 4, "distinct": True},
             "finetune": {"steps": 150, "batch": 32, "row_length": 320, "learning_rate": 5e-4, "warmup": 20},
         }
     )

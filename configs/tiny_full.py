@@ -11,20 +11,19 @@ def get_config() -> ConfigDict:
         {
             "seed": 0,
             "rounds": 2,
-            "train_from": "previous",
             "mesh": {"data": -1, "cpu_devices": 2},
             "data": {"num_questions": 1200, "num_eval": 512, "terms": (2, 5), "largest": 199},
             "sample": {
                 "paths": 32,
                 "temperature": 0.7,
-                "temperature_after": 0.7,  # the paper's 1.2 is too hot for a model of this size
+                "temperature_after": 1.0,  # the paper's 1.2 is too hot for a model of this size
                 "max_tokens": 128,
                 "stops": ("\n\n",),
                 "lanes": 16,
                 "slots": 8,
                 "questions_per_shard": 128,
             },
-            "select": {"max_paths": 4, "distinct": True},
-            "finetune": {"steps": 250, "batch": 32, "row_length": 320, "learning_rate": 5e-4, "warmup": 20},
+            "select": {"min_confidence": 0.3, "max_paths": 4, "distinct": True},
+            "finetune": {"steps": 200, "batch": 32, "row_length": 320, "learning_rate": 5e-4, "warmup": 20},
         }
     )
