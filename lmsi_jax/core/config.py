@@ -144,15 +144,14 @@ class SelectConfig:
 
     rule: Literal["majority", "random", "gold"] = "majority"  # the last two are controls, see voting/select.py
     tie: Literal["first", "random", "abstain"] = "first"
-    min_confidence: float = 0.0  # drop questions whose vote share is below
+    min_confidence: float = 0.0  # drop questions whose vote share is below, in round 1
+    min_confidence_after: float = 0.0  # the same in later rounds: a model trained on its votes is surer of them
     max_paths: int = 0  # cap for each question; 0 = none
     distinct: bool = False  # one path for each distinct text
 
     def check(self) -> None:
-        _require(
-            0 <= self.min_confidence <= 1,
-            f"select.min_confidence={self.min_confidence} is not a share of votes within 0..1.",
-        )
+        for name in ("min_confidence", "min_confidence_after"):
+            _require(0 <= getattr(self, name) <= 1, f"select.{name}={getattr(self, name)} is not a share of votes within 0..1.")
         _require(self.max_paths >= 0, f"select.max_paths={self.max_paths} is negative; 0 means no cap.")
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,6 +116,24 @@ def test_a_run_cut_short_goes_on_to_the_same_parameters(tmp_path, model_config, 
         np.testing.assert_array_equal(a, b)
     lines = (tmp_path / "cut" / "metrics" / "train.jsonl").read_text().splitlines()
     assert [int(line.split('"step": ')[1].split(",")[0]) for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_stop_keeps_what_was_trained(tmp_path, model_config, params):
+    """Catches: Ctrl-C or a preemption that throws away the steps since the last save."""
+
+    def interrupt(step, metrics):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    whole = run(tmp_path, model_config, params, "whole")
+    rarely = dataclasses.replace(CONFIG, save_every=100)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, model_config, params, "stopped", config=rarely, on_step=interrupt)
+    seen = []
+    resumed = run(tmp_path, model_config, params, "stopped", config=rarely, on_step=lambda step, metrics: seen.append(step))
+    assert seen == [5, 6]
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_training_learns_and_leaves_its_input_alone(tmp_path, model_config, params):
