@@ -144,8 +144,7 @@ class SelectConfig:
 
     rule: Literal["majority", "random", "gold"] = "majority"  # the last two are controls, see voting/select.py
     tie: Literal["first", "random", "abstain"] = "first"
-    min_confidence: float = 0.0  # drop questions whose vote share is below, in round 1
-    min_confidence_after: float = 0.0  # the same in later rounds: a model trained on its votes is surer of them
+    min_confidence: float = 0.0  # drop questions whose vote share is below
     max_paths: int = 0  # cap for each question; 0 = none
     distinct: bool = False  # one path for each distinct text
 

@@ -117,10 +117,6 @@ class SelfImprove:
         inputs = (self.questions, folder / "paths.jsonl", folder / "votes.jsonl")
         gold = (self.gold,) if self.config.select.rule == "gold" else ()  # the upper-bound control, by name only
         output = folder / "examples.jsonl"
-        select = self.config.select
-        if round > 1:
-            select = dataclasses.replace(select, min_confidence=select.min_confidence_after)
-        config = dataclasses.replace(self.config, select=select)
         return Stage(
             f"rounds/{round}/format",
             inputs + gold,
@@ -129,10 +125,10 @@ class SelfImprove:
                 "seed": self.config.seed,
                 **self.prompt(),
                 **self.reading(),
-                "select": {name: value for name, value in vars(select).items() if name != "min_confidence_after"},
+                **self.settings("select"),
                 **self.settings("format"),
             },
-            lambda scratch: format_file(config, self.session.task, *inputs, output, *gold),
+            lambda scratch: format_file(self.config, self.session.task, *inputs, output, *gold),
         )
 
     def finetune(self, round: int) -> Stage:
