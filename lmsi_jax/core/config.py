@@ -149,8 +149,10 @@ class SelectConfig:
     distinct: bool = False  # one path for each distinct text
 
     def check(self) -> None:
-        for name in ("min_confidence", "min_confidence_after"):
-            _require(0 <= getattr(self, name) <= 1, f"select.{name}={getattr(self, name)} is not a share of votes within 0..1.")
+        _require(
+            0 <= self.min_confidence <= 1,
+            f"select.min_confidence={self.min_confidence} is not a share of votes within 0..1.",
+        )
         _require(self.max_paths >= 0, f"select.max_paths={self.max_paths} is negative; 0 means no cap.")
 
 
