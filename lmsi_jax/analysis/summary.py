@@ -80,7 +80,7 @@ def print_table(rows: list[Score]) -> Table:
     """The table for a terminal of 80 columns; all but counts and p-values in percent, or points of it."""
     table = Table(
         title="Accuracy on held-out questions in %, with 95% intervals",
-        caption="m: paths a question; gain, p: against base, exact McNemar; unread, cut: % of paths",
+        caption="m: paths; gain, p: against base, exact McNemar; unread, cut: % of paths",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
@@ -93,7 +93,7 @@ def print_table(rows: list[Score]) -> Table:
             checkpoint_name(row.checkpoint),
             str(row.paths),
             str(row.n),
-            f"{100 * row.accuracy:.1f} ({100 * row.low:.1f}-{100 * row.high:.1f})",
+            f"{100 * row.accuracy:.1f} ({100 * row.low:.0f}-{100 * row.high:.0f})",
             "" if row.gain is None else f"{100 * row.gain:+.1f}",
             p,
             f"{100 * row.unparsed:.1f}",

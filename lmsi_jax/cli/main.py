@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, run, and turn what a user can put right into one paragraph and exit status 2."""
     argv = list(sys.argv if argv is None else argv)
     signal.signal(signal.SIGTERM, _on_sigterm)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
     try:
         status = _dispatch(argv)
     except UserError as error:
