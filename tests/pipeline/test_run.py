@@ -201,7 +201,8 @@ def test_nothing_kept_says_why(finished, compile_cache, tmp_path):
     files = [f"--paths={finished[0]}/rounds/1/paths.jsonl", f"--output={tmp_path}/votes.jsonl"]
     lmsi(command("vote", *files, **{"data.answer_type": "yes_no"}), compile_cache)
     files = [f"--questions={finished[0]}/questions.jsonl", files[0], f"--votes={tmp_path}/votes.jsonl"]
-    arguments = command("format", *files, f"--output={tmp_path}/examples.jsonl", **{"data.answer_type": "yes_no"})
+    config = {"data.answer_type": "yes_no", "data.exemplars": ROOT / "lmsi_jax/tasks/exemplars/yes_no.jsonl"}
+    arguments = command("format", *files, f"--output={tmp_path}/examples.jsonl", **config)
     said = lmsi(arguments, compile_cache, expect=2)
     assert "No path of 6 questions is kept" in said and "no_yes_no: " in said
     assert not (tmp_path / "examples.jsonl").exists()
