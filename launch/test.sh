@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install into .venv with the test tools; check style and types; run the tests.
 #   bash launch/test.sh [pytest arguments]
-# With PEERS=1 it installs transformers, torch and peft too, and compares with them; without them those tests are skipped.
+# With PEERS=1 it installs transformers, torch, peft and lm-eval too, and compares with them; without them those tests are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/install.sh ".[test${PEERS:+,peers}]"

@@ -10,12 +10,13 @@ from etils import epath
 from lmsi_jax.analysis import plots
 from lmsi_jax.analysis.browser import choose
 from lmsi_jax.analysis.rounds import NOTHING, Round, metric_rows
-from lmsi_jax.analysis.summary import Score, checkpoint_name, right_answers
+from lmsi_jax.analysis.summary import Score, checkpoint_name
 from lmsi_jax.core.config import AdaptiveConfig
 from lmsi_jax.core.records import Record
-from lmsi_jax.evaluation.statistics import mean_interval, wilson_interval
+from lmsi_jax.evaluation.compare import votes_by_paths
+from lmsi_jax.evaluation.statistics import Estimate
 from lmsi_jax.voting.adaptive import beta_decided, replay
-from lmsi_jax.voting.calibration import accuracy_by_confidence, calibration_error, right_by_paths
+from lmsi_jax.voting.calibration import accuracy_by_confidence, calibration_error
 
 SIZES = (1, 2, 3, 5, 8, 12, 16, 24, 32)  # numbers of paths to vote over
 CURVE_QUESTIONS, CURVE_DRAWS = 300, 16  # what the curve over numbers of paths may cost: seconds, not minutes
@@ -79,18 +80,9 @@ def _by_share(voted: dict[int, list[Record]]) -> Figure:
     )
 
 
-def paths_curve(found: Sequence[Record]) -> dict[int, tuple[float, float, float]]:
-    """Accuracy of the vote for each number of paths with its 95% interval, from stored self-consistency scores.
-
-    With all the paths it is the stored score itself: there is nothing to draw at random, ties included.
-    """
-    chosen = choose(found, CURVE_QUESTIONS)
-    stored = min(len(r["answers"]) for r in chosen)
-    sizes = [size for size in SIZES if size < stored]
-    shares = right_by_paths([r["answers"] for r in chosen], [right_answers(r) for r in chosen], sizes, draws=CURVE_DRAWS)
-    curve = {size: mean_interval(values) for size, values in shares.items()}
-    correct = sum(r["correct"] for r in chosen)
-    return {**curve, stored: (correct / len(chosen), *wilson_interval(correct, len(chosen)))}
+def paths_curve(found: Sequence[Record]) -> dict[int, Estimate]:
+    """Accuracy of the vote for each number of paths, from stored self-consistency scores of some of the questions."""
+    return votes_by_paths(choose(found, CURVE_QUESTIONS), SIZES, CURVE_DRAWS)
 
 
 def _by_paths(voted: dict[int, list[Record]]) -> Figure:
@@ -98,7 +90,7 @@ def _by_paths(voted: dict[int, list[Record]]) -> Figure:
     sizes = sorted({size for curve in curves.values() for size in curve})
     asked = min(CURVE_QUESTIONS, max(len(found) for found in voted.values()))
     rows = [(str(s), *(_estimate(curve[s]) if s in curve else NOTHING for curve in curves.values())) for s in sizes]
-    means = {number: {size: value for size, (value, _, _) in curve.items()} for number, curve in curves.items()}
+    means = {number: {size: estimate.value for size, estimate in curve.items()} for number, curve in curves.items()}
     return Figure(
         "Accuracy by number of paths",
         markupsafe.Markup(plots.accuracy_by_number_of_paths(means)),
@@ -120,9 +112,8 @@ def _saving(voted: dict[int, list[Record]]) -> str:
     )
 
 
-def _estimate(estimate: tuple[float, float, float]) -> str:
-    value, low, high = estimate
-    return f"{value:.1%} ({100 * low:.0f}–{100 * high:.0f})"
+def _estimate(estimate: Estimate) -> str:
+    return f"{estimate.value:.1%} ({100 * estimate.low:.0f}–{100 * estimate.high:.0f})"
 
 
 def _shares(rounds: Sequence[Round]) -> Figure:

@@ -72,13 +72,6 @@ def summarise(scores: dict[tuple[str, int], list[Record]]) -> list[Score]:
     return rows
 
 
-def right_answers(row: Record) -> set[str]:
-    """The answers of a question's paths that are right. Scores written before each path was judged name the gold answer."""
-    if "right" in row:
-        return {answer for answer, right in zip(row["answers"], row["right"], strict=True) if right}
-    return set() if row["gold"] is None else {row["gold"]}
-
-
 def p_text(p_value: float) -> str:
     return f"{p_value:.0e}" if p_value < 1e-3 else f"{p_value:.3f}"
 

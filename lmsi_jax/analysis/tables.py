@@ -6,7 +6,8 @@ from rich import box
 from rich.table import Table
 
 from lmsi_jax.analysis.summary import TITLES, p_text
-from lmsi_jax.evaluation.compare import PROMPTINGS, Comparison, Estimate, Side
+from lmsi_jax.evaluation.compare import PROMPTINGS, Comparison, Side
+from lmsi_jax.evaluation.statistics import Estimate
 
 DOMAINS = {"in": "In-domain", "out": "Out-of-domain", "": "Other tasks"}
 

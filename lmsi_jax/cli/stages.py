@@ -133,7 +133,7 @@ def compare(config: Config, values: flags.FlagValues) -> None:
     from lmsi_jax.analysis.tables import tables
     from lmsi_jax.evaluation import compare as evaluation
 
-    sides = [evaluation.read_scores(epath.Path(folder)) for folder in (values.before, values.after)]
+    sides = [evaluation.scores_below(epath.Path(folder)) for folder in (values.before, values.after)]
     found = evaluation.compare(*sides)
     wide = Console(width=WIDE)  # a table that is cut says nothing
     for table in tables(found):

@@ -6,12 +6,11 @@ here, before anything compiles.
 """
 
 import dataclasses
-import difflib
 import re
 import typing
 from typing import Any, Literal, TypeVar
 
-from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.errors import UserError, nearest
 
 T = TypeVar("T")
 
@@ -355,7 +354,7 @@ def check(config: Any) -> None:
 def unknown_key(cls: type, key: str, path: str = "") -> UserError:
     """The error for a key that `cls` does not have."""
     known = typing.get_type_hints(cls)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    near = nearest(key, known)
     return UserError(
         f"Unknown config key '{path}{key}'. The nearest known key is '{path}{near}'; known here: {', '.join(known)}."
     )

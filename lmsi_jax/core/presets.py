@@ -1,10 +1,9 @@
 """Published architectures by name."""
 
-import difflib
 from typing import Any
 
 from lmsi_jax.core.config import ModelConfig, RopeScaling
-from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.errors import UserError, nearest
 
 
 def _palm(layers: int, heads: int, width: int) -> ModelConfig:
@@ -77,6 +76,6 @@ PRESETS: dict[str, ModelConfig] = {
 def preset(name: str) -> ModelConfig:
     """A published architecture. Raises UserError that names the nearest one when there is none of this name."""
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
+        near = nearest(name, PRESETS)
         raise UserError(f"There is no preset '{name}'; the nearest is '{near}'. Presets: {', '.join(PRESETS)}.")
     return PRESETS[name]

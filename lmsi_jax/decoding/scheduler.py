@@ -43,7 +43,7 @@ class Path:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "tokens"}
 
 
-Enough = Callable[[Sequence[Path]], int]  # how many of a question's first paths will do; 0 = go on
+Enough = Callable[[Sequence[Path]], int]  # of a question's first finished paths: how many will do; 0 = go on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Decoding:
     top_k: int = 0
     top_p: float = 1.0
     stops: tuple[str, ...] = ()
+    enough: Enough | None = None  # ends a question early; None = all paths
 
 
 class Decoder:
@@ -79,7 +80,7 @@ class Decoder:
         key: Key[Array, ""],
     ):
         self._mesh, self._config, self._params, self._tokenizer = mesh, config, params, tokenizer
-        self._decoding = decoding
+        self.decoding = decoding
         prompt = tokenizer.start(few_shot)
         self._slots = -(-max(longest_question - 1, 1) // 32) * 32
         self._check(len(prompt), longest_question)
@@ -103,36 +104,31 @@ class Decoder:
         self.live_slot_steps = self.slot_steps = 0
 
     def _check(self, prompt: int, question: int) -> None:
-        parts, lanes = self._mesh.size("batch"), self._decoding.lanes
+        parts, lanes = self._mesh.size("batch"), self.decoding.lanes
         if lanes % parts:
             raise UserError(
                 f"sample.lanes={lanes} does not divide over data x fsdp = {parts} devices; set --config.sample.lanes to "
                 f"a multiple of {parts}."
             )
-        total = prompt + question + self._decoding.max_tokens
+        total = prompt + question + self.decoding.max_tokens
         if total > self._config.context:
             raise UserError(
                 f"The longest prompt does not fit: {prompt} tokens of few-shot prompt + {question} of the question + "
-                f"{self._decoding.max_tokens} to generate = {total}, and the model's context is {self._config.context}. Use "
+                f"{self.decoding.max_tokens} to generate = {total}, and the model's context is {self._config.context}. Use "
                 f"fewer exemplars (--config.data.shots), a smaller --config.sample.max_tokens, or shorter questions."
             )
-
-    @property
-    def paths(self) -> int:
-        """The most paths of a question."""
-        return self._settings.paths
 
     @property
     def utilisation(self) -> float:
         """Share of slot-steps so far that worked on a path."""
         return self.live_slot_steps / max(self.slot_steps, 1)
 
-    def run(self, requests: Sequence[Request], enough: Enough | None = None) -> Iterator[list[Path]]:
+    def run(self, requests: Sequence[Request]) -> Iterator[list[Path]]:
         """The paths of each question, question by question as they finish.
 
-        `enough`, asked with the first finished paths of a question, says how many of them will do, 0 to go on. It
-        depends on the paths alone, so what is kept does not depend on when it is asked.
+        `Decoding.enough` depends on the paths alone, so what is kept does not depend on when it is asked.
         """
+        enough = self.decoding.enough
         ids = [self._tokenizer.encode(request.text) for request in requests]
         caches = self._prefill(ids)
         lanes, waiting = self._settings.lanes, list(range(len(requests)))[::-1]
@@ -184,7 +180,7 @@ class Decoder:
                 break
             drawn = tuple(int(token) for token in tokens[p, : count[p]])
             written = b"".join(self._bytes[t] if t < len(self._bytes) else b"" for t in drawn)
-            text = cut(written.decode("utf-8", "replace"), self._decoding.stops)
+            text = cut(written.decode("utf-8", "replace"), self.decoding.stops)
             kind = "stop" if finish[p] == engine.STOPPED else "length"
             paths.append(Path(id, p, text, len(drawn), round(float(logprob[p]), 4), kind, drawn))
         return paths

@@ -7,7 +7,7 @@ from etils import epath
 
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import Record, read_jsonl
-from lmsi_jax.evaluation.statistics import holm, mcnemar, mean_interval, paired_bootstrap, wilson_interval
+from lmsi_jax.evaluation.statistics import Estimate, holm, mcnemar, mean_estimate, paired_bootstrap, share_estimate
 from lmsi_jax.tasks.sets import DATASETS
 from lmsi_jax.voting.calibration import accuracy_by_confidence, calibration_error, pass_at_k, right_by_paths
 
@@ -17,15 +17,6 @@ DRAWS = 16  # subsets of a question's paths
 NEEDED = {
     "id", "task", "prompting", "correct", "answers", "right", "confidence", "num_paths", "unparsed", "truncated", "extractor",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over questions, with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,7 @@ class Comparison:
         return asdict(self)
 
 
-def read_scores(folder: epath.Path) -> dict[tuple[str, str], list[Record]]:
+def scores_below(folder: epath.Path) -> dict[tuple[str, str], list[Record]]:
     """The score rows anywhere below a folder, by (task, prompting)."""
     found: dict[tuple[str, str], list[Record]] = {}
     for file in sorted(_files(folder)):
@@ -145,22 +136,35 @@ def _comparison(key: tuple[str, str], rows: list[tuple[Record, Record]], p_value
     )
 
 
+def votes_by_paths(rows: Sequence[Record], sizes: Sequence[int], draws: int) -> dict[int, Estimate]:
+    """Accuracy of the vote over k of the stored paths, for each k of `sizes` and for all of them.
+
+    With all the paths it is the stored score itself: there is nothing to draw at random, ties included.
+    """
+    stored = min(len(row["answers"]) for row in rows)
+    answers, right = [row["answers"] for row in rows], [right_answers(row) for row in rows]
+    shares = right_by_paths(answers, right, [size for size in sizes if size < stored], draws)
+    estimates = {size: mean_estimate(values) for size, values in shares.items()}
+    return {**estimates, stored: share_estimate(sum(row["correct"] for row in rows), len(rows))}
+
+
+def right_answers(row: Record) -> set[str]:
+    """The answers of a question's paths that are right. Scores written before each path was judged name the gold answer."""
+    if "right" in row:
+        return {answer for answer, right in zip(row["answers"], row["right"], strict=True) if right}
+    return set() if row["gold"] is None else {row["gold"]}
+
+
 def _side(rows: Sequence[Record]) -> Side:
     n, paths = len(rows), sum(row["num_paths"] for row in rows)
-    correct = sum(row["correct"] for row in rows)
     right = [row["right"] for row in rows]
-    stored = min(map(len, right))
-    sizes = [size for size in SIZES if size <= stored]
-    accepted = [{a for a, r in zip(row["answers"], row["right"], strict=True) if r} for row in rows]
-    votes = right_by_paths([row["answers"] for row in rows], accepted, [size for size in sizes if size < stored], DRAWS)
-    accuracy = Estimate(correct / n, *wilson_interval(correct, n))
     bins = accuracy_by_confidence([row["confidence"] for row in rows], [row["correct"] for row in rows])
     return Side(
         rows[0]["num_paths"],
-        accuracy,
-        Estimate(*mean_interval([row["f1"] for row in rows])) if all("f1" in row for row in rows) else None,
-        {**{size: Estimate(*mean_interval(values)) for size, values in votes.items()}, stored: accuracy},
-        {size: Estimate(*mean_interval(pass_at_k(right, size))) for size in sizes},
+        share_estimate(sum(row["correct"] for row in rows), n),
+        mean_estimate([row["f1"] for row in rows]) if all("f1" in row for row in rows) else None,
+        votes_by_paths(rows, SIZES, DRAWS),
+        {size: mean_estimate(pass_at_k(right, size)) for size in SIZES if size <= min(map(len, right))},
         calibration_error(bins),
         sum(row["unparsed"] for row in rows) / paths,
         sum(row["truncated"] for row in rows) / paths,

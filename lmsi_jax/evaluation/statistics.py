@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,11 +30,25 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     return min(1.0, 2 * tail / 2**changed)
 
 
-def mean_interval(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high) with the 95% interval of the percentile bootstrap over questions."""
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over questions, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share_estimate(correct: int, total: int) -> Estimate:
+    """A share of questions, with Wilson's interval."""
+    return Estimate(correct / total, *wilson_interval(correct, total))
+
+
+def mean_estimate(values: Sequence[float], draws: int = 2000, seed: int = 0) -> Estimate:
+    """A mean with the interval of the percentile bootstrap over questions."""
     data = np.asarray(values, float)
     means = _resampled(data, draws, seed)
-    return float(data.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
+    return Estimate(float(data.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5)))
 
 
 def paired_bootstrap(

@@ -75,7 +75,6 @@ def decode_to_file(
     output: epath.Path,
     title: str,
     metrics: epath.Path,
-    enough: Enough | None = None,
 ) -> None:
     """Write one `paths.jsonl` record for each path of each request, in the order of requests.
 
@@ -100,7 +99,7 @@ def decode_to_file(
                 longest,
                 key,
             )
-            _decode_shards(decoder, few_shot, shards, files, todo, done, bar, title, metrics, enough)
+            _decode_shards(decoder, few_shot, shards, files, todo, done, bar, title, metrics)
     write_jsonl(output, (row for file in files for row in read_jsonl(file)))
 
 
@@ -114,14 +113,13 @@ def _decode_shards(
     bar: ProgressBar,
     title: str,
     metrics: epath.Path,
-    enough: Enough | None,
 ) -> None:
     writer = MetricWriter(metrics, title.replace(" ", "-"), resume_step=done)
     start, paths, tokens = time.perf_counter(), 0, 0
     for i in todo:
         texts = {request.id: request.text for request in shards[i]}
         rows: dict[str, list[Record]] = {}
-        for found in decoder.run(shards[i], enough):
+        for found in decoder.run(shards[i]):
             paths, tokens, done = paths + len(found), tokens + sum(p.num_tokens for p in found), done + 1
             seconds = time.perf_counter() - start
             bar.update(done, f"{paths / seconds:.0f} paths/s {tokens / seconds:.0f} tok/s")
@@ -132,8 +130,8 @@ def _decode_shards(
             done, tokens_per_second=tokens / seconds, paths_per_second=paths / seconds, utilisation=decoder.utilisation
         )
     writer.close()
-    drawn = paths / max(sum(len(shards[i]) for i in todo) * decoder.paths, 1)
-    saved = "" if enough is None else f" ({drawn:.0%} of those that could be drawn)"
+    drawn = paths / max(sum(len(shards[i]) for i in todo) * decoder.decoding.paths, 1)
+    saved = "" if decoder.decoding.enough is None else f" ({drawn:.0%} of those that could be drawn)"
     console.print(
         f"{title}: {paths} paths{saved}, {tokens} tokens, {tokens / seconds:.0f} tok/s, slots {decoder.utilisation:.0%} busy"
     )

@@ -6,7 +6,7 @@ from etils import epath
 
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, write_jsonl
-from lmsi_jax.evaluation.statistics import mean_interval, wilson_interval
+from lmsi_jax.evaluation.statistics import mean_estimate, share_estimate
 from lmsi_jax.pipeline.decode import decode_to_file, greedy, sampling
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.steps import requests
@@ -63,10 +63,9 @@ def evaluate(
             "temperature": decoding.temperature,
         }
         write_jsonl(file, ({**row, **manner} for row in rows))
-        low, high = wilson_interval(sum(r["correct"] for r in rows), len(rows))
-        share = sum(r["correct"] for r in rows) / len(rows)
-        f1 = f", F1 {mean_interval([r['f1'] for r in rows])[0]:.1%}" if "f1" in rows[0] else ""
-        console.print(f"{title}: {share:.1%} [{low:.1%}, {high:.1%}] of {len(rows)}{f1}")
+        share = share_estimate(sum(r["correct"] for r in rows), len(rows))
+        f1 = f", F1 {mean_estimate([r['f1'] for r in rows]).value:.1%}" if "f1" in rows[0] else ""
+        console.print(f"{title}: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}] of {len(rows)}{f1}")
 
 
 def score(questions: Sequence[Record], paths: Sequence[Sequence[Record]], task: Task) -> list[Record]:

@@ -1,13 +1,12 @@
 """Running the stages that are not done yet."""
 
-import difflib
 from collections.abc import Sequence
 
 from etils import epath
 
 from lmsi_jax.analysis.summary import print_table, read_scores, summarise
 from lmsi_jax.core.config import Config
-from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.errors import UserError, nearest
 from lmsi_jax.core.progress import console
 from lmsi_jax.pipeline.preflight import preflight
 from lmsi_jax.pipeline.self_improve import SelfImprove
@@ -74,5 +73,5 @@ def _show_results(folder: epath.Path) -> None:
 def _check_name(loop: SelfImprove, name: str) -> None:
     names = {n for stage in loop.stages() for n in (stage.name, stage.kind)}
     if name and name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+        near = nearest(name, names)
         raise UserError(f"There is no stage '{name}'; the nearest is '{near}'. Stages: {', '.join(sorted(names))}.")

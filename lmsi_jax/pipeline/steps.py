@@ -1,5 +1,7 @@
 """The stages themselves: each reads files, writes files, and keeps nothing else."""
 
+import dataclasses
+
 from etils import epath
 
 from lmsi_jax.checkpoint import folder
@@ -13,7 +15,7 @@ from lmsi_jax.pipeline.decode import adaptive, decode_to_file, sampling
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.sharding import use_mesh
 from lmsi_jax.tasks import registry
-from lmsi_jax.tasks.overlap import overlap
+from lmsi_jax.tasks.overlap import describe, overlap
 from lmsi_jax.training.loop import train
 from lmsi_jax.training.step import check_batch, trained_model
 
@@ -27,7 +29,7 @@ def prepare(session: Session, questions: epath.Path, gold: epath.Path, held_out:
     evaluation = registry.held_out_questions(data, seed)
     found = overlap(rows, evaluation)
     if found:
-        console.print(f"prepare: {found.describe(len(evaluation))}; see {leaks}")
+        console.print(f"prepare: {describe(len(found.equal), len(found.shared), len(evaluation))}; see {leaks}")
     pairs = [("equal", pair) for pair in found.equal] + [("shared", pair) for pair in found.shared]
     write_jsonl(leaks, ({"id": scored, "training_id": trained, "overlap": kind} for kind, (scored, trained) in pairs))
     known = [r for r in rows if r.get("answer") is not None]
@@ -52,7 +54,8 @@ def sample(
 ) -> None:
     """Decode m chain-of-thought paths of each question (section 3.1)."""
     s = session.config.sample
-    decoding = sampling(session, s.temperature if round == 1 else s.temperature_after)
+    manner = sampling(session, s.temperature if round == 1 else s.temperature_after)
+    decoding = dataclasses.replace(manner, enough=adaptive(session))
     decode_to_file(
         session,
         checkpoint,
@@ -64,7 +67,6 @@ def sample(
         paths,
         f"round {round} sample",
         metrics,
-        adaptive(session),
     )
 
 

@@ -116,11 +116,11 @@ def number(said: str) -> str | None:
 
 def _result(sentence: str) -> str:
     """What a sum comes to: of "10 - 3 = 7" the 7, of "x = 5" the 5; a sentence that is not one whole sum stays."""
-    parts = sentence.split("=")
-    sums = [_SUM.search(part) or not re.search(r"\d", part) for part in parts[:-1]]
-    return (
-        parts[-1] if len(parts) > 1 and all(sums) and parts[-1].strip() else parts[0] if not sums or not sums[0] else sentence
-    )
+    *left, right = sentence.split("=")
+    sums = [_SUM.search(part) or not re.search(r"\d", part) for part in left]
+    if left and all(sums) and right.strip():
+        return right
+    return sentence if left and sums[0] else sentence.partition("=")[0]
 
 
 def _one_of_several(text: str, start: int, end: int) -> bool:

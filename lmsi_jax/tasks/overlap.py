@@ -22,9 +22,6 @@ class Overlap:
     def __bool__(self) -> bool:
         return bool(self.equal or self.shared)
 
-    def describe(self, scored: int) -> str:
-        return describe(len(self.equal), len(self.shared), scored)
-
 
 def describe(equal: int, shared: int, scored: int) -> str:
     """A leak in words."""

@@ -1,14 +1,13 @@
 """Tasks: where questions come from, their exemplars and the type of their answers."""
 
 import dataclasses
-import difflib
 import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lmsi_jax.core.config import DataConfig
-from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.errors import UserError, nearest
 from lmsi_jax.core.records import Record, read_jsonl
 from lmsi_jax.tasks.answers import TYPES, canonical
 from lmsi_jax.tasks.dataset import LETTERS, Dataset
@@ -44,7 +43,7 @@ def dataset(config: DataConfig) -> Dataset | None:
         return None
     if config.task not in DATASETS:
         known = (*OWN, *DATASETS)
-        near = difflib.get_close_matches(config.task, known, n=1, cutoff=0.0)[0]
+        near = nearest(config.task, known)
         raise UserError(f"data.task='{config.task}' is not known; the nearest is '{near}'. There are: {', '.join(known)}.")
     found = DATASETS[config.task]
     if config.answer_type and config.answer_type != found.answer_type:
@@ -192,8 +191,8 @@ def _limited(questions: list[Record], limit: int) -> list[Record]:
 
 def _drawn(questions: list[Record], limit: int, seed: str) -> list[Record]:
     """`limit` questions from all of a split, in its order: neighbours are often about one passage."""
-    _limited(questions, limit)
-    chosen = sorted(random.Random(seed).sample(range(len(questions)), limit)) if limit else range(len(questions))
+    wanted = len(_limited(questions, limit))
+    chosen = sorted(random.Random(seed).sample(range(len(questions)), wanted))
     return [questions[i] for i in chosen]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from etils import epath
 
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record
 from lmsi_jax.tasks.dataset import BadRow, Dataset, Row
 
@@ -34,8 +35,6 @@ def load_split(dataset: Dataset, split: str, source: str, folder: str, *, skip_m
 
 
 def _report(name: str, split: str, count: int, bad: list[str], without: int, skip_malformed: bool) -> None:
-    from lmsi_jax.core.progress import console
-
     if bad and not skip_malformed:
         listed = "\n  ".join(bad[:SHOWN] + ([f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []))
         raise UserError(

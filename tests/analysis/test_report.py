@@ -292,10 +292,10 @@ def test_curve_ends_at_the_stored_score():
     """Catches: a last point that breaks ties anew and so disagrees with the table; no answer counted as right."""
     tie = {"id": "t", "confidence": 0.5, "answers": ["1", "2"], "gold": "2", "correct": False}
     none = {"id": "n", "confidence": 0.0, "answers": [None, None], "gold": None, "correct": False}
-    assert paths_curve([tie] * 8)[2][0] == 0.0
-    assert {size: mean for size, (mean, _, _) in paths_curve([none]).items()} == {1: 0.0, 2: 0.0}
+    assert paths_curve([tie] * 8)[2].value == 0.0
+    assert {size: estimate.value for size, estimate in paths_curve([none]).items()} == {1: 0.0, 2: 0.0}
     several = {**tie, "answers": ["x", "y"], "gold": "x", "right": [True, True], "correct": True}
-    assert paths_curve([several] * 8)[1][0] == 1.0, "another accepted answer is right too"
+    assert paths_curve([several] * 8)[1].value == 1.0, "another accepted answer is right too"
 
 
 def test_label_precision_counts_labels_alone():

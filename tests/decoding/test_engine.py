@@ -24,7 +24,7 @@ QUESTIONS = [
 LONGEST = 64
 
 
-def decode(config, params, tokenizer, questions=QUESTIONS, mesh=None, enough=None, **changes):
+def decode(config, params, tokenizer, questions=QUESTIONS, mesh=None, **changes):
     """All paths by (id, path)."""
     settings = dict(paths=5, temperature=1.0, max_tokens=12, lanes=8, slots=2, sync_every=4, stops=("on", " 1"))
     decoding = Decoding(**{**settings, **changes})
@@ -32,7 +32,7 @@ def decode(config, params, tokenizer, questions=QUESTIONS, mesh=None, enough=Non
     with use_mesh(mesh):
         key = rng.stage_key(0, "test")
         decoder = Decoder(mesh, config, params, tokenizer, decoding, FEW_SHOT, LONGEST, key)
-        return {(p.id, p.path): p for paths in decoder.run(questions, enough) for p in paths}
+        return {(p.id, p.path): p for paths in decoder.run(questions) for p in paths}
 
 
 def assert_same(got, expected):

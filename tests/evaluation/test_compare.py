@@ -8,7 +8,7 @@ from etils import epath
 
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
-from lmsi_jax.evaluation.compare import compare, read_scores
+from lmsi_jax.evaluation.compare import compare, scores_below
 
 
 def rows(task, prompting, correct, right, **more):
@@ -47,7 +47,7 @@ def folders(tmp_path):
 
 def test_gains_and_their_tests(folders):
     """Catches: sides that are swapped, a test that is not paired, Holm over one task alone."""
-    found = compare(*map(read_scores, folders))
+    found = compare(*map(scores_below, folders))
     assert [(c.task, c.prompting, c.domain, c.n, c.after.paths) for c in found] == [
         ("gsm8k", "cot", "in", 20, 1),
         ("gsm8k", "self_consistency", "in", 2, 3),
@@ -82,7 +82,7 @@ def test_the_command(folders, tmp_path):
 def test_what_cannot_be_compared(folders, tmp_path):
     """Catches: different questions, or one set of them twice, compared as if they were the same."""
     before, after = folders
-    scores = read_scores(before)
+    scores = scores_below(before)
     fewer = {("gsm8k", "cot"): rows("gsm8k", "cot", "TF", "TF")}
     with pytest.raises(UserError, match="20 questions before and 2 after, of which 2 are the same"):
         compare(scores, fewer)
@@ -96,7 +96,7 @@ def test_what_cannot_be_compared(folders, tmp_path):
         compare(scores, other)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no scores"):
-        read_scores(epath.Path(tmp_path / "empty"))
+        scores_below(epath.Path(tmp_path / "empty"))
     write_jsonl(tmp_path / "old/cot.jsonl", [{"id": "q0", "correct": True}])
     with pytest.raises(UserError, match="not a file of scores; a row has id, correct"):
-        read_scores(epath.Path(tmp_path / "old"))
+        scores_below(epath.Path(tmp_path / "old"))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmsi_jax.evaluation.statistics import holm, mcnemar, mean_interval, paired_bootstrap, wilson_interval
+from lmsi_jax.evaluation.statistics import holm, mcnemar, mean_estimate, paired_bootstrap, wilson_interval
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 10), (3, 10), (250, 500), (500, 500)])
@@ -37,5 +37,7 @@ def test_bootstrap_intervals():
     gain, spread = np.mean(after) - np.mean(before), np.std(after - before) / 20
     assert (low, high) == pytest.approx((gain - 1.96 * spread, gain + 1.96 * spread), abs=0.006)
     assert paired_bootstrap([1.0, 0.0, 1.0], [1.0, 0.0, 1.0]) == (0.0, 0.0)
-    mean, low, high = mean_interval([0.25, 0.5, 0.75] * 100)
-    assert (mean, low, high) == pytest.approx((0.5, 0.5 - 1.96 * 0.204 / 300**0.5, 0.5 + 1.96 * 0.204 / 300**0.5), abs=0.004)
+    found = mean_estimate([0.25, 0.5, 0.75] * 100)
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (0.5, 0.5 - 1.96 * 0.204 / 300**0.5, 0.5 + 1.96 * 0.204 / 300**0.5), abs=0.004
+    )

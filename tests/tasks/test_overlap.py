@@ -1,4 +1,4 @@
-from lmsi_jax.tasks.overlap import overlap
+from lmsi_jax.tasks.overlap import describe, overlap
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
@@ -20,10 +20,10 @@ def test_equal_and_shared_text():
     found = overlap(training, scored)
     assert found.equal == [("s0", "t0")]
     assert found.shared == [("s1", "t1")], "twelve words in common are not enough"
-    assert found.describe(4).startswith(
+    assert describe(1, 1, 4).startswith(
         "of 4 scored questions 1 are among those trained on, and 1 more share a run of 13 words"
     )
-    assert not overlap(training, scored[3:]) and "none of 1 scored" in overlap(training, scored[3:]).describe(1)
+    assert not overlap(training, scored[3:]) and "none of 1 scored" in describe(0, 0, 1)
 
 
 def test_options_tell_questions_apart():
