@@ -14,7 +14,7 @@ import jinja2
 from etils import epath
 
 from lmsi_jax.analysis.browser import read_questions, round_payload
-from lmsi_jax.analysis.rounds import Round, label_precision, label_rows, read_gold, read_rounds, stage_seconds, throughput
+from lmsi_jax.analysis.rounds import Round, label_precision, label_rows, read_gold, read_rounds, stage_times, throughput
 from lmsi_jax.analysis.summary import TITLES, Score, checkpoint_name, p_text, read_scores, summarise
 from lmsi_jax.core.config import DataConfig, build
 from lmsi_jax.core.errors import UserError
@@ -25,6 +25,7 @@ from lmsi_jax.tasks.overlap import describe
 
 SPOKEN = {"cot": "CoT greedy", "self_consistency": "Self-consistency", "standard": "Standard prompting"}  # verdict's choice
 EVIDENT = 0.05  # p-values from here on are worded as what chance alone can do
+TOLD = 0.5  # seconds; what a stage spent less on is not told
 
 
 def write_report(workdir: epath.Path) -> epath.Path:
@@ -176,9 +177,9 @@ def _facts(
 
 def _stages(workdir: epath.Path) -> list[dict[str, Any]]:
     """Each finished stage with its time, its share of the whole and, where it was measured, its tokens per second."""
-    seconds = stage_seconds(workdir)
-    whole, table = sum(seconds.values()), []
-    for name, spent in seconds.items():
+    times = stage_times(workdir)
+    whole, table = sum(spent for spent, _ in times.values()), []
+    for name, (spent, kinds) in times.items():
         parts = name.split("/")
         rate = throughput(workdir, f"round-{parts[1]}-{parts[2]}") if parts[0] == "rounds" else None
         table.append(
@@ -187,9 +188,10 @@ def _stages(workdir: epath.Path) -> list[dict[str, Any]]:
                 "time": duration(spent),
                 "share": f"{100 * spent / whole if whole else 0:.1f}",
                 "rate": f"{rate:,.0f}" if rate is not None else "",
+                "kinds": ", ".join(f"{kind} {duration(part)}" for kind, part in kinds.items() if part >= TOLD),
             }
         )
-    return [*table, {"name": "All stages", "time": duration(whole), "share": "", "rate": ""}] if table else []
+    return [*table, {"name": "All stages", "time": duration(whole), "share": "", "rate": "", "kinds": ""}] if table else []
 
 
 def _stage_title(parts: Sequence[str]) -> str:

@@ -103,10 +103,10 @@ def metric_rows(workdir: epath.Path, name: str) -> list[Record]:
     return [json.loads(line) for line in lines if line.strip()]
 
 
-def stage_seconds(workdir: epath.Path) -> dict[str, float]:
-    """Seconds of each finished stage by name, in the order of the run. The report's own time is not known yet."""
+def stage_times(workdir: epath.Path) -> dict[str, tuple[float, dict[str, float]]]:
+    """Seconds of each finished stage by name, in all and by kind, in the order of the run; but for the report's own."""
     manifests = [json.loads(file.read_text()) for file in (workdir / "manifests").glob("*.json")]
-    found = {m["stage"]: float(m["seconds"]) for m in manifests if m["stage"] != "report"}
+    found = {m["stage"]: (float(m["seconds"]), m.get("times", {})) for m in manifests if m["stage"] != "report"}
     steps = ("prepare", "sample", "vote", "format", "finetune", "evaluate")
 
     def order(name: str) -> tuple[int, int]:

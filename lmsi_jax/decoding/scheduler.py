@@ -1,5 +1,6 @@
 """The host's side of decoding: which question is in which lane, and what came out."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,10 +10,12 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from lmsi_jax import model
+from lmsi_jax.core import clock
 from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.decoding import engine
+from lmsi_jax.decoding.prefill import Cache, prefill_prompt, prefill_questions
 from lmsi_jax.decoding.stop import cut, stop_table
 from lmsi_jax.sharding import Mesh, sharding
 from lmsi_jax.tokenizers import Tokenizer
@@ -62,6 +65,38 @@ class Decoding:
     enough: Enough | None = None  # ends a question early; None = all paths
 
 
+@dataclasses.dataclass(frozen=True)
+class _Ready:
+    """A question whose keys and values are in row `row` of `cache`, counted within its part of the batch axis."""
+
+    request: Request | None  # None: there are no more questions
+    tokens: list[int]
+    cache: Cache
+    row: int
+
+
+class _Queue:
+    """Questions in order, each for one part of the batch axis; `prefill` readies as many at a time as there are lanes."""
+
+    def __init__(
+        self, requests: Sequence[Request], lanes: int, parts: int, prefill: Callable[[Sequence[Request]], list[_Ready]]
+    ):
+        self._left, self._lanes, self._prefill = collections.deque(requests), lanes, prefill
+        self._ready: list[collections.deque[_Ready]] = [collections.deque() for _ in range(parts)]
+
+    def take(self, part: int) -> _Ready:
+        """The next question for a part of the batch axis."""
+        if not self._ready[part] and self._left:
+            batch = [self._left.popleft() for _ in range(min(self._lanes, len(self._left)))]
+            for i, ready in enumerate(self._prefill(batch)):
+                self._ready[i % len(self._ready)].append(ready)
+                self._last = ready.cache
+        return self._ready[part].popleft() if self._ready[part] else _Ready(None, [0], self._last, 0)
+
+
+Place = tuple[int, int]  # a lane, and which of its questions
+
+
 class Decoder:
     """A model, a few-shot prompt and a manner of decoding; `run` answers questions.
 
@@ -98,10 +133,13 @@ class Decoder:
             ends=tokenizer.ends,
             matched=matched,
         )
-        rows = np.tile(np.asarray(prompt, np.int32), (mesh.size("batch"), 1))
-        cache = engine.prefill_task(config, params, jax.device_put(rows, sharding(mesh, "batch", None)))
-        self._task = engine.Task(cache, jnp.int32(len(prompt)), jnp.asarray(table), key, jnp.float32(decoding.temperature))
+        self._out: engine.Output | None = None  # of the latest decode call
         self.live_slot_steps = self.slot_steps = 0
+        rows = np.tile(np.asarray(prompt, np.int32), (mesh.size("batch"), 1))
+        shared = prefill_prompt(config, params, jax.device_put(rows, sharding(mesh, "batch", None)))
+        with clock.spend("prefill"):
+            jax.block_until_ready(shared)
+        self._task = engine.Task(shared, jnp.asarray(table), key, jnp.float32(decoding.temperature))
 
     def _check(self, prompt: int, question: int) -> None:
         parts, lanes = self._mesh.size("batch"), self.decoding.lanes
@@ -126,51 +164,81 @@ class Decoder:
     def run(self, requests: Sequence[Request]) -> Iterator[list[Path]]:
         """The paths of each question, question by question as they finish.
 
-        `Decoding.enough` depends on the paths alone, so what is kept does not depend on when it is asked.
+        `Decoding.enough` depends on the paths alone, so what is kept does not depend on when it is asked. The host reads
+        what came out of one call while the device works on the next.
         """
-        enough = self.decoding.enough
-        ids = [self._tokenizer.encode(request.text) for request in requests]
-        caches = self._prefill(ids)
-        lanes, waiting = self._settings.lanes, list(range(len(requests)))[::-1]
-        held: list[int | None] = [None] * lanes
+        if not requests:
+            return
+        lanes = self._settings.lanes
+        queue = _Queue(requests, lanes, self._mesh.size("batch"), self._prefill)
+        held: dict[Place, tuple[str, int]] = {}  # a question's id, and the calls made when it was put there
         state = engine.start(self._config, self._settings, self._slots)
-        while waiting or any(q is not None for q in held):
-            for lane in range(lanes):
-                if held[lane] is None and waiting:
-                    held[lane] = q = waiting.pop()
-                    last, hash, paths = ids[q][-1], stable_hash(requests[q].id), self._settings.paths
-                    state = engine.load_lane(state, caches[q // lanes], q % lanes, lane, len(ids[q]) - 1, last, hash, paths)
-            state = engine.decode(self._config, self._settings, self._params, self._task, state)
-            finished = ~np.asarray(jnp.any(state.live, axis=1))
-            out = None
-            for lane, question in enumerate(held):
-                if question is None or not (finished[lane] or enough):
-                    continue
-                out = out or jax.device_get((state.out_tokens, state.out_count, state.out_logprob, state.out_finish))
-                found = self._collect(requests[question].id, *(array[lane] for array in out))
-                wanted = enough(found) if enough else 0
-                if not finished[lane] and not wanted:
-                    continue
-                yield found[: wanted or None]
-                held[lane] = None
-                if not finished[lane] and not waiting:
-                    state = engine.load_lane(state, caches[0], 0, lane, 0, 0, 0, 0)  # nothing more to do
+        state = self._load(state, held, [(lane, i) for i in range(engine.HELD) for lane in range(lanes)], queue, 0)
+        calls = 0
+        before: engine.Output | None = None
+        while held:
+            state, self._out = engine.decode(self._config, self._settings, self._params, self._task, state)
+            seen = {at: id for at, (id, since) in held.items() if since < calls}
+            finished = self._finished(before, seen) if before else {}
+            calls, before = calls + 1, self._out
+            state = self._load(state, held, list(finished), queue, calls)
+            yield from finished.values()
         self.live_slot_steps += int(state.busy)
-        self.slot_steps += int(state.steps) * lanes * self._settings.slots
+        self.slot_steps += int(state.steps) * state.path.size
 
-    def _prefill(self, ids: list[list[int]]) -> list[engine.Cache]:
-        """The questions' caches, in batches of as many as there are lanes."""
-        caches, lanes = [], self._settings.lanes
-        for first in range(0, len(ids), lanes):
-            tokens = np.zeros((lanes, self._slots), np.int32)
-            length = np.zeros(lanes, np.int32)
-            for row, question in enumerate(ids[first : first + lanes]):
-                length[row] = len(question) - 1
-                tokens[row, : length[row]] = question[:-1]
-            placed = jax.device_put(tokens, sharding(self._mesh, "batch", None))
-            lengths = jax.device_put(length, sharding(self._mesh, "batch"))
-            caches.append(engine.prefill_questions(self._config, self._params, self._task, placed, lengths))
-        return caches
+    def _finished(self, out: engine.Output, held: dict[Place, str]) -> dict[Place, list[Path]]:
+        """The questions that need no more paths, and their paths."""
+        with clock.spend("decode"):
+            finish = np.asarray(out.finish)
+        paths, enough = self._settings.paths, self.decoding.enough
+        found: dict[Place, list[Path]] = {}
+        for (lane, i), id in held.items():
+            own = slice(i * paths, (i + 1) * paths)
+            ended = finish[lane, own] != engine.RUNNING
+            if ended.all() or (enough and ended[0]):
+                drawn = self._collect(id, *(np.asarray(array)[lane, own] for array in jax.tree.leaves(out)))
+                wanted = enough(drawn) if enough else 0
+                if ended.all() or wanted:
+                    found[lane, i] = drawn[: wanted or None]
+        return found
+
+    def _load(
+        self, state: engine.State, held: dict[Place, tuple[str, int]], places: Sequence[Place], queue: _Queue, calls: int
+    ) -> engine.State:
+        """Put the next questions into these places, and nothing where there are no more."""
+        lanes, parts = self._settings.lanes, self._mesh.size("batch")
+        loads: dict[tuple[int, int], tuple[Cache, np.ndarray]] = {}
+        for lane, i in places:
+            ready = queue.take(lane * parts // lanes)
+            nothing = np.tile(np.array([[-1], [0], [0], [0], [0], [0]], np.int32), lanes)
+            _, fields = loads.setdefault((i, id(ready.cache)), (ready.cache, nothing))
+            held.pop((lane, i), None)
+            values = (i, ready.row, len(ready.tokens) - 1, ready.tokens[-1], 0, 0)
+            if ready.request:
+                held[lane, i] = (ready.request.id, calls)
+                values = (*values[:4], stable_hash(ready.request.id), self._settings.paths)
+            fields[:, lane] = values
+        for cache, fields in loads.values():
+            state = engine.load(state, cache, engine.Loading(*map(jnp.asarray, fields)), parts)
+        return state
+
+    def _prefill(self, requests: Sequence[Request]) -> list[_Ready]:
+        """The caches of at most as many questions as there are lanes."""
+        lanes, parts = self._settings.lanes, self._mesh.size("batch")
+        tokens, length = np.zeros((lanes, self._slots), np.int32), np.zeros(lanes, np.int32)
+        ids = [self._tokenizer.encode(request.text) for request in requests]
+        for i, question in enumerate(ids):  # in turn to each part of the batch axis
+            row = (i % parts) * (lanes // parts) + i // parts
+            length[row] = len(question) - 1
+            tokens[row, : length[row]] = question[:-1]
+        placed = jax.device_put(tokens, sharding(self._mesh, "batch", None))
+        lengths = jax.device_put(length, sharding(self._mesh, "batch"))
+        with clock.spend("decode"):
+            jax.block_until_ready(self._out)
+        cache = prefill_questions(self._config, self._params, self._task.prompt, placed, lengths)
+        with clock.spend("prefill"):
+            jax.block_until_ready(cache)
+        return [_Ready(request, ids[i], cache, i // parts) for i, request in enumerate(requests)]
 
     def _collect(self, id: str, tokens: np.ndarray, count: np.ndarray, logprob: np.ndarray, finish: np.ndarray) -> list[Path]:
         """The paths that are finished, up to the first that is not."""

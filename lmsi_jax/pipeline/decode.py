@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from lmsi_jax.core import rng
+from lmsi_jax.core import clock, rng
 from lmsi_jax.core.metrics import MetricWriter
 from lmsi_jax.core.progress import ProgressBar, console
 from lmsi_jax.core.records import Record, fingerprint, read_jsonl, write_jsonl
@@ -14,6 +14,8 @@ from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.vote import extract_all, said_by
 from lmsi_jax.sharding import use_mesh
 from lmsi_jax.voting.adaptive import beta_decided, paths_needed, window_decided
+
+HEARTBEAT = 30.0  # seconds between two lines of metrics, at least
 
 
 def sampling(session: Session, temperature: float) -> Decoding:
@@ -35,7 +37,7 @@ def sampling(session: Session, temperature: float) -> Decoding:
 def greedy(session: Session, max_tokens: int) -> Decoding:
     """One path a question at temperature 0, with as many rows in flight as in sampling: all lanes, of one slot each."""
     s, parts = session.config.sample, session.mesh.size("batch")
-    rows = min(s.lanes * min(s.slots, s.paths), s.questions_per_shard)
+    rows = s.lanes * min(s.slots, s.paths)
     return Decoding(
         paths=1,
         temperature=0.0,
@@ -80,7 +82,8 @@ def decode_to_file(
 
     The text of a path is a function of the run's seed, `key_names`, the question's id and the path's number.
     """
-    size = session.config.sample.questions_per_shard
+    sample = session.config.sample
+    size = sample.questions_per_shard * max(1, sample.paths // decoding.paths)  # greedy ones are as much work a shard
     shards = [requests[i : i + size] for i in range(0, len(requests), size)]
     files = [scratch / f"{output.stem}-{i:05d}-of-{len(shards):05d}.jsonl" for i in range(len(shards))]
     todo = [i for i, file in enumerate(files) if not file.exists()]
@@ -115,19 +118,28 @@ def _decode_shards(
     metrics: epath.Path,
 ) -> None:
     writer = MetricWriter(metrics, title.replace(" ", "-"), resume_step=done)
-    start, paths, tokens = time.perf_counter(), 0, 0
+    before, start, beat = clock.spent(), time.perf_counter(), time.monotonic()
+    paths = tokens = 0
     for i in todo:
         texts = {request.id: request.text for request in shards[i]}
         rows: dict[str, list[Record]] = {}
         for found in decoder.run(shards[i]):
             paths, tokens, done = paths + len(found), tokens + sum(p.num_tokens for p in found), done + 1
             seconds = time.perf_counter() - start
-            bar.update(done, f"{paths / seconds:.0f} paths/s {tokens / seconds:.0f} tok/s")
+            note = f"{paths / seconds:.0f} paths/s {tokens / seconds:.0f} tok/s"
+            bar.update(done, f"{note} slots {decoder.utilisation:.0%} busy" if decoder.utilisation else note)
             hash = fingerprint(few_shot + texts[found[0].id])
             rows[found[0].id] = [{**path.record(), "prompt_hash": hash} for path in found]
+            if time.monotonic() - beat > HEARTBEAT and len(rows) < len(shards[i]):
+                beat = time.monotonic()
+                writer.write(done, tokens_per_second=tokens / seconds, paths_per_second=paths / seconds)
         write_jsonl(files[i], (row for request in shards[i] for row in rows[request.id]))
         writer.write(
-            done, tokens_per_second=tokens / seconds, paths_per_second=paths / seconds, utilisation=decoder.utilisation
+            done,
+            tokens_per_second=tokens / seconds,
+            paths_per_second=paths / seconds,
+            utilisation=decoder.utilisation,
+            **{f"{kind}_seconds": spent for kind, spent in clock.since(before, time.perf_counter() - start).items()},
         )
     writer.close()
     drawn = paths / max(sum(len(shards[i]) for i in todo) * decoder.decoding.paths, 1)

@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 
 import lmsi_jax
+from lmsi_jax.core import clock
 from lmsi_jax.core.records import dumps, fingerprint, path_fingerprint, write_text
 
 
@@ -69,10 +70,11 @@ class Ledger:
         name = stage.name.replace("/", "-")
         scratch = self._workdir / "scratch" / f"{name}-{fingerprint(sources)}"
         self._manifest(stage).unlink(missing_ok=True)
-        start = time.perf_counter()
+        before, start = clock.spent(), time.perf_counter()
         stage.run(scratch)
         seconds = time.perf_counter() - start
-        write_text(self._manifest(stage), dumps({"stage": stage.name, **sources, "seconds": round(seconds, 1)}) + "\n")
+        times = {"seconds": round(seconds, 1), "times": clock.since(before, seconds)}
+        write_text(self._manifest(stage), dumps({"stage": stage.name, **sources, **times}) + "\n")
         for partial in (self._workdir / "scratch").glob(f"{name}-*"):  # of earlier settings too
             partial.rmtree()
         return seconds

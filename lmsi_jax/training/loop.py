@@ -10,6 +10,7 @@ import numpy as np
 
 from lmsi_jax import model
 from lmsi_jax.checkpoint.state import StateCheckpoints
+from lmsi_jax.core import clock
 from lmsi_jax.core.config import ModelConfig, TrainConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.metrics import MetricWriter
@@ -64,11 +65,12 @@ def train(
     start = int(state.step)
     writer = MetricWriter(metrics_folder, name, resume_step=start)
     step_fn, frozen = make_step(model_config, config), params if config.lora.rank else {}
-    tokens_per_step, clock, last_logged, pending = rows.tokens.shape[1] * config.batch, time.perf_counter(), start, None
+    tokens_per_step, logged_at, last_logged, pending = rows.tokens.shape[1] * config.batch, time.perf_counter(), start, None
 
     def settle(step: int, metrics: dict[str, jax.Array]) -> None:
-        nonlocal clock, last_logged
-        values = {key: float(value) for key, value in metrics.items()}
+        nonlocal logged_at, last_logged
+        with clock.spend("train"):
+            values = {key: float(value) for key, value in metrics.items()}
         if not np.isfinite(values["loss"]) or not np.isfinite(values["grad_norm"]):
             raise UserError(
                 f"{name}: the loss at step {step} is {values['loss']} (gradient norm {values['grad_norm']}). Training has "
@@ -77,8 +79,8 @@ def train(
         on_step(step, values)
         if step % config.log_every == 0 or step == config.steps:
             now = time.perf_counter()
-            values["tokens_per_second"] = tokens_per_step * (step - last_logged) / (now - clock)
-            clock, last_logged = now, step
+            values["tokens_per_second"] = tokens_per_step * (step - last_logged) / (now - logged_at)
+            logged_at, last_logged = now, step
             writer.write(step, **values)
 
     try:

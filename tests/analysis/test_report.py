@@ -98,7 +98,8 @@ def make_run(folder, *, scored: bool = True, gold: bool = True, rounds: int = 2)
             folder / "metrics" / f"round-{number}-finetune.jsonl", [{"step": 10, "loss": 0.5, "tokens_per_second": 1234.0}]
         )
         for stage, seconds in (("sample", 125.0), ("finetune", 30.0)):
-            manifest = {"stage": f"rounds/{number}/{stage}", "seconds": seconds}
+            times = {"compile": 20.0, "host": 0.1}
+            manifest = {"stage": f"rounds/{number}/{stage}", "seconds": seconds, "times": times}
             write_text(folder / "manifests" / f"rounds-{number}-{stage}.json", json.dumps(manifest))
     for prompting, checkpoints in CORRECT.items() if scored else ():
         for number, pattern in enumerate(checkpoints[: rounds + 1]):
@@ -181,7 +182,7 @@ def test_label_table(tmp_path):
     assert page.row("cut at the longest length")[1:] == twice("25.0%")
     assert page.row("Training rows")[1:] == twice("6")
     assert page.row("zero_shot_cot")[1:] == twice("3")
-    assert page.row("Round 2: sample") == ["Round 2: sample", "2 min 05 s", "", ""]
+    assert page.row("Round 2: sample") == ["Round 2: sample", "2 min 05 s", "", "", "compile 20 s"]
     assert page.row("All stages")[1] == "5 min 10 s"
 
 

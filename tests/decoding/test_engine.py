@@ -8,7 +8,7 @@ import pytest
 from lmsi_jax import model
 from lmsi_jax.core import rng
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.decoding import engine
+from lmsi_jax.decoding import engine, prefill
 from lmsi_jax.decoding.scheduler import Decoder, Decoding, Request
 from lmsi_jax.sharding import use_mesh
 from tests.conftest import MESHES, mesh_of, place
@@ -68,7 +68,7 @@ def test_text_does_not_depend_on_neighbours(model_config, params, tokenizer):
 
 def test_the_number_of_programs_is_known(model_config, params, tokenizer):
     """Catches: a shape or a Python number that changes with the questions, so that every batch compiles again."""
-    programs = (engine.start, engine.prefill_task, engine.prefill_questions, engine.load_lane, engine.decode)
+    programs = (engine.start, prefill._prefill_chunk, prefill.prefill_questions, engine.load, engine.decode)
     count = lambda: [program._cache_size() for program in programs]  # noqa: E731
     decode(model_config, params, tokenizer, questions=QUESTIONS[:1])
     before = count()

@@ -1,0 +1,68 @@
+"""The keys and values of what paths have in common: the few-shot prompt, and each question behind it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from lmsi_jax import model
+from lmsi_jax.core.config import ModelConfig
+from lmsi_jax.model import Block
+from lmsi_jax.sharding import constrain
+
+Cache = list[tuple[Float[Array, "_ k _ h"], Float[Array, "_ k _ h"]]]  # one (keys, values) a layer, as in a Block
+CHUNK = 1024  # tokens of a few-shot prompt that are computed at a time: its scores take memory in proportion
+
+
+@struct.dataclass
+class Prompt:
+    """The few-shot prompt that all questions share."""
+
+    cache: Cache  # rows = 1
+    length: Int[Array, ""]  # tokens
+
+    def blocks(self) -> list[list[Block]]:
+        """What each layer reads of it."""
+        slots = jnp.arange(self.cache[0][0].shape[2])[None, :]
+        return [[Block(k, v, slots < self.length, slots)] if slots.size else [] for k, v in self.cache]
+
+
+def prefill_prompt(config: ModelConfig, params: model.Params, tokens: Int[Array, "n t"], chunk: int = CHUNK) -> Prompt:
+    """The few-shot prompt; the rows of `tokens` are equal, one for each part of the batch axis.
+
+    A long one is computed in chunks, each behind those before it.
+    """
+    empty = jnp.zeros((1, config.kv_heads, 0, config.head_width), config.dtype)
+    cache = [(empty, empty)] * config.layers
+    for start in range(0, max(tokens.shape[1], 1), chunk):
+        cache = _prefill_chunk(config, params, cache, tokens[:, start : start + chunk])
+    return Prompt(cache, jnp.int32(tokens.shape[1]))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _prefill_chunk(config: ModelConfig, params: model.Params, before: Cache, tokens: Int[Array, "n t"]) -> Cache:
+    (n, t), start = tokens.shape, before[0][0].shape[2]
+    positions = start + jnp.broadcast_to(jnp.arange(t)[None, :], (n, t))
+    mask = jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool))[None], (n, t, t))
+    _, cache = model.forward(config, params, tokens, positions, mask, Prompt(before, jnp.int32(start)).blocks())
+    # One array, so that handing the first row to all devices is one collective and not two a layer.
+    stacked = jnp.stack([jnp.stack([k[0], v[0]]) for k, v in cache])
+    shared = constrain(stacked, None, None, "kv_heads", "length", "head_width")
+    after = [(keys[None], values[None]) for keys, values in shared]
+    append = lambda old, new: jnp.concatenate([old, new], axis=2)  # noqa: E731
+    return [(append(k, new_k), append(v, new_v)) for (k, v), (new_k, new_v) in zip(before, after, strict=True)]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def prefill_questions(
+    config: ModelConfig, params: model.Params, prompt: Prompt, tokens: Int[Array, "b s"], length: Int[Array, " b"]
+) -> Cache:
+    """The caches of `b` questions, padded to `s` tokens; slots from `length` on hold nothing of use."""
+    b, s = tokens.shape
+    positions = jnp.broadcast_to(prompt.length + jnp.arange(s)[None, :], (b, s))
+    inside = jnp.arange(s)[None, :] < length[:, None]
+    mask = jnp.tril(jnp.ones((s, s), bool))[None] & inside[:, None, :] | jnp.eye(s, dtype=bool)[None]
+    _, cache = model.forward(config, params, tokens, positions, mask, prompt.blocks())
+    return cache
