@@ -36,7 +36,7 @@ def prefill_prompt(config: ModelConfig, params: model.Params, tokens: Int[Array,
     """
     empty = jnp.zeros((1, config.kv_heads, 0, config.head_width), config.dtype)
     cache = [(empty, empty)] * config.layers
-    for start in range(0, max(tokens.shape[1], 1), chunk):
+    for start in range(0, tokens.shape[1], chunk):
         cache = _prefill_chunk(config, params, cache, tokens[:, start : start + chunk])
     return Prompt(cache, jnp.int32(tokens.shape[1]))
 
