@@ -122,7 +122,8 @@ def start(config: ModelConfig, settings: Settings, question_slots: int) -> State
 
     def cache(rows: int, slots: int) -> Cache:
         shape = (rows, config.kv_heads, slots, config.head_width)
-        return [(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.layers)]
+        zeros = lambda: jnp.zeros(shape, model.cache_dtype(config))  # noqa: E731
+        return [(zeros(), zeros()) for _ in range(config.layers)]
 
     full = lambda value, *shape: jnp.full(shape, value, jnp.int32)  # noqa: E731
     state = State(

@@ -34,7 +34,7 @@ def prefill_prompt(config: ModelConfig, params: model.Params, tokens: Int[Array,
 
     A long one is computed in chunks, each behind those before it.
     """
-    empty = jnp.zeros((1, config.kv_heads, 0, config.head_width), config.dtype)
+    empty = jnp.zeros((1, config.kv_heads, 0, config.head_width), model.cache_dtype(config))
     cache = [(empty, empty)] * config.layers
     for start in range(0, tokens.shape[1], chunk):
         cache = _prefill_chunk(config, params, cache, tokens[:, start : start + chunk])

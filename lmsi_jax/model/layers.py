@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.model.attention import Block, attend, rotate
 from lmsi_jax.model.rope import frequencies
-from lmsi_jax.sharding import constrain
+from lmsi_jax.sharding import constrain, platform
 
 KeyValue = tuple[Float[Array, "n k s h"], Float[Array, "n k s h"]]  # as a Block has them
 
@@ -19,6 +19,17 @@ _fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 _fan_in_heads = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=(0, 1), out_axis=2)
 _fan_in_split = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2))
 _zeros, _ones = nn.initializers.zeros, nn.initializers.ones
+
+
+def cache_dtype(config: ModelConfig) -> jnp.dtype:
+    """Of keys and values: the config's; on a CPU float32, where a batch of bfloat16 products takes ten times as long."""
+    return jnp.dtype("float32" if platform() == "cpu" else config.dtype)
+
+
+def product(equation: str, x: Float[Array, "..."], weights: Float[Array, "..."]) -> Float[Array, "..."]:
+    """An einsum in the dtype of `x`. On a CPU it is summed in float32 by name: bfloat16 results have no fast path there."""
+    summed = jnp.float32 if platform() == "cpu" else None
+    return jnp.einsum(equation, x, weights, preferred_element_type=summed).astype(x.dtype)
 
 
 class Weights(nn.Module):
@@ -65,6 +76,7 @@ class Attention(Weights):
         if c.qk_norm:
             query, key = Norm(c, name="query_norm")(query), Norm(c, name="key_norm")(key)
         frequency = jnp.asarray(frequencies(c, self.window))
+        query, key, value = (array.astype(cache_dtype(c)) for array in (query, key, value))
         query = rotate(query, positions, frequency)
         key = rotate(key, positions, frequency).swapaxes(1, 2)
         query = constrain(query, "batch", "length", "heads", "head_width")
@@ -84,13 +96,13 @@ class Attention(Weights):
             window=self.window,
         )
         # As one flat product: the backend would otherwise move the weights into another layout at every step.
-        flat = read.reshape(*read.shape[:2], c.heads * c.head_width)
-        return jnp.einsum("nte,ed->ntd", flat, wo.reshape(-1, c.width)), (own.key, own.value)
+        flat = read.astype(c.dtype).reshape(*read.shape[:2], c.heads * c.head_width)
+        return product("nte,ed->ntd", flat, wo.reshape(-1, c.width)), (own.key, own.value)
 
     def _project(self, name: str, x: Float[Array, "n t d"], axis: str, heads: int) -> Float[Array, "n t x h"]:
         c = self.config
         matrix = self.weight(name, (c.width, heads, c.head_width), ("embed", axis, "head_width"), _fan_in_split)
-        projected = jnp.einsum("ntd,dxh->ntxh", x, matrix)
+        projected = product("ntd,dxh->ntxh", x, matrix)
         if not c.qkv_bias:
             return projected
         return projected + self.weight(f"{name}_bias", (heads, c.head_width), (axis, "head_width"), _zeros)[None, None]
@@ -106,5 +118,5 @@ class MLP(Weights):
         up = self.weight("up", (c.width, c.mlp), ("embed", "mlp"), _fan_in)
         down = self.weight("down", (c.mlp, c.width), ("mlp", "embed"), _fan_in)
         activate = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}[c.activation]  # JAX's gelu is the tanh approximation
-        hidden = activate(jnp.einsum("ntd,df->ntf", x, gate)) * jnp.einsum("ntd,df->ntf", x, up)
-        return jnp.einsum("ntf,fd->ntd", constrain(hidden, "batch", "length", "mlp"), down)
+        hidden = activate(product("ntd,df->ntf", x, gate)) * product("ntd,df->ntf", x, up)
+        return product("ntf,fd->ntd", constrain(hidden, "batch", "length", "mlp"), down)

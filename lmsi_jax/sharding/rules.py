@@ -48,6 +48,11 @@ def sharding(mesh: Mesh, *axes: str | None) -> NamedSharding:
     return NamedSharding(mesh.devices, spec(mesh, axes))
 
 
+def platform() -> str:
+    """The kind of device that what is being traced will run on: "cpu", "gpu" or "tpu". Needs `use_mesh`."""
+    return _current.get().devices.devices.flat[0].platform
+
+
 def constrain(array: jax.Array, *axes: str | None) -> jax.Array:
     """Tell the compiler where `array` lives. Needs `use_mesh`, on one device as on a thousand."""
     mesh = _current.get(None)
