@@ -32,6 +32,7 @@ setup(
         "optax>=0.2.5,<0.3",
         "orbax-checkpoint>=0.11,<0.13",
         "protobuf>=5,<8",
+        "requests>=2.31,<3",
         "rich>=13,<16",
         "safetensors>=0.5,<0.9",
         "sentencepiece>=0.2.1,<0.3",

@@ -16,7 +16,8 @@ from etils import epath
 from lmsi_jax.analysis.browser import read_questions, round_payload
 from lmsi_jax.analysis.rounds import Round, label_precision, label_rows, read_gold, read_rounds, stage_times, throughput
 from lmsi_jax.analysis.summary import TITLES, Score, checkpoint_name, p_text, read_scores, summarise
-from lmsi_jax.core.config import DataConfig, build
+from lmsi_jax.core.build import build
+from lmsi_jax.core.config import DataConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import Record, read_jsonl, write_text
 from lmsi_jax.evaluation.statistics import wilson_interval

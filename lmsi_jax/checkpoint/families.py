@@ -5,7 +5,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmsi_jax.core.config import ModelConfig, build
+from lmsi_jax.core.build import build
+from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.core.errors import UserError
 
 Json = Mapping[str, Any]

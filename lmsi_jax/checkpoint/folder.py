@@ -16,7 +16,8 @@ from etils import epath
 
 from lmsi_jax import model, tokenizers
 from lmsi_jax.checkpoint import huggingface
-from lmsi_jax.core.config import LoraConfig, ModelConfig, build, to_dict
+from lmsi_jax.core.build import build, to_dict
+from lmsi_jax.core.config import LoraConfig, ModelConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import dumps, write_text
 from lmsi_jax.sharding import Mesh, param_shardings

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lmsi_jax.core.config import build, to_dict, unknown_key
+from lmsi_jax.core.build import build, to_dict, unknown_key
 from lmsi_jax.core.errors import UserError
 
 T = TypeVar("T")

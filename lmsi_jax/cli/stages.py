@@ -7,7 +7,8 @@ from etils import epath
 from rich.console import Console
 
 import lmsi_jax
-from lmsi_jax.core.config import FORMATS, Config, to_dict
+from lmsi_jax.core.build import to_dict
+from lmsi_jax.core.config import FORMATS, Config
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import fingerprint, path_fingerprint, write_jsonl

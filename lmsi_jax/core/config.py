@@ -1,18 +1,14 @@
 """Every setting and its default, as frozen dataclasses: the only place where a default is written.
 
-A config file (`configs/*.py`) names what it changes; `build` turns such a nested dict into these classes
-once, at the command line. An unknown key names the nearest known one. Checks that span fields run
-here, before anything compiles.
+A config file (`configs/*.py`) names what it changes; `build.py` turns such a nested dict into these classes
+once, at the command line. Checks that span fields run here, before anything compiles.
 """
 
 import dataclasses
 import re
-import typing
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from lmsi_jax.core.errors import UserError, nearest
-
-T = TypeVar("T")
+from lmsi_jax.core.errors import UserError
 
 FORMATS = ("few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct")
 
@@ -153,9 +149,35 @@ class AdaptiveConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EndpointConfig:
+    """An OpenAI-compatible server to sample from: vLLM, SGLang, a hosted API; see decoding/endpoint.py."""
+
+    url: str = "http://localhost:8000/v1"
+    model: str = ""  # by the server's name for it
+    api: Literal["completions", "chat"] = "completions"  # chat: the whole prompt is one message of the user
+    key_variable: str = "OPENAI_API_KEY"  # the environment variable with the key; it is read from nowhere else
+    concurrency: int = 16  # requests at a time
+    paths_per_request: int = 0  # 0 = all of a question's in one
+    retries: int = 6
+    timeout: float = 300.0  # seconds without a sign of the server
+    prompt_price: float = 0.0  # dollars per million tokens, for the cost in the report
+    completion_price: float = 0.0
+
+    def check(self) -> None:
+        _require(
+            self.url.startswith(("http://", "https://")),
+            f"sample.endpoint.url='{self.url}' is no http address; a local vLLM server has http://localhost:8000/v1.",
+        )
+        for name, least in (("concurrency", 1), ("paths_per_request", 0), ("retries", 0)):
+            _require(getattr(self, name) >= least, f"sample.endpoint.{name}={getattr(self, name)} must be at least {least}.")
+        _require(self.timeout > 0, f"sample.endpoint.timeout={self.timeout} must be positive.")
+
+
+@dataclasses.dataclass(frozen=True)
 class SampleConfig:
     """Multi-path decoding (Huang et al. 2022, section 4: m=32, T=0.7, 256 tokens)."""
 
+    engine: Literal["mesh", "openai"] = "mesh"  # openai: `endpoint` samples, and the model here learns from it
     paths: int = 32  # m
     temperature: float = 0.7  # of the base model
     temperature_after: float = 1.2  # of a model that was fine-tuned on its own paths
@@ -165,6 +187,7 @@ class SampleConfig:
     lanes: int = 16  # questions in flight
     slots: int = 8  # paths in flight of each
     adaptive: AdaptiveConfig = AdaptiveConfig()
+    endpoint: EndpointConfig = EndpointConfig()
     stops: tuple[str, ...] = ("\nQ:",)  # a path ends before the first of these
     sync_every: int = 16  # decode steps between two looks of the host
     questions_per_shard: int = 64  # questions in one output shard: the unit of resume
@@ -180,6 +203,10 @@ class SampleConfig:
                 value >= 0,
                 f"sample.{name}={value} is negative; 0 is greedy decoding, 0.7 the paper's value.",
             )
+        _require(
+            self.engine == "mesh" or bool(self.endpoint.model),
+            "sample.engine='openai' needs --config.sample.endpoint.model, the server's name for its model.",
+        )
         _require(self.top_k >= 0, f"sample.top_k={self.top_k} is negative; 0 keeps the whole vocabulary.")
         _require(0 < self.top_p <= 1, f"sample.top_p={self.top_p} is outside (0, 1]; 1 keeps the whole vocabulary.")
         _require(all(self.stops), f"sample.stops={self.stops} has an empty string, which would end every path at once.")
@@ -301,6 +328,11 @@ class Config:
 
     def check(self) -> None:
         _require(self.rounds >= 1, f"rounds={self.rounds}: at least one round of self-improvement.")
+        _require(
+            self.rounds == 1 or self.sample.engine == "mesh",
+            f"rounds={self.rounds} with sample.engine='openai': the server's model is the same in each round. Set rounds=1, "
+            f"serve the new model and start the next run from it, or sample on the mesh.",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,67 +365,3 @@ class PretrainConfig:
     corpus: CorpusConfig = CorpusConfig()
     tokenizer_documents: int = 20_000  # documents the tokenizer is trained on
     train: TrainConfig = TrainConfig(steps=3000, learning_rate=2e-3, warmup=100, weight_decay=0.1)
-
-
-def build(cls: type[T], values: dict[str, Any]) -> T:
-    """A checked `cls` from a nested dict. Raises UserError on an unknown key, a wrong type or a value that cannot be."""
-    config = _convert(cls, values, "")
-    check(config)
-    return config
-
-
-def check(config: Any) -> None:
-    """Run the checks of a config and of all its sections."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            check(value)
-    getattr(config, "check", lambda: None)()
-
-
-def unknown_key(cls: type, key: str, path: str = "") -> UserError:
-    """The error for a key that `cls` does not have."""
-    known = typing.get_type_hints(cls)
-    near = nearest(key, known)
-    return UserError(
-        f"Unknown config key '{path}{key}'. The nearest known key is '{path}{near}'; known here: {', '.join(known)}."
-    )
-
-
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    name = path.rstrip(".")
-    origin = typing.get_origin(hint)
-    if dataclasses.is_dataclass(hint):
-        return _section(typing.cast(type, hint), value, path)
-    if origin is Literal:
-        if value not in typing.get_args(hint):
-            raise UserError(f"{name}={value!r} is not one of {', '.join(map(repr, typing.get_args(hint)))}.")
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        args = typing.get_args(hint)
-        if args[-1] is not Ellipsis and len(args) != len(value):
-            raise UserError(f"{name}={value!r} has {len(value)} entries, not {len(args)}.")
-        return tuple(_convert(args[0], item, path) for item in value)
-    if origin is dict and hasattr(value, "items"):
-        return {str(k): str(v) for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    expected = origin or hint
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        raise UserError(f"{name}={value!r} is a {type(value).__name__}, not a {getattr(hint, '__name__', hint)}.")
-    return value
-
-
-def _section(cls: type, value: Any, path: str) -> Any:
-    if not hasattr(value, "items"):
-        raise UserError(f"Config key '{path.rstrip('.')}' is a section, not a single value ({value!r}).")
-    hints = typing.get_type_hints(cls)
-    for key in value:
-        if key not in hints:
-            raise unknown_key(cls, key, path)
-    return cls(**{key: _convert(hints[key], item, f"{path}{key}.") for key, item in value.items()})
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """The resolved config as plain values; `build` turns it back into an equal config."""
-    return dataclasses.asdict(config)

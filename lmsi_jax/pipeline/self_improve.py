@@ -13,7 +13,7 @@ from etils import epath
 
 from lmsi_jax.analysis.report import write_report
 from lmsi_jax.checkpoint.folder import locate
-from lmsi_jax.core.config import to_dict
+from lmsi_jax.core.build import to_dict
 from lmsi_jax.core.records import fingerprint
 from lmsi_jax.evaluation.compare import PROMPTINGS
 from lmsi_jax.pipeline import steps
@@ -74,6 +74,12 @@ class SelfImprove:
             **{name: getattr(sample, name) for name in names},
         }
 
+    def server(self) -> dict[str, Any]:
+        """Who samples, if it is not the model here."""
+        endpoint = self.config.sample.endpoint
+        asked = {"url": endpoint.url, "model": endpoint.model, "api": endpoint.api}
+        return {"endpoint": asked} if self.config.sample.engine == "openai" else {}
+
     def prompt(self) -> dict[str, Any]:
         """What the prompts depend on, beside the questions."""
         return {"prompts": fingerprint(dataclasses.asdict(self.session.prompts))}
@@ -101,7 +107,7 @@ class SelfImprove:
             f"rounds/{round}/sample",
             (self.questions, checkpoint),
             (output,),
-            {**self.decoding(round - 1), "adaptive": self.sections["sample"]["adaptive"]},
+            {**self.decoding(round - 1), "adaptive": self.sections["sample"]["adaptive"], **self.server()},
             lambda scratch: steps.sample(self.session, round, str(checkpoint), self.questions, output, scratch, self.metrics),
         )
 

@@ -12,6 +12,7 @@ from lmsi_jax.decoding.scheduler import Request
 from lmsi_jax.formatting.mixed import Prompts, tokenize
 from lmsi_jax.formatting.packing import pack
 from lmsi_jax.pipeline.decode import adaptive, decode_to_file, sampling
+from lmsi_jax.pipeline.remote import sample_to_file
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.sharding import use_mesh
 from lmsi_jax.tasks import registry
@@ -56,18 +57,12 @@ def sample(
     s = session.config.sample
     manner = sampling(session, s.temperature if round == 1 else s.temperature_after)
     decoding = dataclasses.replace(manner, enough=adaptive(session))
-    decode_to_file(
-        session,
-        checkpoint,
-        session.prompts.cot_examples,
-        requests(questions, session.prompts),
-        decoding,
-        ("sample", round),
-        scratch,
-        paths,
-        f"round {round} sample",
-        metrics,
-    )
+    few_shot, asked = session.prompts.cot_examples, requests(questions, session.prompts)
+    where = (("sample", round), scratch, paths, f"round {round} sample", metrics)
+    if s.engine == "openai":
+        sample_to_file(session, few_shot, asked, decoding, *where)
+    else:
+        decode_to_file(session, checkpoint, few_shot, asked, decoding, *where)
 
 
 def finetune(

@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 import lmsi_jax
-from lmsi_jax.core.config import to_dict
+from lmsi_jax.core.build import to_dict
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import write_text
 

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from lmsi_jax.cli.configs import load_config
-from lmsi_jax.core.config import Config, ModelConfig, PretrainConfig, build, check, to_dict
+from lmsi_jax.core.build import build, check, to_dict
+from lmsi_jax.core.config import Config, ModelConfig, PretrainConfig
 from lmsi_jax.core.errors import UserError
 
 

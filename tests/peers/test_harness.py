@@ -10,7 +10,8 @@ from etils import epath
 
 from lmsi_jax import model
 from lmsi_jax.checkpoint import folder
-from lmsi_jax.core.config import Config, build
+from lmsi_jax.core.build import build
+from lmsi_jax.core.config import Config
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.pipeline.evaluate import evaluate
 from lmsi_jax.pipeline.session import Session

@@ -1,0 +1,205 @@
+"""Sampling from a server, against a real one on this machine that misbehaves."""
+
+import dataclasses
+import http.server
+import json
+import threading
+import time
+
+import pytest
+from etils import epath
+
+from lmsi_jax.core.build import build
+from lmsi_jax.core.config import Config, EndpointConfig, SampleConfig
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.records import read_jsonl
+from lmsi_jax.decoding import endpoint as client
+from lmsi_jax.decoding.scheduler import Request
+from lmsi_jax.pipeline.decode import sampling
+from lmsi_jax.pipeline.remote import sample_to_file
+from lmsi_jax.pipeline.session import Session
+
+FEW_SHOT = "Q: 1 + 1?\nA: The answer is 2.\n\n"
+REQUESTS = [Request(f"q{i}", f"Q: {i} + {i}?\nA:") for i in range(12)]
+FAULTS = ["busy", "broken", "slow", "cut", "garbled", "empty", "fewer", ""]
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Answers completions; misbehaves as `faults` says, in turn, then behaves."""
+
+    daemon_threads = True
+
+    def __init__(self, faults=(), api="completions"):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.faults, self.api, self.lock = list(faults), api, threading.Lock()
+        self.bodies, self.keys, self.working, self.most = [], [], 0, 0
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def handle_error(self, request, address):
+        pass  # a client that gave up
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_POST(self):
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.bodies.append(body)
+            server.keys.append(self.headers.get("Authorization"))
+            fault = server.faults.pop(0) if server.faults else ""
+            server.working += 1
+            server.most = max(server.most, server.working)
+        try:
+            time.sleep(0.02)
+            self.answer(body, fault)
+        finally:
+            with server.lock:
+                server.working -= 1
+
+    def answer(self, body, fault):
+        if fault == "slow":
+            time.sleep(1.0)
+        prompt = body["messages"][0]["content"] if self.server.api == "chat" else body["prompt"]
+        number = int(prompt.rpartition("Q: ")[2].split()[0])
+        count = 0 if fault == "empty" else max(1, body["n"] // 2) if fault == "fewer" else body["n"]
+        texts = [f" {number} + {number} is {2 * number}. Draft {body['seed']}-{i}.\nQ: more" for i in range(count)]
+        if self.server.api == "chat":
+            choices = [{"message": {"content": text}, "finish_reason": "stop"} for text in texts]
+        else:
+            choices = [{"text": text, "finish_reason": "length" if i == 0 else "stop"} for i, text in enumerate(texts)]
+        answer = {"choices": choices, "usage": {"prompt_tokens": 10, "completion_tokens": 7 * count}}
+        status = {"busy": 429, "broken": 500, "refused": 401, "bad": 400}.get(fault, 200)
+        data = b'{"choices": [' if fault == "garbled" else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data) + (50 if fault == "cut" else 0)))
+        if fault == "busy":
+            self.send_header("Retry-After", "0.01")
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """No second is lost in waiting between tries."""
+    monkeypatch.setattr(client, "LONGEST_WAIT", 0.01)
+
+
+def sample(server, tmp_path, tokenizer, requests=REQUESTS, paths=4, enough=None, **changes):
+    """The rows that are written for these requests."""
+    options = dict(url=server.url, model="m", timeout=0.5, concurrency=4, api=server.api)
+    session = Session(
+        Config(sample=SampleConfig(paths=paths, engine="openai", endpoint=EndpointConfig(**{**options, **changes})))
+    )
+    session.tokenizer = tokenizer
+    decoding = sampling(session, 0.7)
+    tmp = epath.Path(tmp_path)
+    names = (("sample", 1), tmp / "scratch", tmp / "paths.jsonl", "round 1 sample", tmp / "metrics")
+    sample_to_file(session, FEW_SHOT, requests, dataclasses.replace(decoding, enough=enough), *names)
+    return list(read_jsonl(tmp / "paths.jsonl"))
+
+
+def test_every_path_comes_once_whatever_the_server_does(tmp_path, tokenizer):
+    """Catches: a fault that loses a path or doubles one; an answer of fewer samples taken for all."""
+    rows = sample(Server(FAULTS), tmp_path, tokenizer)
+    assert [(row["id"], row["path"]) for row in rows] == [(r.id, p) for r in REQUESTS for p in range(4)]
+    for row in rows:
+        number = int(row["id"][1:])
+        assert row["text"].startswith(f" {number} + {number} is {2 * number}.") and "Q:" not in row["text"]
+        assert row["num_tokens"] > 0 and row["finish"] in ("stop", "length")
+    assert {row["finish"] for row in rows} == {"stop", "length"}
+    assert len({row["text"] for row in rows}) == len(rows)
+
+
+def test_the_requests_say_what_the_config_says(tmp_path, tokenizer, monkeypatch):
+    """Catches: a setting that never reaches the server; a key from elsewhere than its variable; too many at a time."""
+    monkeypatch.setenv("MY_KEY", "secret")
+    server = Server()
+    sample(server, tmp_path, tokenizer, key_variable="MY_KEY", concurrency=2)
+    body = server.bodies[0]
+    assert {k: body[k] for k in ("model", "n", "temperature", "top_p", "max_tokens", "stop")} == {
+        "model": "m", "n": 4, "temperature": 0.7, "top_p": 1.0, "max_tokens": 256, "stop": ["\nQ:"],
+    }  # fmt: skip
+    assert body["prompt"].startswith(FEW_SHOT) and "top_k" not in body
+    assert set(server.keys) == {"Bearer secret"} and server.most <= 2
+    assert len({body["seed"] for body in server.bodies}) == len(REQUESTS)
+
+
+def test_a_chat_server_and_one_path_a_request(tmp_path, tokenizer):
+    """Catches: chat answers read as completions; the server's count of tokens thrown away."""
+    server = Server(api="chat")
+    rows = sample(server, tmp_path, tokenizer, paths_per_request=1, paths=3)
+    assert len(server.bodies) == 36 and all(row["num_tokens"] == 7 for row in rows)
+    assert json.loads((tmp_path / "metrics/round-1-sample.jsonl").read_text())["requests"] == 36
+
+
+def test_a_later_call_asks_for_what_is_missing(tmp_path, tokenizer):
+    """Catches: paths paid for twice, or other ones, after an interruption."""
+    server = Server(["", "", "", "bad"])
+    with pytest.raises(UserError, match=r"status 400.*change what the message names"):
+        sample(server, tmp_path, tokenizer, concurrency=1, paths_per_request=2)
+    assert len(server.bodies) == 4
+    again = Server()
+    rows = sample(again, tmp_path, tokenizer, concurrency=1, paths_per_request=2)
+    assert len(again.bodies) == 24 - 3
+    seeds = [body["seed"] for body in server.bodies[:3] + again.bodies]
+    assert len(set(seeds)) == 24
+    assert rows == sample(Server(), tmp_path / "untouched", tokenizer, paths_per_request=2)
+
+
+def test_stopping_early_asks_for_no_more(tmp_path, tokenizer):
+    """Catches: a decided vote that is paid to its end; paths beyond those that decided it."""
+    server = Server()
+    rows = sample(server, tmp_path, tokenizer, paths=8, paths_per_request=2, enough=lambda paths: 3 if len(paths) > 3 else 0)
+    assert len(server.bodies) == 24 and len(rows) == 36
+
+
+def test_cost_is_that_of_all_answers(tmp_path, tokenizer):
+    """Catches: a cost that forgets what was asked before an interruption, or counts cents for dollars."""
+    sample(Server(), tmp_path, tokenizer, prompt_price=1e6, completion_price=2e6)
+    row = json.loads((tmp_path / "metrics/round-1-sample.jsonl").read_text())
+    assert row["dollars"] == 12 * (10 + 2 * 28) and row["prompt_tokens"] == 120
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        (["refused"], r"status 401.*set the environment variable OPENAI_API_KEY"),
+        (["broken"] * 3, r"failed 3 times; at last status 500.*more retries"),
+        (["garbled"] * 3, r"failed 3 times; at last .*JSON"),
+        (["empty"] * 3, r"failed 3 times; at last Unreadable: an answer without choices"),
+    ],
+)
+def test_a_server_that_will_not_answer_is_named(faults, said, tmp_path, tokenizer):
+    """Catches: a stack trace, or an endless loop, where the user has to do something."""
+    with pytest.raises(UserError, match=said):
+        sample(Server(faults), tmp_path, tokenizer, requests=REQUESTS[:1], retries=2)
+
+
+def test_nobody_there_is_an_error_with_the_address(tmp_path, tokenizer):
+    """Catches: a crash when the server is not running."""
+    server = Server()
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(UserError, match=r"127.0.0.1:\d+/v1/completions failed 2 times; at last ConnectionError"):
+        sample(server, tmp_path, tokenizer, requests=REQUESTS[:1], retries=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sample": {"engine": "openai"}}, "needs --config.sample.endpoint.model"),
+        ({"sample": {"endpoint": {"url": "localhost:8000"}}}, "is no http address"),
+        ({"rounds": 2, "sample": {"engine": "openai", "endpoint": {"model": "m"}}}, "the same in each round"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(values, said):
+    """Catches: a run that finds out after an hour."""
+    with pytest.raises(UserError, match=said):
+        build(Config, values)
