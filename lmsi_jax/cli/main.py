@@ -149,6 +149,8 @@ def _set_devices(cpu_devices: int) -> None:
     import jax
 
     absl.logging.set_verbosity(absl.logging.ERROR)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the next command with these shapes need not compile them again
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/lmsi_jax/compiled"))
     if cpu_devices:
         # A collective holds a thread of the CPU client's pool until its partners come; with a thread a core they may not.
         os.environ.setdefault("NPROC", str(8 * cpu_devices))

@@ -184,8 +184,10 @@ class SampleConfig:
     top_k: int = 0  # 0 = the whole vocabulary
     top_p: float = 1.0
     max_tokens: int = 256
-    lanes: int = 16  # questions in flight
+    lanes: int = 16  # questions in flight; 0 = as many as fit into `memory`
     slots: int = 8  # paths in flight of each
+    memory: float = 0.0  # GiB of each device that decoding may take, where lanes = 0; 0 = nine tenths of what is free
+    weights: Literal["stored", "int8"] = "stored"  # int8: rounded for decoding, a quarter of float32; see model/quantize.py
     adaptive: AdaptiveConfig = AdaptiveConfig()
     endpoint: EndpointConfig = EndpointConfig()
     stops: tuple[str, ...] = ("\nQ:",)  # a path ends before the first of these
@@ -210,7 +212,9 @@ class SampleConfig:
         _require(self.top_k >= 0, f"sample.top_k={self.top_k} is negative; 0 keeps the whole vocabulary.")
         _require(0 < self.top_p <= 1, f"sample.top_p={self.top_p} is outside (0, 1]; 1 keeps the whole vocabulary.")
         _require(all(self.stops), f"sample.stops={self.stops} has an empty string, which would end every path at once.")
-        for name in ("max_tokens", "lanes", "slots", "sync_every", "questions_per_shard"):
+        for name in ("lanes", "memory"):
+            _require(getattr(self, name) >= 0, f"sample.{name}={getattr(self, name)} is negative; 0 has it chosen.")
+        for name in ("max_tokens", "slots", "sync_every", "questions_per_shard"):
             _require(getattr(self, name) >= 1, f"sample.{name}={getattr(self, name)} must be at least 1.")
 
 

@@ -209,7 +209,9 @@ def _start_paths(state: State, free: Bool[Array, "b m"]) -> State:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
-def decode(config: ModelConfig, settings: Settings, params: model.Params, task: Task, state: State) -> tuple[State, Output]:
+def decode(
+    config: ModelConfig, settings: Settings, params: model.Params | model.Quantized, task: Task, state: State
+) -> tuple[State, Output]:
     """Up to `settings.sync_every` steps, fewer when every slot is idle; and a copy of what has come out so far."""
     last = state.steps + settings.sync_every
 
@@ -220,7 +222,7 @@ def decode(config: ModelConfig, settings: Settings, params: model.Params, task: 
     return state, jax.tree.map(jnp.copy, state.out)
 
 
-def _step(config: ModelConfig, settings: Settings, params: model.Params, task: Task, state: State) -> State:
+def _step(config: ModelConfig, settings: Settings, params: model.Params | model.Quantized, task: Task, state: State) -> State:
     live, out = state.live, state.out
     logits, cache = _forward(config, params, task, state)
     token, logprob = _draw(settings, task, state, logits)
@@ -248,7 +250,9 @@ def _step(config: ModelConfig, settings: Settings, params: model.Params, task: T
     return _start_paths(state, free=~live | ended)
 
 
-def _forward(config: ModelConfig, params: model.Params, task: Task, state: State) -> tuple[Float[Array, "n v"], Cache]:
+def _forward(
+    config: ModelConfig, params: model.Params | model.Quantized, task: Task, state: State
+) -> tuple[Float[Array, "n v"], Cache]:
     """Logits after each slot's token, and the paths' cache with that token's keys and values in it.
 
     The cache is a ring: whatever its path, a token goes into the slot that this step's number gives, so that one write

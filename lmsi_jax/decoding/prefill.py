@@ -1,16 +1,20 @@
 """The keys and values of what paths have in common: the few-shot prompt, and each question behind it."""
 
 import functools
+import json
+import os
 
 import jax
 import jax.numpy as jnp
+import safetensors.flax
+from etils import epath
 from flax import struct
 from jaxtyping import Array, Float, Int
 
 from lmsi_jax import model
 from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.model import Block
-from lmsi_jax.sharding import constrain
+from lmsi_jax.sharding import Mesh, constrain, sharding
 
 Cache = list[tuple[Float[Array, "_ k _ h"], Float[Array, "_ k _ h"]]]  # one (keys, values) a layer, as in a Block
 CHUNK = 1024  # tokens of a few-shot prompt that are computed at a time: its scores take memory in proportion
@@ -29,7 +33,9 @@ class Prompt:
         return [[Block(k, v, slots < self.length, slots)] if slots.size else [] for k, v in self.cache]
 
 
-def prefill_prompt(config: ModelConfig, params: model.Params, tokens: Int[Array, "n t"], chunk: int = CHUNK) -> Prompt:
+def prefill_prompt(
+    config: ModelConfig, params: model.Params | model.Quantized, tokens: Int[Array, "n t"], chunk: int = CHUNK
+) -> Prompt:
     """The few-shot prompt; the rows of `tokens` are equal, one for each part of the batch axis.
 
     A long one is computed in chunks, each behind those before it.
@@ -41,8 +47,30 @@ def prefill_prompt(config: ModelConfig, params: model.Params, tokens: Int[Array,
     return Prompt(cache, jnp.int32(tokens.shape[1]))
 
 
+def save_prompt(file: os.PathLike | str, prompt: Prompt) -> None:
+    """Write a few-shot prompt's keys and values, so that a later process need not compute them."""
+    path = epath.Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{kind}_{i}": array for i, layer in enumerate(prompt.cache) for kind, array in zip("kv", layer, strict=True)}
+    temporary = path.parent / f".{path.name}.tmp"
+    temporary.write_bytes(safetensors.flax.save(tensors, {"length": str(int(prompt.length))}))
+    temporary.replace(path)
+
+
+def load_prompt(file: os.PathLike | str, mesh: Mesh) -> Prompt:
+    """What `save_prompt` wrote, onto the devices of a mesh."""
+    content = epath.Path(file).read_bytes()
+    place = sharding(mesh, None, "kv_heads", "length", "head_width")
+    tensors = {name: jax.device_put(array, place) for name, array in safetensors.flax.load(content).items()}
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    layers = range(len(tensors) // 2)
+    return Prompt([(tensors[f"k_{i}"], tensors[f"v_{i}"]) for i in layers], jnp.int32(int(header["__metadata__"]["length"])))
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def _prefill_chunk(config: ModelConfig, params: model.Params, before: Cache, tokens: Int[Array, "n t"]) -> Cache:
+def _prefill_chunk(
+    config: ModelConfig, params: model.Params | model.Quantized, before: Cache, tokens: Int[Array, "n t"]
+) -> Cache:
     (n, t), start = tokens.shape, before[0][0].shape[2]
     positions = start + jnp.broadcast_to(jnp.arange(t)[None, :], (n, t))
     mask = jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool))[None], (n, t, t))
@@ -57,7 +85,11 @@ def _prefill_chunk(config: ModelConfig, params: model.Params, before: Cache, tok
 
 @functools.partial(jax.jit, static_argnums=0)
 def prefill_questions(
-    config: ModelConfig, params: model.Params, prompt: Prompt, tokens: Int[Array, "b s"], length: Int[Array, " b"]
+    config: ModelConfig,
+    params: model.Params | model.Quantized,
+    prompt: Prompt,
+    tokens: Int[Array, "b s"],
+    length: Int[Array, " b"],
 ) -> Cache:
     """The caches of `b` questions, padded to `s` tokens; slots from `length` on hold nothing of use."""
     b, s = tokens.shape

@@ -2,11 +2,13 @@
 
 import collections
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Key
 
 from lmsi_jax import model
@@ -15,7 +17,7 @@ from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.decoding import engine
-from lmsi_jax.decoding.prefill import Cache, prefill_prompt, prefill_questions
+from lmsi_jax.decoding.prefill import Cache, Prompt, load_prompt, prefill_prompt, prefill_questions, save_prompt
 from lmsi_jax.decoding.stop import cut, stop_table
 from lmsi_jax.sharding import Mesh, sharding
 from lmsi_jax.tokenizers import Tokenizer
@@ -100,19 +102,21 @@ Place = tuple[int, int]  # a lane, and which of its questions
 class Decoder:
     """A model, a few-shot prompt and a manner of decoding; `run` answers questions.
 
-    `longest_question` (tokens) fixes the shapes: with the same value a path's text is the same in any batch.
+    `longest_question` (tokens) fixes the shapes: with the same value a path's text is the same in any batch. The few-shot
+    prompt's keys and values are read from the file `kept`, or written there; it must belong to this model and prompt.
     """
 
     def __init__(
         self,
         mesh: Mesh,
         config: ModelConfig,
-        params: model.Params,
+        params: model.Params | model.Quantized,
         tokenizer: Tokenizer,
         decoding: Decoding,
         few_shot: str,
         longest_question: int,
         key: Key[Array, ""],
+        kept: os.PathLike | str | None = None,
     ):
         self._mesh, self._config, self._params, self._tokenizer = mesh, config, params, tokenizer
         self.decoding = decoding
@@ -135,11 +139,19 @@ class Decoder:
         )
         self._out: engine.Output | None = None  # of the latest decode call
         self.live_slot_steps = self.slot_steps = 0
-        rows = np.tile(np.asarray(prompt, np.int32), (mesh.size("batch"), 1))
-        shared = prefill_prompt(config, params, jax.device_put(rows, sharding(mesh, "batch", None)))
-        with clock.spend("prefill"):
-            jax.block_until_ready(shared)
+        shared = self._prompt(prompt, kept)
         self._task = engine.Task(shared, jnp.asarray(table), key, jnp.float32(decoding.temperature))
+
+    def _prompt(self, tokens: list[int], kept: os.PathLike | str | None) -> Prompt:
+        if kept is not None and epath.Path(kept).exists():
+            return load_prompt(kept, self._mesh)
+        rows = np.tile(np.asarray(tokens, np.int32), (self._mesh.size("batch"), 1))
+        prompt = prefill_prompt(self._config, self._params, jax.device_put(rows, sharding(self._mesh, "batch", None)))
+        with clock.spend("prefill"):
+            jax.block_until_ready(prompt)
+        if kept is not None:
+            save_prompt(kept, prompt)
+        return prompt
 
     def _check(self, prompt: int, question: int) -> None:
         parts, lanes = self._mesh.size("batch"), self.decoding.lanes

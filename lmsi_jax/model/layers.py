@@ -1,6 +1,7 @@
 """The layers. A weight is one line: name, shape, logical axes, initialiser."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.model.attention import Block, attend, rotate
+from lmsi_jax.model.quantize import SCALES
 from lmsi_jax.model.rope import frequencies
 from lmsi_jax.sharding import constrain, platform
 
@@ -39,7 +41,9 @@ class Weights(nn.Module):
 
     def weight(self, name: str, shape: tuple[int, ...], axes: tuple[str, ...], init) -> jax.Array:
         partitioned = nn.with_logical_partitioning(init, axes)
-        value = self.param(name, partitioned, shape, jnp.dtype(self.config.param_dtype))
+        value: Any = self.param(name, partitioned, shape, jnp.dtype(self.config.param_dtype))
+        if self.has_variable(SCALES, name):
+            value = value * self.get_variable(SCALES, name)
         return jnp.asarray(value, self.config.dtype)
 
 

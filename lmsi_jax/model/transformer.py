@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from lmsi_jax.core.config import MeshConfig, ModelConfig
 from lmsi_jax.model.attention import Block
 from lmsi_jax.model.layers import MLP, Attention, KeyValue, Norm, Weights
+from lmsi_jax.model.quantize import Quantized
 from lmsi_jax.sharding import constrain, make_mesh, use_mesh
 
 Params = dict[str, Any]
@@ -88,7 +89,7 @@ def count_params(config: ModelConfig) -> int:
 
 def forward(
     config: ModelConfig,
-    params: Params,
+    params: Params | Quantized,
     tokens: Int[Array, "n t"],
     positions: Int[Array, "n t"],
     mask: Bool[Array, "n t t"],
@@ -100,5 +101,6 @@ def forward(
     computed earlier, seen by all tokens within their own masks. The caller stores the returned keys and values where it
     wants them; where the last block of a layer is a cache to write into (`Block.at`), that cache is returned.
     """
-    output: Any = Transformer(config).apply({"params": params}, tokens, positions, mask, past or [])
+    variables = params.variables if isinstance(params, Quantized) else {"params": params}
+    output: Any = Transformer(config).apply(variables, tokens, positions, mask, past or [])
     return output

@@ -1,7 +1,9 @@
 """Decoding to a file, in shards that are whole or absent: a killed run goes on with the next shard."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from etils import epath
 
@@ -9,6 +11,7 @@ from lmsi_jax.core import clock, rng
 from lmsi_jax.core.metrics import MetricWriter
 from lmsi_jax.core.progress import ProgressBar, console
 from lmsi_jax.core.records import Record, fingerprint, read_jsonl, write_jsonl
+from lmsi_jax.decoding import memory
 from lmsi_jax.decoding.scheduler import Decoder, Decoding, Enough, Path, Request
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.vote import extract_all, said_by
@@ -42,7 +45,7 @@ def greedy(session: Session, max_tokens: int) -> Decoding:
         paths=1,
         temperature=0.0,
         max_tokens=max_tokens,
-        lanes=max(1, rows // parts) * parts,
+        lanes=max(1, rows // parts) * parts if rows else 0,
         slots=1,
         sync_every=s.sync_every,
         stops=s.stops,
@@ -90,20 +93,32 @@ def decode_to_file(
     done = sum(len(shards[i]) for i in range(len(shards)) if i not in todo)
     if todo:
         with use_mesh(session.mesh), ProgressBar(title, len(requests), done) as bar:
-            longest = max(len(session.tokenizer.encode(request.text)) for request in requests)
+            mesh, config, tokenizer = session.mesh, session.model_config, session.tokenizer
+            longest = max(len(tokenizer.encode(request.text)) for request in requests)
+            params = session.decoding_params(checkpoint)
+            decoding, shape, planned = _fitted(session, decoding, params, few_shot, longest, min(size, len(requests)))
+            console.print(f"{title}: {shape.lanes} lanes of {shape.slots} slots, {planned}")
             key = rng.stage_key(session.config.seed, *key_names)
-            decoder = Decoder(
-                session.mesh,
-                session.model_config,
-                session.params(checkpoint),
-                session.tokenizer,
-                decoding,
-                few_shot,
-                longest,
-                key,
-            )
-            _decode_shards(decoder, few_shot, shards, files, todo, done, bar, title, metrics)
+            with memory.explained(planned, shape):
+                kept = scratch / f"{output.stem}-prompt.safetensors"
+                decoder = Decoder(mesh, config, params, tokenizer, decoding, few_shot, longest, key, kept)
+                _decode_shards(decoder, few_shot, shards, files, todo, done, bar, title, metrics)
     write_jsonl(output, (row for file in files for row in read_jsonl(file)))
+
+
+def _fitted(
+    session: Session, decoding: Decoding, params: Any, few_shot: str, longest: int, questions: int
+) -> tuple[Decoding, memory.Shape, memory.Memory]:
+    """How many lanes to decode with where the config leaves that open, and what they take."""
+    sample, mesh, config = session.config.sample, session.mesh, session.model_config
+    prompt, weights = len(session.tokenizer.start(few_shot)), memory.held(params)
+    lanes = decoding.lanes or questions
+    shape = memory.Shape(lanes, decoding.slots, decoding.paths, decoding.max_tokens, prompt, longest)
+    if not decoding.lanes:
+        budget = int(sample.memory * memory.GIB) or int(0.9 * memory.free(mesh)) + weights
+        shape = dataclasses.replace(shape, lanes=memory.fitting_lanes(mesh, config, shape, budget, weights))
+    planned = memory.needed(mesh, config, shape, weights)
+    return dataclasses.replace(decoding, lanes=shape.lanes), shape, planned
 
 
 def _decode_shards(

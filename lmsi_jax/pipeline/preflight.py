@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import math
-import os
 import platform
 from collections.abc import Callable
 
@@ -12,13 +11,12 @@ from lmsi_jax import model
 from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
+from lmsi_jax.decoding import memory
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.workdir import PACKAGES
 from lmsi_jax.sharding import param_shardings
 from lmsi_jax.tasks import prompts, registry
 from lmsi_jax.training.step import abstract_state, check_batch
-
-GIB = 2**30
 
 
 def preflight(session: Session) -> None:
@@ -43,9 +41,8 @@ def doctor(session: Session) -> int:
 def _devices(session: Session) -> str:
     mesh = session.mesh.devices
     sizes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    free = _free_memory(mesh.devices.flat[0])
-    each = f", {free / GIB:.1f} GiB free each" if free else f", {_host_memory() / GIB:.1f} GiB free on the host"
-    return f"{mesh.size} x {mesh.devices.flat[0].device_kind} ({jax.default_backend()}){each}; mesh: {sizes}"
+    free = f"{memory.size_text(memory.free(session.mesh))} free each"
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind} ({jax.default_backend()}), {free}; mesh: {sizes}"
 
 
 def _checkpoint(session: Session) -> str:
@@ -82,7 +79,8 @@ def _sharding(session: Session) -> str:
             f"sample.lanes={config.sample.lanes} does not divide over data x fsdp = {parts} devices; set "
             f"--config.sample.lanes to a multiple of {parts}."
         )
-    return f"parameters, {config.sample.lanes} lanes and batches of {config.finetune.batch} rows divide over the mesh"
+    lanes = config.sample.lanes or "as many as fit"
+    return f"parameters, {lanes} lanes and batches of {config.finetune.batch} rows divide over the mesh"
 
 
 def _memory(session: Session) -> str:
@@ -94,8 +92,8 @@ def _memory(session: Session) -> str:
     held = sum(_bytes(leaf, leaf.sharding) for leaf in state)
     what = "adapters and their moments" if config.finetune.lora.rank else "parameters and moments in float32"
     return (
-        f"a device holds {start / GIB:.2f} GiB of the model that training starts from and {held / GIB:.2f} GiB of {what}; "
-        f"gradients and activations come on top"
+        f"a device holds {memory.size_text(start)} of the model that training starts from and {memory.size_text(held)} of "
+        f"{what}; gradients and activations come on top"
     )
 
 
@@ -141,15 +139,6 @@ def _lengths(session: Session) -> str:
             f"--config.sample.max_tokens or --config.data.shots."
         )
     return f"{len(questions)} questions; {parts} = {total} of {context}"
-
-
-def _free_memory(device: jax.Device) -> int:
-    stats = device.memory_stats() or {}
-    return stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
-
-
-def _host_memory() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 CHECKS: tuple[tuple[str, Callable[[Session], str]], ...] = (

@@ -72,6 +72,7 @@ class SelfImprove:
             "dtype": self.config.model.dtype,
             "temperature": sample.temperature if number == 0 else sample.temperature_after,
             **{name: getattr(sample, name) for name in names},
+            **({"weights": sample.weights} if sample.weights != "stored" else {}),
         }
 
     def server(self) -> dict[str, Any]:

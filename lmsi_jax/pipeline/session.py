@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 from lmsi_jax import model
 from lmsi_jax.checkpoint import folder
@@ -17,7 +19,7 @@ class Session:
 
     def __init__(self, config: Config):
         self.config = config
-        self._loaded: tuple[str, model.Params] | None = None
+        self._loaded: tuple[tuple[str, str], model.Params | model.Quantized] | None = None
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -44,7 +46,16 @@ class Session:
 
     def params(self, checkpoint: str) -> model.Params:
         """The parameters of a checkpoint folder, or of "builtin"."""
-        if self._loaded is None or self._loaded[0] != checkpoint:
+        return self._load(checkpoint, "stored", lambda: folder.load_params(checkpoint, self.mesh))
+
+    def decoding_params(self, checkpoint: str) -> model.Params | model.Quantized:
+        """The same, as the config's `sample.weights` has them in decoding."""
+        if self.config.sample.weights == "stored":
+            return self.params(checkpoint)
+        return self._load(checkpoint, "int8", lambda: model.quantize(folder.load_params(checkpoint, self.mesh)))
+
+    def _load(self, checkpoint: str, form: str, load: Callable[[], Any]) -> Any:
+        if self._loaded is None or self._loaded[0] != (checkpoint, form):
             self._loaded = None  # let go of the old ones before the new ones come
-            self._loaded = (checkpoint, folder.load_params(checkpoint, self.mesh))
+            self._loaded = ((checkpoint, form), load())
         return self._loaded[1]

@@ -180,3 +180,30 @@ def test_lanes_must_divide_over_the_mesh(model_config, params, tokenizer):
     mesh = mesh_of(8, 1, 1)
     with pytest.raises(UserError, match="lanes=6 does not divide over data x fsdp = 8"):
         decode(model_config, place(mesh, model_config, params), tokenizer, mesh=mesh, lanes=6)
+
+
+def test_a_long_prompt_in_chunks_and_from_a_file(model_config, params, tokenizer, tmp_path):
+    """Catches: a chunk that does not see those before it, or counts its positions from zero; a file of another layout."""
+    tokens = jnp.asarray([tokenizer.start(FEW_SHOT * 4)], jnp.int32)
+    with use_mesh(mesh_of(1, 1, 1)):
+        whole = prefill.prefill_prompt(model_config, params, tokens)
+        parts = prefill.prefill_prompt(model_config, params, tokens, chunk=37)
+    prefill.save_prompt(tmp_path / "prompt.safetensors", whole)
+    with use_mesh(mesh_of(2, 2, 2)) as mesh:
+        read = prefill.load_prompt(tmp_path / "prompt.safetensors", mesh)
+    for a, b, c in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), jax.tree.leaves(read), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+        np.testing.assert_array_equal(a, c)
+
+
+def test_the_prompt_is_computed_once_for_a_run(model_config, params, tokenizer, tmp_path, monkeypatch):
+    """Catches: a resumed stage that computes the few-shot prompt again, or reads it wrongly."""
+    decoding = Decoding(paths=2, temperature=1.0, max_tokens=8, lanes=2, slots=2)
+    found = []
+    for _ in range(2):
+        with use_mesh(mesh_of(1, 1, 1)) as mesh:
+            key, kept = rng.stage_key(0, "test"), tmp_path / "prompt.safetensors"
+            decoder = Decoder(mesh, model_config, params, tokenizer, decoding, FEW_SHOT, LONGEST, key, kept)
+            found.append([path for paths in decoder.run(QUESTIONS) for path in paths])
+        monkeypatch.setattr("lmsi_jax.decoding.scheduler.prefill_prompt", None)
+    assert found[0] == found[1]
