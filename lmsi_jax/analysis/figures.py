@@ -15,7 +15,7 @@ from lmsi_jax.core.config import AdaptiveConfig
 from lmsi_jax.core.records import Record
 from lmsi_jax.evaluation.compare import votes_by_paths
 from lmsi_jax.evaluation.statistics import Estimate
-from lmsi_jax.voting.adaptive import beta_decided, replay
+from lmsi_jax.voting.adaptive import Decided, beta_decided, forecast_decided, replay
 from lmsi_jax.voting.calibration import accuracy_by_confidence, calibration_error
 
 SIZES = (1, 2, 3, 5, 8, 12, 16, 24, 32)  # numbers of paths to vote over
@@ -105,11 +105,16 @@ def _by_paths(voted: dict[int, list[Record]]) -> Figure:
 def _saving(voted: dict[int, list[Record]]) -> str:
     """What stopping early would have saved, and what it would have cost."""
     number, found = next(iter(voted.items()))
-    drawn, kept = replay([r["answers"] for r in found], beta_decided, AdaptiveConfig().floor)
-    return (
-        f"The Beta rule of adaptive stopping would draw {drawn:.0%} of the paths ({checkpoint_name(number)}), with the same "
-        f"answer to {kept:.1%} of the questions."
-    )
+    paths, floor = min(r["num_paths"] for r in found), AdaptiveConfig().floor
+    rules: dict[str, Decided] = {
+        "forecast": lambda said: forecast_decided(said, paths),
+        "beta": beta_decided,
+    }
+    saved = []
+    for name, decided in rules.items():
+        drawn, kept = replay([r["answers"] for r in found], decided, floor)
+        saved.append(f"with the rule “{name}” {drawn:.0%} of the paths, and the same answer to {kept:.1%} of the questions")
+    return f"Adaptive stopping would draw ({checkpoint_name(number)}) {'; '.join(saved)}."
 
 
 def _estimate(estimate: Estimate) -> str:

@@ -137,9 +137,9 @@ class DataConfig:
 class AdaptiveConfig:
     """Drawing no more paths of a question whose vote is decided; see voting/adaptive.py. The paper draws all."""
 
-    rule: Literal["none", "beta", "window"] = "none"
+    rule: Literal["none", "forecast", "beta", "window"] = "none"
     floor: int = 4  # fewest paths of a question
-    threshold: float = 0.95  # beta: how sure the leader must be
+    threshold: float = 0.97  # forecast, beta: how sure the leader must be
     window: int = 5  # window: how many successive paths must agree
 
     def check(self) -> None:

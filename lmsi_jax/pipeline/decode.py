@@ -16,7 +16,7 @@ from lmsi_jax.decoding.scheduler import Decoder, Decoding, Enough, Path, Request
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.vote import extract_all, said_by
 from lmsi_jax.sharding import use_mesh
-from lmsi_jax.voting.adaptive import beta_decided, paths_needed, window_decided
+from lmsi_jax.voting.adaptive import beta_decided, forecast_decided, paths_needed, window_decided
 
 HEARTBEAT = 30.0  # seconds between two lines of metrics, at least
 
@@ -54,10 +54,12 @@ def greedy(session: Session, max_tokens: int) -> Decoding:
 
 def adaptive(session: Session) -> Enough | None:
     """When a question's vote is decided, as the config's `sample.adaptive` says; None = the paper's m paths."""
-    config, task = session.config.sample.adaptive, session.task
+    sample, task = session.config.sample, session.task
+    config = sample.adaptive
     if config.rule == "none":
         return None
     decided = {
+        "forecast": lambda said: forecast_decided(said, sample.paths, config.threshold),
         "beta": lambda said: beta_decided(said, config.threshold),
         "window": lambda said: window_decided(said, config.window),
     }[config.rule]

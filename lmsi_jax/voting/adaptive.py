@@ -1,5 +1,6 @@
 """When a question's vote is decided before all its paths are drawn: rules on the answers so far."""
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +24,36 @@ def beta_decided(answers: Sequence[str | None], threshold: float = 0.95) -> bool
     """Is the leader's lead stable? Abstentions (None) say nothing. At 0.95 four of one answer, or six against one, decide."""
     votes = sorted(Counter(answer for answer in answers if answer is not None).values(), reverse=True)
     return bool(votes) and beta_confidence(votes[0], votes[1] if len(votes) > 1 else 0) >= threshold
+
+
+def forecast_decided(answers: Sequence[str | None], paths: int, threshold: float = 0.97) -> bool:
+    """Will the leader still lead when all `paths` are drawn, with a probability of at least `threshold`?
+
+    Where the Beta rule asks which answer the model prefers in the long run, this asks what the vote of `paths` will say: a
+    question that is close to even is decided when few paths are left to change it. The paths to come are forecast from
+    those drawn, as leader, runner-up or neither (Dirichlet-multinomial, with half a path of each to begin with).
+    """
+    votes = sorted(Counter(answer for answer in answers if answer is not None).values(), reverse=True)
+    if not votes:
+        return False
+    first, second = votes[0], votes[1] if len(votes) > 1 else 0
+    return 1 - _overtaken(first, second, len(answers) - first - second, paths - len(answers)) >= threshold
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _overtaken(first: int, second: int, rest: int, left: int) -> float:
+    """The probability that the runner-up ends above the leader after `left` more paths; a tie counts half."""
+    if first - second > left:
+        return 0.0
+    seen = (first + 0.5, second + 0.5, rest + 0.5)
+    whole = math.lgamma(sum(seen)) - math.lgamma(sum(seen) + left) + math.lgamma(left + 1)
+    total = 0.0
+    for more_first in range(left + 1):
+        for more_second in range(max(first - second + more_first, 0), left - more_first + 1):
+            drawn = (more_first, more_second, left - more_first - more_second)
+            log = sum(math.lgamma(s + d) - math.lgamma(s) - math.lgamma(d + 1) for s, d in zip(seen, drawn, strict=True))
+            total += math.exp(whole + log) * (1.0 if second + more_second > first + more_first else 0.5)
+    return total
 
 
 def window_decided(answers: Sequence[str | None], window: int = 5) -> bool:

@@ -7,7 +7,15 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmsi_jax.voting.adaptive import beta_confidence, beta_decided, paths_needed, replay, window_decided
+from lmsi_jax.voting import adaptive
+from lmsi_jax.voting.adaptive import (
+    beta_confidence,
+    beta_decided,
+    forecast_decided,
+    paths_needed,
+    replay,
+    window_decided,
+)
 from lmsi_jax.voting.calibration import accuracy_by_confidence, calibration_error, pass_at_k, right_by_paths
 from lmsi_jax.voting.majority import probabilities, vote
 from lmsi_jax.voting.select import select, select_gold, select_random
@@ -150,6 +158,28 @@ def test_beta_rule_stops_where_the_paper_does(first, second):
     assert beta_confidence(first, second) == pytest.approx(exact)
     said = ["a"] * first + ["b"] * second + [None] * 3
     assert beta_decided(said) and not beta_decided(said[1:])
+
+
+@pytest.mark.parametrize(("first", "second", "rest", "left"), [(3, 2, 1, 4), (5, 1, 0, 6), (1, 0, 0, 5), (2, 2, 3, 3)])
+def test_forecast_is_that_of_drawing_from_an_urn(first, second, rest, left):
+    """Catches: a forecast that is not the predictive distribution it says; ties counted as wins or not at all."""
+
+    def overtaken(counts, left):
+        if not left:
+            return (counts[1] > counts[0]) + 0.5 * (counts[1] == counts[0])
+        total = sum(counts) + 1.5
+        more = [[c + (i == j) for j, c in enumerate(counts)] for i in range(3)]
+        return sum((counts[i] + 0.5) / total * overtaken(more[i], left - 1) for i in range(3))
+
+    assert adaptive._overtaken(first, second, rest, left) == pytest.approx(overtaken([first, second, rest], left))
+
+
+def test_forecast_rule():
+    """Catches: a rule that stops before anything was said, or goes on where nothing can change."""
+    assert not forecast_decided([], 32) and not forecast_decided([None] * 10, 32)
+    assert not forecast_decided(["a"], 32) and forecast_decided(["a"] * 5, 32)
+    assert forecast_decided(["a", "b"] * 15 + ["a"], 32, 0.7) and not forecast_decided(["a", "b"] * 8, 32)
+    assert forecast_decided(["a"] * 4 + ["b"] * 2, 7, 1.0)
 
 
 def test_window_rule():
