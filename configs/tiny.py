@@ -27,6 +27,6 @@ def get_config() -> ConfigDict:
                 "questions_per_shard": 128,
             },
             "select": {"max_paths": 4, "distinct": True},
-            "finetune": {"steps": 200, "batch": 32, "row_length": 320, "learning_rate": 1.5e-4, "warmup": 20},
+            "finetune": {"steps": 200, "batch": 24, "row_length": 256, "learning_rate": 1.5e-4, "warmup": 20},
         }
     )

@@ -278,7 +278,9 @@ class TrainConfig:
 
     steps: int = 200
     batch: int = 32  # packed rows a step
-    row_length: int = 256  # tokens a packed row
+    row_length: int = 256  # tokens a packed row; a prompt that is shared is not in it
+    share_prompts: bool = True  # compute what all rows of a format begin with once a step, and not in each row
+    weighting: Literal["token", "row", "question"] = "token"  # what counts alike in the loss, see formatting/mixed.py
     learning_rate: float = 5e-4
     final_learning_rate: float = 0.1  # at the last step, as a share of learning_rate
     warmup: int = 20  # steps

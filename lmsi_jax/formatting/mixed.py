@@ -1,5 +1,6 @@
 """The four formats of section 3.2, table 2: each kept path becomes up to four training rows."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,8 +94,17 @@ def examples(
     return rows
 
 
-def tokenize(row: dict, tokenizer: Tokenizer) -> Piece:
-    """Token ids of a training row, from beginning- to end-of-sequence; only the target carries loss."""
-    prompt = tokenizer.start(row["prompt"])
+def tokenize(rows: Sequence[dict], tokenizer: Tokenizer, weighting: str = "token") -> list[Piece]:
+    """Token ids of training rows, from beginning- to end-of-sequence; only the targets carry loss.
+
+    All tokens of targets count alike, or all "row"s whatever their length, or all "question"s whatever their number of
+    rows. The paper does not say; tokens alike are the usual loss of fine-tuning, in which long reasoning counts most.
+    """
     end = [tokenizer.eos] if tokenizer.eos >= 0 else []
-    return Piece([*prompt, *tokenizer.encode(row["target"]), *end], target_start=len(prompt))
+    siblings = Counter(row["id"] for row in rows)
+    pieces = []
+    for row in rows:
+        prompt, target = tokenizer.start(row["prompt"]), [*tokenizer.encode(row["target"]), *end]
+        whole = {"token": len(target), "row": 1.0, "question": 1 / siblings[row["id"]]}[weighting]
+        pieces.append(Piece([*prompt, *target], len(prompt), row["format"], whole / len(target)))
+    return pieces

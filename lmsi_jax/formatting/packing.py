@@ -2,24 +2,32 @@
 
 import bisect
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from lmsi_jax.core.errors import UserError
 
+MIN_SHARED = 16  # tokens; a shorter beginning is cheaper repeated than computed apart
+
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One training sequence; tokens from `target_start` on carry loss."""
+    """One training sequence; tokens from `target_start` on carry loss, each as much as `weight`.
+
+    Pieces of one `group` may begin alike, as those of a few-shot format do.
+    """
 
     tokens: Sequence[int]
     target_start: int
+    group: str = ""
+    weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class PackedRows:
-    """Rows ready for the step; all arrays are (rows, row_length).
+    """Rows ready for the step; the first five arrays are (rows, row_length).
 
     Example, row_length 8, pieces [1 5 6 2] with target_start 2 and [1 7 2] with target_start 1::
 
@@ -28,6 +36,9 @@ class PackedRows:
         weights    0 1 1 0 1 1 0 0      does predicting that token count
         segments   1 1 1 1 2 2 2 0      0 = padding
         positions  0 1 2 3 0 1 2 0
+
+    Pieces that begin alike stand behind one copy of that beginning: row r continues `prompts[prompt[r] - 1]`, all of whose
+    tokens each of its pieces sees, and positions go on from there; 0 = the row's pieces are whole.
     """
 
     tokens: np.ndarray
@@ -35,6 +46,8 @@ class PackedRows:
     weights: np.ndarray
     segments: np.ndarray
     positions: np.ndarray
+    prompt: np.ndarray  # (rows,)
+    prompts: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -46,7 +59,24 @@ class PackedRows:
 
     def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays of some rows, by name."""
-        return {field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)}
+        return {field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self) if field.name != "prompts"}
+
+
+def shared_beginnings(pieces: Sequence[Piece]) -> dict[str, tuple[int, ...]]:
+    """The tokens that all pieces of a group begin with, of groups where that is worth computing once.
+
+    At least one token before the target is left to each piece: its logits predict the target.
+    """
+    groups: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        groups.setdefault(piece.group, []).append(piece)
+    found = {}
+    for name, members in groups.items():
+        common = os.path.commonprefix([list(piece.tokens) for piece in members])
+        length = min(len(common), *(piece.target_start - 1 for piece in members))
+        if length >= MIN_SHARED and len(members) > 1:
+            found[name] = tuple(common[:length])
+    return found
 
 
 def assign_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
@@ -73,22 +103,33 @@ def assign_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     return rows
 
 
-def pack(pieces: Sequence[Piece], row_length: int) -> PackedRows:
-    """Pack `pieces` into rows of `row_length` tokens. Raises UserError when a piece is longer than a row."""
-    rows = assign_rows([len(piece.tokens) for piece in pieces], row_length)
+def pack(pieces: Sequence[Piece], row_length: int, share: bool = False) -> PackedRows:
+    """Pack `pieces` into rows of `row_length` tokens. Raises UserError when a piece is longer than a row.
+
+    With `share` the beginnings that all pieces of a group have in common are taken out, and a row has pieces of one
+    beginning; the loss and its gradient stay those of the whole pieces.
+    """
+    beginnings = shared_beginnings(pieces) if share else {}
+    prompts = tuple(dict.fromkeys(beginnings.values()))
+    rows: list[tuple[int, list[Piece]]] = []
+    for number, prompt in enumerate([(), *prompts]):
+        members = [piece for piece in pieces if beginnings.get(piece.group, ()) == prompt]
+        assigned = assign_rows([len(piece.tokens) - len(prompt) for piece in members], row_length)
+        rows += [(number, [members[i] for i in row]) for row in assigned]
     shape = (len(rows), row_length)
     tokens, targets, segments, positions = (np.zeros(shape, np.int32) for _ in range(4))
     weights = np.zeros(shape, np.float32)
-    for r, members in enumerate(rows):
-        start = 0
-        for segment, i in enumerate(members, start=1):
-            piece = pieces[i]
-            n = len(piece.tokens)
+    for r, (number, members) in enumerate(rows):
+        start, before = 0, len(prompts[number - 1]) if number else 0
+        for segment, piece in enumerate(members, start=1):
+            n = len(piece.tokens) - before
             at = slice(start, start + n)
-            tokens[r, at] = piece.tokens
-            targets[r, start : start + n - 1] = piece.tokens[1:]
-            weights[r, start + max(piece.target_start - 1, 0) : start + n - 1] = 1.0
+            tokens[r, at] = piece.tokens[before:]
+            targets[r, start : start + n - 1] = piece.tokens[before + 1 :]
+            weights[r, start + max(piece.target_start - before - 1, 0) : start + n - 1] = piece.weight
             segments[r, at] = segment
-            positions[r, at] = np.arange(n)
+            positions[r, at] = before + np.arange(n)
             start += n
-    return PackedRows(tokens, targets, weights, segments, positions)
+    return PackedRows(
+        tokens, targets, weights, segments, positions, np.array([number for number, _ in rows], np.int32), prompts
+    )

@@ -107,6 +107,20 @@ def _stops(session: Session) -> str:
     return f"{len(session.task.exemplars)} exemplars, none of whose answers holds a stop string ({', '.join(map(repr, stops))})"
 
 
+def _row_length(session: Session, few_shot: int, question: int) -> None:
+    """Raise UserError when a training row of the longest question might not fit; prompts that rows share are in none."""
+    config = session.config
+    asked = len(session.tokenizer.start(session.prompts.render("zero_shot_cot", "")))
+    before, why = (asked, "of what is asked for") if config.finetune.share_prompts else (few_shot, "of few-shot prompt")
+    needed = before + question + config.sample.max_tokens + 1
+    if needed > config.finetune.row_length:
+        raise UserError(
+            f"A training row could be too long: {before} tokens {why} + {question} of the longest question + "
+            f"{config.sample.max_tokens} to generate + 1 = {needed}, and finetune.row_length={config.finetune.row_length}. Set "
+            f"--config.finetune.row_length to at least {needed}, or lower --config.sample.max_tokens or --config.data.shots."
+        )
+
+
 def _lengths(session: Session) -> str:
     config, encode = session.config, session.tokenizer.encode
     questions = registry.training_questions(config.data, config.seed) + registry.held_out_questions(config.data, config.seed)
@@ -132,12 +146,7 @@ def _lengths(session: Session) -> str:
             f"A prompt does not fit the model: {parts} = {total}, and its context is {context}. Use fewer exemplars "
             f"(--config.data.shots), a smaller --config.sample.max_tokens, or leave that question out."
         )
-    if total + 1 > config.finetune.row_length:
-        raise UserError(
-            f"A training row could be too long: {parts} + 1 = {total + 1}, and finetune.row_length="
-            f"{config.finetune.row_length}. Set --config.finetune.row_length to at least {total + 1}, or lower "
-            f"--config.sample.max_tokens or --config.data.shots."
-        )
+    _row_length(session, few_shot, longest)
     return f"{len(questions)} questions; {parts} = {total} of {context}"
 
 

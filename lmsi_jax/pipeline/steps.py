@@ -77,12 +77,13 @@ def finetune(
     """Train the parameters of `checkpoint` on the examples and write a checkpoint folder."""
     config = session.config.finetune
     check_batch(session.mesh, config, "finetune")
-    pieces = [tokenize(row, session.tokenizer) for row in read_jsonl(examples_file)]
-    rows = pack(pieces, config.row_length)
+    pieces = tokenize(list(read_jsonl(examples_file)), session.tokenizer, config.weighting)
+    rows = pack(pieces, config.row_length, config.share_prompts)
     title = f"round {round} finetune"
     console.print(
         f"{title}: {len(pieces)} examples in {len(rows)} rows, {rows.padding:.1%} padding, "
         f"{config.steps * config.batch / max(len(rows), 1):.2f} epochs"
+        + (f", {sum(map(len, rows.prompts))} tokens of prompts computed once a step" if rows.prompts else "")
     )
     start, architecture = session.params(checkpoint), session.model_config
     with use_mesh(session.mesh), ProgressBar(title, config.steps) as bar:

@@ -16,7 +16,7 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.metrics import MetricWriter
 from lmsi_jax.formatting.packing import PackedRows
 from lmsi_jax.sharding import Mesh
-from lmsi_jax.training.step import abstract_state, init_state, make_step, place_batch
+from lmsi_jax.training.step import abstract_state, init_state, make_step, place_batch, place_prompts
 
 
 def batch_rows(seed: int, step: int, num_rows: int, batch: int) -> np.ndarray:
@@ -65,6 +65,7 @@ def train(
     start = int(state.step)
     writer = MetricWriter(metrics_folder, name, resume_step=start)
     step_fn, frozen = make_step(model_config, config), params if config.lora.rank else {}
+    prompts = place_prompts(mesh, rows.prompts)
     tokens_per_step, logged_at, last_logged, pending = rows.tokens.shape[1] * config.batch, time.perf_counter(), start, None
 
     def settle(step: int, metrics: dict[str, jax.Array]) -> None:
@@ -85,7 +86,7 @@ def train(
 
     try:
         for step, batch in enumerate(_batches(rows, config, seed, start, mesh), start=start + 1):
-            state, metrics = step_fn(state, batch, frozen)
+            state, metrics = step_fn(state, batch, frozen, prompts)
             if pending:
                 settle(*pending)
             pending = (step, metrics)

@@ -1,11 +1,12 @@
 """One training step: loss on the targets, exact gradient accumulation, AdamW."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jaxtyping import Array, Bool, Int
@@ -14,8 +15,8 @@ from lmsi_jax import model
 from lmsi_jax.core.config import ModelConfig, TrainConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.metrics import Mean
-from lmsi_jax.model import lora
-from lmsi_jax.sharding import Mesh, param_shardings, sharding
+from lmsi_jax.model import Block, lora
+from lmsi_jax.sharding import Mesh, constrain, param_shardings, sharding
 
 Batch = dict[str, Array]
 
@@ -62,10 +63,35 @@ def causal_mask(segments: Int[Array, "n t"]) -> Bool[Array, "n t t"]:
     return same & jnp.tril(jnp.ones((t, t), bool))[None]
 
 
-def batch_loss(config: ModelConfig, params: model.Params, batch: Batch) -> Mean:
-    """Cross-entropy summed over the weighted targets, in nats, and the number of targets."""
+@struct.dataclass
+class Prompts:
+    """Beginnings that rows share; padded to the longest, and in number to a multiple of the parts of the batch axis."""
+
+    tokens: Int[Array, "p s"]
+    length: Int[Array, " p"]
+
+
+def shared_blocks(config: ModelConfig, params: model.Params, prompts: Prompts, prompt: Int[Array, " n"]) -> list[list[Block]]:
+    """What each layer's rows see of the prompts they continue, each computed once; gradients flow through all its readers."""
+    p, s = prompts.tokens.shape
+    slots = jnp.arange(s)[None, :]
+    mask = jnp.broadcast_to(jnp.tril(jnp.ones((s, s), bool))[None], (p, s, s))
+    _, cache = model.forward(config, params, prompts.tokens, jnp.broadcast_to(slots, (p, s)), mask)
+    which = jnp.maximum(prompt - 1, 0)
+    seen = (slots < prompts.length[which][:, None]) & (prompt > 0)[:, None]
+
+    def of_rows(array: Array) -> Array:
+        everywhere = constrain(array, None, "kv_heads", "length", "head_width")
+        return constrain(everywhere[which], "batch", "kv_heads", "length", "head_width")
+
+    return [[Block(of_rows(keys), of_rows(values), seen, slots)] for keys, values in cache]
+
+
+def batch_loss(config: ModelConfig, params: model.Params, batch: Batch, prompts: Prompts | None = None) -> Mean:
+    """Cross-entropy summed over the weighted targets, in nats, and the sum of the weights."""
     mask = causal_mask(batch["segments"])
-    logits, _ = model.forward(config, params, batch["tokens"], batch["positions"], mask)
+    past = shared_blocks(config, params, prompts, batch["prompt"]) if prompts is not None else None
+    logits, _ = model.forward(config, params, batch["tokens"], batch["positions"], mask, past)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
     return Mean(jnp.sum(losses * batch["weights"]), jnp.sum(batch["weights"]))
 
@@ -97,19 +123,20 @@ def gradients(loss_of: Callable[[Any, Batch], Mean], trained: Any, batch: Batch,
     return loss, jax.tree.map(lambda g: g / count, summed)
 
 
-def make_step(
-    model_config: ModelConfig, config: TrainConfig
-) -> Callable[[TrainState, Batch, model.Params], tuple[TrainState, dict[str, Array]]]:
-    """The jitted step (state, batch, frozen parameters). Its state is donated: use only the returned one afterwards.
+def make_step(model_config: ModelConfig, config: TrainConfig) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """The jitted step (state, batch, frozen parameters, prompts). Its state is donated: use only the returned one afterwards.
 
-    The frozen parameters are those of the model under LoRA, and {} where all are trained.
+    The frozen parameters are those of the model under LoRA, and {} where all are trained. The prompts are those that the
+    batch's rows continue; None where its rows are whole.
     """
     tx = optimizer(config)
 
-    def train_step(state: TrainState, batch: Batch, frozen: model.Params) -> tuple[TrainState, dict[str, Array]]:
+    def train_step(
+        state: TrainState, batch: Batch, frozen: model.Params, prompts: Prompts | None = None
+    ) -> tuple[TrainState, dict[str, Array]]:
         def loss_of(trained: Any, part: Batch) -> Mean:
             params = lora.merge(frozen, trained, config.lora) if config.lora.rank else trained
-            return batch_loss(model_config, params, part)
+            return batch_loss(model_config, params, part, prompts)
 
         loss, grads = gradients(loss_of, state.params, batch, config.accumulate)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -172,8 +199,20 @@ def trained_model(model_config: ModelConfig, config: TrainConfig, params: model.
 
 def place_batch(mesh: Mesh, batch: dict[str, Any]) -> Batch:
     """Host arrays onto the mesh, rows over its batch axes."""
-    place = sharding(mesh, "batch", "length")
-    return {name: jax.device_put(array, place) for name, array in batch.items()}
+    axes = ("batch", "length")
+    return {name: jax.device_put(array, sharding(mesh, *axes[: array.ndim])) for name, array in batch.items()}
+
+
+def place_prompts(mesh: Mesh, prompts: Sequence[Sequence[int]]) -> Prompts | None:
+    """Shared beginnings onto the mesh; None when there are none."""
+    if not prompts:
+        return None
+    parts = mesh.size("batch")
+    rows = -(-len(prompts) // parts) * parts
+    tokens, length = np.zeros((rows, max(map(len, prompts))), np.int32), np.zeros(rows, np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)], length[row] = prompt, len(prompt)
+    return Prompts(jax.device_put(tokens, sharding(mesh, "batch", "length")), jax.device_put(length, sharding(mesh, None)))
 
 
 def check_batch(mesh: Mesh, config: TrainConfig, name: str) -> None:

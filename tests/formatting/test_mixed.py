@@ -1,3 +1,5 @@
+import pytest
+
 from lmsi_jax.core.config import DataConfig
 from lmsi_jax.formatting.mixed import Prompts, Solution, examples, tokenize
 from lmsi_jax.tasks.prompts import Exemplar, question_text
@@ -42,8 +44,21 @@ def test_training_prompt_has_the_tokens_of_decoding(tokenizer):
     prompts = Prompts.of(task)
     question = "Tom has 4 coins and Ann has 17. How many coins is that in all?"
     row = examples("q", question, None, [Solution(0, " 4 + 17 = 21. The answer is 21.", "21")], "number", prompts, FORMATS)[0]
-    piece = tokenize(row, tokenizer)
+    (piece,) = tokenize([row], tokenizer)
     decoded_from = [tokenizer.bos, *tokenizer.encode(prompts.cot_examples), *tokenizer.encode(prompts.question(question))]
     assert list(piece.tokens[: piece.target_start]) == decoded_from
     assert piece.tokens[-1] == tokenizer.eos
     assert tokenizer.decode(piece.tokens[piece.target_start : -1]) == row["target"]
+
+
+@pytest.mark.parametrize("weighting", ["token", "row", "question"])
+def test_weighting_is_what_it_says(weighting, tokenizer):
+    """Catches: long reasoning that outweighs short where it should not, or the other way round."""
+    rows = [("a", "Two."), ("a", "Two and two is four, and one more is five."), ("b", "The answer is 3.")]
+    pieces = tokenize(
+        [{"id": id, "prompt": "Q", "target": target, "format": "few_shot_cot"} for id, target in rows], tokenizer, weighting
+    )
+    lengths = [len(piece.tokens) - piece.target_start for piece in pieces]
+    expected = {"token": lengths, "row": [1, 1, 1], "question": [0.5, 0.5, 1]}[weighting]
+    assert lengths == [len(tokenizer.encode(target)) + 1 for _, target in rows]
+    assert [piece.weight * length for piece, length in zip(pieces, lengths, strict=True)] == pytest.approx(expected)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.formatting.packing import Piece, assign_rows, pack
+from lmsi_jax.formatting.packing import Piece, assign_rows, pack, shared_beginnings
 
 
 def test_docstring_example():
@@ -38,3 +38,32 @@ def test_number_of_targets():
     pieces = [Piece(list(range(1, n + 1)), start) for n, start in [(5, 3), (7, 1), (4, 2)]]
     assert pack(pieces, 10).weights.sum() == (5 - 3) + (7 - 1) + (4 - 2)
     assert np.all(pack(pieces, 10).segments.max(axis=1) >= 1)
+
+
+def test_shared_beginnings_are_taken_out_and_can_be_put_back():
+    """Catches: a piece behind the wrong prompt, a target that loses the token it is predicted from, a shifted position."""
+    prompts = {"cot": list(range(100, 130)), "direct": list(range(200, 220)), "short": [7] * 3, "one": list(range(300, 340))}
+    pieces = [
+        Piece([*prompts[group], 50 + i, *([60 + i] * (i % 5 + 1)), 2], len(prompts[group]) + 1, group, 0.5 + i)
+        for i, group in enumerate(["cot", "direct", "short", "cot", "cot", "short", "direct", "one"])
+    ]
+    assert {name: len(found) for name, found in shared_beginnings(pieces).items()} == {"cot": 30, "direct": 20}
+    rows, found = pack(pieces, 45, share=True), []
+    assert rows.prompts == (tuple(prompts["cot"]), tuple(prompts["direct"])) and sorted(set(rows.prompt)) == [0, 1, 2]
+    for row in range(len(rows)):
+        for segment in range(1, rows.segments[row].max() + 1):
+            at = np.flatnonzero(rows.segments[row] == segment)
+            before = rows.prompts[rows.prompt[row] - 1] if rows.prompt[row] else ()
+            tokens = [*before, *rows.tokens[row, at].tolist()]
+            assert rows.positions[row, at].tolist() == list(range(len(before), len(tokens)))
+            assert rows.targets[row, at].tolist() == [*tokens[len(before) + 1 :], 0]
+            weights = rows.weights[row, at]
+            found.append((tokens, len(tokens) - int(np.sum(weights > 0)), float(weights.max())))
+    assert sorted(found) == sorted((list(p.tokens), p.target_start, p.weight) for p in pieces)
+
+
+def test_a_beginning_that_reaches_the_target_leaves_it_a_token():
+    """Catches: a target whose first token nothing predicts, because all before it was taken out."""
+    pieces = [Piece([*range(40), target, 2], 40, "same") for target in (50, 51)]
+    assert shared_beginnings(pieces) == {"same": tuple(range(39))}
+    assert pack(pieces, 8, share=True).weights.sum() == 4

@@ -49,7 +49,7 @@ def test_a_chat_row(kind, tmp_path):
     tokenizer, chat = load(epath.Path(tmp_path), control=True), load_chat_template(epath.Path(tmp_path))
     prompts, solution = Prompts.of(TASK, chat), Solution(0, " It is y. The answer is (B).", "B")
     row = examples("q", "Which?", ["x", "y"], [solution], "choice", prompts, ["few_shot_cot"])[0]
-    piece = tokenize(row, tokenizer)
+    (piece,) = tokenize([row], tokenizer)
     assert piece.tokens.count(tokenizer.bos) == (kind != "qwen")
     assert piece.tokens.count(tokenizer.id("<|im_start|>")) == (5 if "l" not in kind or kind == "llama3" else 0)
     assert tokenizer.decode(piece.tokens[piece.target_start :]) == "It is y. The answer is (B)."

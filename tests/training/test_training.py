@@ -12,7 +12,7 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.formatting.packing import Piece, pack
 from lmsi_jax.sharding import use_mesh
 from lmsi_jax.training.loop import batch_rows, train
-from lmsi_jax.training.step import batch_loss, check_batch, gradients, init_state, make_step, place_batch
+from lmsi_jax.training.step import batch_loss, check_batch, gradients, init_state, make_step, place_batch, place_prompts
 from tests.conftest import MESHES, mesh_of, place
 
 CONFIG = TrainConfig(steps=6, batch=8, row_length=48, learning_rate=1e-2, warmup=1, save_every=2, log_every=1)
@@ -46,6 +46,39 @@ def test_packed_loss_and_gradient_equal_the_sum_over_single_rows(model_config, p
     assert float(loss) == pytest.approx(sum(float(part) for part, _ in parts), rel=1e-5)
     summed = jax.tree.map(lambda *leaves: sum(leaves), *[part for _, part in parts])
     assert largest_relative_error(grad, summed) < 1e-4
+
+
+def mixture(count=12, seed=3):
+    """Rows of two few-shot formats, of long prompts, and of zero-shot ones, with weights of their own."""
+    rng = np.random.default_rng(seed)
+    prompts = {"few_shot_cot": rng.integers(4, 400, 40).tolist(), "few_shot_direct": rng.integers(4, 400, 21).tolist()}
+    found = []
+    for i in range(count):
+        group = ["few_shot_cot", "zero_shot_cot", "few_shot_direct", "zero_shot_direct"][i % 4]
+        question, target = rng.integers(4, 400, rng.integers(3, 8)).tolist(), rng.integers(4, 400, 6).tolist()
+        tokens = [*prompts.get(group, []), *question, *target]
+        found.append(Piece(tokens, len(tokens) - 6, group, float(rng.uniform(0.5, 2))))
+    return found
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
+def test_shared_prompts_give_the_gradient_of_whole_rows(shape, model_config, params):
+    """Catches: gradients that stop at the shared keys, prompts mixed up, positions from zero, a zero-shot row that sees one."""
+    some = mixture()
+    shared, whole = pack(some, 40, share=True), pack(some, 64)
+    assert len(shared.prompts) == 2 and len(set(shared.prompt)) == 3
+    mesh = mesh_of(*shape)
+    order = np.arange(-(-len(shared) // 4) * 4) % len(shared)  # a multiple of the devices; what is there twice counts once
+    rows = {**shared.take(order)}
+    rows["weights"] = rows["weights"] * (np.arange(len(order)) < len(shared))[:, None]
+    total = jax.jit(jax.value_and_grad(lambda p, b, prompts: batch_loss(model_config, p, b, prompts).total))
+    with use_mesh(mesh):
+        loss, grad = total(place(mesh, model_config, params), place_batch(mesh, rows), place_prompts(mesh, shared.prompts))
+    with use_mesh(mesh_of(1, 1, 1)):
+        expected_loss, expected = total(params, plain_batch(whole), None)
+    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-5)
+    worst = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))), jax.device_get(grad), expected)
+    assert max(jax.tree.leaves(worst)) < 1e-5
 
 
 def test_only_targets_carry_loss(model_config, params):
