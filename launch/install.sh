@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by local.sh and test.sh: makes .venv and installs the package given as $1, with pinned versions.
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || {

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lmsi_jax.benchmarks.workloads import Ids, Workload
+from lmsi_jax.core.config import ModelConfig
 
 Measure = Callable[[int], float]  # from a seed to generated tokens a second, prefill included
 
@@ -35,11 +36,10 @@ def _prompt(workload: Workload, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, workload.model.vocab - 1, (workload.task + workload.question,))
 
 
-def _transformers(workload: Workload, paths: int, new_tokens: int, dtype: str) -> Measure:
-    import torch
+def transformers_model(c: ModelConfig) -> Any:
+    """A Llama of this shape with random weights."""
     import transformers
 
-    c = workload.model
     config = transformers.LlamaConfig(
         vocab_size=c.vocab,
         hidden_size=c.width,
@@ -53,7 +53,31 @@ def _transformers(workload: Workload, paths: int, new_tokens: int, dtype: str) -
         eos_token_id=None,
         pad_token_id=0,
     )
-    model = transformers.LlamaForCausalLM(config).to(getattr(torch, dtype)).eval()
+    return transformers.LlamaForCausalLM(config)
+
+
+def tunix_shape(c: ModelConfig) -> Any:
+    """This shape as tunix describes it."""
+    from tunix.models.llama3 import model as llama
+
+    return llama.ModelConfig(
+        num_layers=c.layers,
+        vocab_size=c.vocab,
+        embed_dim=c.width,
+        hidden_dim=c.mlp,
+        num_heads=c.heads,
+        head_dim=c.head_width,
+        num_kv_heads=c.kv_heads,
+        rope_theta=10_000,
+        norm_eps=1e-6,
+        weight_tying=True,
+    )
+
+
+def _transformers(workload: Workload, paths: int, new_tokens: int, dtype: str) -> Measure:
+    import torch
+
+    model = transformers_model(workload.model).to(getattr(torch, dtype)).eval()
 
     def measure(seed: int) -> float:
         prompt = torch.tensor(_prompt(workload, seed))[None]
@@ -80,21 +104,9 @@ def _tunix(workload: Workload, paths: int, new_tokens: int, dtype: str) -> Measu
     from tunix.models.llama3 import model as llama
 
     c = workload.model
-    shape = llama.ModelConfig(
-        num_layers=c.layers,
-        vocab_size=c.vocab,
-        embed_dim=c.width,
-        hidden_dim=c.mlp,
-        num_heads=c.heads,
-        head_dim=c.head_width,
-        num_kv_heads=c.kv_heads,
-        rope_theta=10_000,
-        norm_eps=1e-6,
-        weight_tying=True,
-    )
     length = workload.task + workload.question
     cache = tunix.CacheConfig(length + new_tokens, c.layers, c.kv_heads, c.head_width)
-    engine = tunix.Sampler(llama.Llama3(shape, rngs=nnx.Rngs(0)), _TunixIds(c.vocab), cache)
+    engine = tunix.Sampler(llama.Llama3(tunix_shape(c), rngs=nnx.Rngs(0)), _TunixIds(c.vocab), cache)
 
     def draw(seed: int) -> float:
         text = " ".join(map(str, _prompt(workload, seed)))

@@ -20,7 +20,7 @@ from lmsi_jax.core.build import build, to_dict
 from lmsi_jax.core.config import LoraConfig, ModelConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import dumps, write_text
-from lmsi_jax.sharding import Mesh, param_shardings
+from lmsi_jax.sharding import Mesh, param_shardings, processes
 
 BUILTIN = Path(__file__).parent.parent / "assets" / "builtin"
 ORIGIN = "huggingface.json"
@@ -145,17 +145,28 @@ def save(
 ) -> None:
     """Write a checkpoint folder: under a temporary name first, then renamed, so that it is whole or absent."""
     folder = epath.Path(target)
-    check_target(folder)
     temporary = folder.parent / f".{folder.name}.tmp"
-    if temporary.exists():
-        temporary.rmtree()
-    temporary.mkdir(parents=True)
+    processes.by_first(lambda: _begin(folder, temporary))
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((temporary / "params").resolve(), params)
         if adapters:
             checkpointer.save((temporary / "adapters").resolve(), adapters.tree)
-            write_text(temporary / "adapters.json", dumps({"lora": to_dict(adapters.lora), "base": adapters.base}) + "\n")
         checkpointer.wait_until_finished()
+    processes.by_first(lambda: _end(folder, temporary, config, companions, adapters))
+
+
+def _begin(folder: epath.Path, temporary: epath.Path) -> None:
+    check_target(folder)
+    if temporary.exists():
+        temporary.rmtree()
+    temporary.mkdir(parents=True)
+
+
+def _end(
+    folder: epath.Path, temporary: epath.Path, config: ModelConfig, companions: dict[str, bytes], adapters: Adapters | None
+) -> None:
+    if adapters:
+        write_text(temporary / "adapters.json", dumps({"lora": to_dict(adapters.lora), "base": adapters.base}) + "\n")
     write_text(temporary / "config.json", dumps(to_dict(config)) + "\n")
     for name, content in companions.items():
         (temporary / name).write_bytes(content)

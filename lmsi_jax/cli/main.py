@@ -155,6 +155,11 @@ def _set_devices(cpu_devices: int) -> None:
         # A collective holds a thread of the CPU client's pool until its partners come; with a thread a core they may not.
         os.environ.setdefault("NPROC", str(8 * cpu_devices))
         jax.config.update("jax_num_cpu_devices", cpu_devices)
+    from lmsi_jax.core.progress import console
+    from lmsi_jax.sharding import processes
+
+    processes.join()
+    console.quiet = not processes.is_first()
 
 
 def _run_command(command: str, config: Any, values: flags.FlagValues, argv: list[str]) -> int:

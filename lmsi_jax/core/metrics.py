@@ -28,12 +28,17 @@ class Mean:
 class MetricWriter:
     """Scalars to `metrics/<name>.jsonl` and, beside it, TensorBoard events.
 
-    Reopening after an interruption drops the rows after `resume_step`, so that no step is there twice.
+    Reopening after an interruption drops the rows after `resume_step`, so that no step is there twice. Of several
+    processes only the first writes.
     """
 
     def __init__(self, folder: os.PathLike | str, name: str, resume_step: int = 0):
+        import jax
         from tensorboardX import SummaryWriter
 
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
         os.makedirs(folder, exist_ok=True)
         self._path = os.path.join(folder, f"{name}.jsonl")
         if os.path.exists(self._path):
@@ -45,11 +50,15 @@ class MetricWriter:
 
     def write(self, step: int, **scalars: float) -> None:
         """Record one row; values are Python floats."""
+        if not self._writes:
+            return
         self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **scalars}) + "\n")
         self._file.flush()
         for tag, value in scalars.items():
             self._board.add_scalar(tag, value, step)
 
     def close(self) -> None:
+        if not self._writes:
+            return
         self._file.close()
         self._board.close()

@@ -18,7 +18,7 @@ class ProgressBar:
         self._title, self._total, self._start_done = title, total, done
         self._start = self._last = time.monotonic()
         self._bar: Progress | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not console.quiet:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -44,6 +44,8 @@ class ProgressBar:
             self._bar.update(self._task, completed=done, note=note)
             return
         now = time.monotonic()
+        if console.quiet:
+            return
         if now - self._last >= PLAIN_SECONDS or done == self._total:
             self._last = now
             rate = (done - self._start_done) / max(now - self._start, 1e-9)

@@ -3,9 +3,11 @@
 import functools
 import json
 import os
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import safetensors.flax
 from etils import epath
 from flax import struct
@@ -34,17 +36,22 @@ class Prompt:
 
 
 def prefill_prompt(
-    config: ModelConfig, params: model.Params | model.Quantized, tokens: Int[Array, "n t"], chunk: int = CHUNK
+    mesh: Mesh, config: ModelConfig, params: model.Params | model.Quantized, tokens: Sequence[int], chunk: int = CHUNK
 ) -> Prompt:
-    """The few-shot prompt; the rows of `tokens` are equal, one for each part of the batch axis.
+    """The few-shot prompt. A long one is computed in chunks, each behind those before it."""
+    rows = np.tile(np.asarray(tokens, np.int32), (mesh.size("batch"), 1))  # one for each part of the batch axis, all alike
+    cache = _nothing(config)
+    for start in range(0, len(tokens), chunk):
+        placed = jax.device_put(rows[:, start : start + chunk], sharding(mesh, "batch", None))
+        cache = _prefill_chunk(config, params, cache, placed)
+    return Prompt(cache, jax.device_put(np.int32(len(tokens)), sharding(mesh)))
 
-    A long one is computed in chunks, each behind those before it.
-    """
-    empty = jnp.zeros((1, config.kv_heads, 0, config.head_width), model.cache_dtype(config))
-    cache = [(empty, empty)] * config.layers
-    for start in range(0, tokens.shape[1], chunk):
-        cache = _prefill_chunk(config, params, cache, tokens[:, start : start + chunk])
-    return Prompt(cache, jnp.int32(tokens.shape[1]))
+
+@functools.partial(jax.jit, static_argnums=0)
+def _nothing(config: ModelConfig) -> Cache:
+    shape = (1, config.kv_heads, 0, config.head_width)
+    empty = constrain(jnp.zeros(shape, model.cache_dtype(config)), None, "kv_heads", "length", "head_width")
+    return [(empty, empty)] * config.layers
 
 
 def save_prompt(file: os.PathLike | str, prompt: Prompt) -> None:
@@ -64,7 +71,8 @@ def load_prompt(file: os.PathLike | str, mesh: Mesh) -> Prompt:
     tensors = {name: jax.device_put(array, place) for name, array in safetensors.flax.load(content).items()}
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     layers = range(len(tensors) // 2)
-    return Prompt([(tensors[f"k_{i}"], tensors[f"v_{i}"]) for i in layers], jnp.int32(int(header["__metadata__"]["length"])))
+    length = np.int32(header["__metadata__"]["length"])
+    return Prompt([(tensors[f"k_{i}"], tensors[f"v_{i}"]) for i in layers], jax.device_put(length, sharding(mesh)))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -2,11 +2,11 @@
 
 import collections
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jaxtyping import Array, Key
@@ -19,7 +19,7 @@ from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.decoding import engine
 from lmsi_jax.decoding.prefill import Cache, Prompt, load_prompt, prefill_prompt, prefill_questions, save_prompt
 from lmsi_jax.decoding.stop import cut, stop_table
-from lmsi_jax.sharding import Mesh, sharding
+from lmsi_jax.sharding import Mesh, processes, sharding
 from lmsi_jax.tokenizers import Tokenizer
 
 
@@ -140,13 +140,13 @@ class Decoder:
         self._out: engine.Output | None = None  # of the latest decode call
         self.live_slot_steps = self.slot_steps = 0
         shared = self._prompt(prompt, kept)
-        self._task = engine.Task(shared, jnp.asarray(table), key, jnp.float32(decoding.temperature))
+        place = functools.partial(jax.device_put, device=sharding(mesh))
+        self._task = engine.Task(shared, place(table), place(key), place(np.float32(decoding.temperature)))
 
     def _prompt(self, tokens: list[int], kept: os.PathLike | str | None) -> Prompt:
         if kept is not None and epath.Path(kept).exists():
             return load_prompt(kept, self._mesh)
-        rows = np.tile(np.asarray(tokens, np.int32), (self._mesh.size("batch"), 1))
-        prompt = prefill_prompt(self._config, self._params, jax.device_put(rows, sharding(self._mesh, "batch", None)))
+        prompt = prefill_prompt(self._mesh, self._config, self._params, tokens)
         with clock.spend("prefill"):
             jax.block_until_ready(prompt)
         if kept is not None:
@@ -201,14 +201,16 @@ class Decoder:
     def _finished(self, out: engine.Output, held: dict[Place, str]) -> dict[Place, list[Path]]:
         """The questions that need no more paths, and their paths."""
         with clock.spend("decode"):
-            finish = np.asarray(out.finish)
+            finish = processes.to_host(out.finish)
         paths, enough = self._settings.paths, self.decoding.enough
         found: dict[Place, list[Path]] = {}
+        whole: list[np.ndarray] = []
         for (lane, i), id in held.items():
             own = slice(i * paths, (i + 1) * paths)
             ended = finish[lane, own] != engine.RUNNING
             if ended.all() or (enough and ended[0]):
-                drawn = self._collect(id, *(np.asarray(array)[lane, own] for array in jax.tree.leaves(out)))
+                whole = whole or processes.to_host(jax.tree.leaves(out))
+                drawn = self._collect(id, *(array[lane, own] for array in whole))
                 wanted = enough(drawn) if enough else 0
                 if ended.all() or wanted:
                     found[lane, i] = drawn[: wanted or None]
@@ -231,7 +233,7 @@ class Decoder:
                 values = (*values[:4], stable_hash(ready.request.id), self._settings.paths)
             fields[:, lane] = values
         for cache, fields in loads.values():
-            state = engine.load(state, cache, engine.Loading(*map(jnp.asarray, fields)), parts)
+            state = engine.load(state, cache, engine.Loading(*jax.device_put(list(fields), sharding(self._mesh))), parts)
         return state
 
     def _prefill(self, requests: Sequence[Request]) -> list[_Ready]:

@@ -15,7 +15,7 @@ from lmsi_jax.decoding import memory
 from lmsi_jax.decoding.scheduler import Decoder, Decoding, Enough, Path, Request
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.vote import extract_all, said_by
-from lmsi_jax.sharding import use_mesh
+from lmsi_jax.sharding import processes, use_mesh
 from lmsi_jax.voting.adaptive import beta_decided, forecast_decided, paths_needed, window_decided
 
 HEARTBEAT = 30.0  # seconds between two lines of metrics, at least
@@ -91,7 +91,7 @@ def decode_to_file(
     size = sample.questions_per_shard * max(1, sample.paths // decoding.paths)  # greedy ones are as much work a shard
     shards = [requests[i : i + size] for i in range(0, len(requests), size)]
     files = [scratch / f"{output.stem}-{i:05d}-of-{len(shards):05d}.jsonl" for i in range(len(shards))]
-    todo = [i for i, file in enumerate(files) if not file.exists()]
+    todo = processes.by_first(lambda: [i for i, file in enumerate(files) if not file.exists()])
     done = sum(len(shards[i]) for i in range(len(shards)) if i not in todo)
     if todo:
         with use_mesh(session.mesh), ProgressBar(title, len(requests), done) as bar:
@@ -102,10 +102,10 @@ def decode_to_file(
             console.print(f"{title}: {shape.lanes} lanes of {shape.slots} slots, {planned}")
             key = rng.stage_key(session.config.seed, *key_names)
             with memory.explained(planned, shape):
-                kept = scratch / f"{output.stem}-prompt.safetensors"
+                kept = scratch / f"{output.stem}-prompt.safetensors" if processes.count() == 1 else None
                 decoder = Decoder(mesh, config, params, tokenizer, decoding, few_shot, longest, key, kept)
                 _decode_shards(decoder, few_shot, shards, files, todo, done, bar, title, metrics)
-    write_jsonl(output, (row for file in files for row in read_jsonl(file)))
+    processes.by_first(lambda: write_jsonl(output, (row for file in files for row in read_jsonl(file))))
 
 
 def _fitted(
@@ -150,7 +150,8 @@ def _decode_shards(
             if time.monotonic() - beat > HEARTBEAT and len(rows) < len(shards[i]):
                 beat = time.monotonic()
                 writer.write(done, tokens_per_second=tokens / seconds, paths_per_second=paths / seconds)
-        write_jsonl(files[i], (row for request in shards[i] for row in rows[request.id]))
+        if processes.is_first():
+            write_jsonl(files[i], (row for request in shards[i] for row in rows[request.id]))
         writer.write(
             done,
             tokens_per_second=tokens / seconds,

@@ -1,6 +1,8 @@
 """Held-out scores of a checkpoint: Standard prompting, CoT greedy and self-consistency (paper, table 3)."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 from etils import epath
 
@@ -11,6 +13,7 @@ from lmsi_jax.pipeline.decode import decode_to_file, greedy, sampling
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.steps import requests
 from lmsi_jax.pipeline.vote import extract_all, paths_by_question, said_by
+from lmsi_jax.sharding import processes
 from lmsi_jax.tasks import answers, registry, spans
 from lmsi_jax.tasks.registry import Task
 from lmsi_jax.voting.majority import vote
@@ -55,17 +58,18 @@ def evaluate(
             title,
             metrics,
         )
-        rows = score(questions, list(paths_by_question(paths)), session.task)
-        manner = {
-            "task": session.task.name,
-            "prompting": prompting,
-            "checkpoint": name or number,
-            "temperature": decoding.temperature,
-        }
-        write_jsonl(file, ({**row, **manner} for row in rows))
-        share = share_estimate(sum(r["correct"] for r in rows), len(rows))
-        f1 = f", F1 {mean_estimate([r['f1'] for r in rows]).value:.1%}" if "f1" in rows[0] else ""
-        console.print(f"{title}: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}] of {len(rows)}{f1}")
+        manner = {"prompting": prompting, "checkpoint": name or number, "temperature": decoding.temperature}
+        processes.by_first(functools.partial(_write_scores, session.task, questions, paths, file, manner, title))
+
+
+def _write_scores(
+    task: Task, questions: Sequence[Record], paths: epath.Path, file: epath.Path, manner: dict[str, Any], title: str
+) -> None:
+    rows = score(questions, list(paths_by_question(paths)), task)
+    write_jsonl(file, ({**row, "task": task.name, **manner} for row in rows))
+    share = share_estimate(sum(r["correct"] for r in rows), len(rows))
+    f1 = f", F1 {mean_estimate([r['f1'] for r in rows]).value:.1%}" if "f1" in rows[0] else ""
+    console.print(f"{title}: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}] of {len(rows)}{f1}")
 
 
 def score(questions: Sequence[Record], paths: Sequence[Sequence[Record]], task: Task) -> list[Record]:

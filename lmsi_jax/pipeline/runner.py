@@ -1,5 +1,6 @@
 """Running the stages that are not done yet."""
 
+import functools
 from collections.abc import Sequence
 
 from etils import epath
@@ -13,6 +14,7 @@ from lmsi_jax.pipeline.self_improve import SelfImprove
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.stage import Ledger
 from lmsi_jax.pipeline.workdir import check_workdir, describe_run
+from lmsi_jax.sharding import processes
 
 
 def run(
@@ -29,19 +31,20 @@ def run(
     folder = epath.Path(workdir).absolute() if "://" not in workdir else epath.Path(workdir)
     session = Session(config)
     if not reconfigure:
-        check_workdir(config, folder)
+        processes.by_first(lambda: check_workdir(config, folder))
     preflight(session)
     loop, ledger = SelfImprove(session, folder), Ledger(folder)
     for name in (only, start_from):
         _check_name(loop, name)
     if not dry_run:
-        describe_run(config, folder, command_line)
+        processes.by_first(lambda: describe_run(config, folder, command_line))
     stale: set[epath.Path] = set()
     ran, forced = 0, False
     for stage in loop.stages():
         forced = forced or start_from in (stage.name, stage.kind)
         remade = sorted(str(path.relative_to(folder)) for path in stage.inputs if path in stale)
-        why = "asked for with --from" if forced else ledger.why_stale(stage)
+        stale_because = processes.by_first(functools.partial(ledger.why_stale, stage))
+        why = "asked for with --from" if forced else stale_because
         why = f"inputs will be made anew: {', '.join(remade)}" if remade and not forced else why
         skipped = bool(only) and only not in (stage.name, stage.kind)
         if why is None or dry_run or skipped:
@@ -59,7 +62,7 @@ def run(
         return
     if not ran:
         console.print("Every stage is done; nothing to do.")
-    if not only:
+    if not only and processes.is_first():
         _show_results(folder)
 
 

@@ -110,6 +110,7 @@ class SelfImprove:
             (output,),
             {**self.decoding(round - 1), "adaptive": self.sections["sample"]["adaptive"], **self.server()},
             lambda scratch: steps.sample(self.session, round, str(checkpoint), self.questions, output, scratch, self.metrics),
+            on_mesh=True,
         )
 
     def vote(self, round: int) -> Stage:
@@ -151,6 +152,7 @@ class SelfImprove:
             (target,),
             {"seed": self.config.seed, "dtype": self.config.model.dtype, **self.settings("finetune", *UNSEEN)},
             lambda scratch: steps.finetune(self.session, round, str(start), examples, target, scratch, self.metrics),
+            on_mesh=True,
         )
 
     def evaluate(self, number: int) -> Stage:
@@ -163,6 +165,7 @@ class SelfImprove:
             tuple(scores.values()),
             {**self.decoding(number), **self.reading(), **self.settings("evaluate")},
             lambda scratch: evaluate(self.session, number, str(checkpoint), self.held_out, scores, scratch, self.metrics),
+            on_mesh=True,
         )
 
     def report(self, made: list[Stage]) -> Stage:

@@ -11,6 +11,7 @@ from etils import epath
 import lmsi_jax
 from lmsi_jax.core import clock
 from lmsi_jax.core.records import dumps, fingerprint, path_fingerprint, write_text
+from lmsi_jax.sharding import processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Stage:
     outputs: tuple[epath.Path, ...]
     settings: dict[str, Any]  # what else the result depends on
     run: Callable[[epath.Path], None]
+    on_mesh: bool = False  # every process takes part; else the first one alone
 
     @property
     def kind(self) -> str:
@@ -66,18 +68,31 @@ class Ledger:
 
     def execute(self, stage: Stage) -> float:
         """Run a stage and write its manifest; returns the seconds it took."""
-        sources = self._sources(stage)
-        name = stage.name.replace("/", "-")
-        scratch = self._workdir / "scratch" / f"{name}-{fingerprint(sources)}"
-        self._manifest(stage).unlink(missing_ok=True)
+        sources = processes.by_first(lambda: self._begin(stage))
+        scratch = self._scratch(stage) / fingerprint(sources)
         before, start = clock.spent(), time.perf_counter()
-        stage.run(scratch)
+        if stage.on_mesh:
+            stage.run(scratch)
+        else:
+            processes.by_first(lambda: stage.run(scratch))
         seconds = time.perf_counter() - start
         times = {"seconds": round(seconds, 1), "times": clock.since(before, seconds)}
-        write_text(self._manifest(stage), dumps({"stage": stage.name, **sources, **times}) + "\n")
-        for partial in (self._workdir / "scratch").glob(f"{name}-*"):  # of earlier settings too
-            partial.rmtree()
+        processes.by_first(lambda: self._end(stage, {"stage": stage.name, **sources, **times}))
         return seconds
+
+    def _scratch(self, stage: Stage) -> epath.Path:
+        """Partial results of a stage, by what they are made from."""
+        return self._workdir / "scratch" / stage.name.replace("/", "-")
+
+    def _begin(self, stage: Stage) -> dict[str, Any]:
+        sources = self._sources(stage)
+        self._manifest(stage).unlink(missing_ok=True)
+        return sources
+
+    def _end(self, stage: Stage, manifest: dict[str, Any]) -> None:
+        write_text(self._manifest(stage), dumps(manifest) + "\n")
+        if self._scratch(stage).exists():  # of earlier settings too
+            self._scratch(stage).rmtree()
 
 
 def _difference(before: Any, now: Any, path: str = "") -> str:

@@ -41,11 +41,6 @@ class Mesh:
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
     """The mesh of `config` over `devices` (default: all). Raises UserError when the sizes do not fit."""
-    if jax.process_count() > 1:
-        raise UserError(
-            f"This is process {jax.process_index()} of {jax.process_count()}; a run works on one host for now. Start it on "
-            f"one host, with all of that host's devices."
-        )
     devices = jax.devices() if devices is None else devices
     sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
     asked = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())

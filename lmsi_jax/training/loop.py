@@ -15,7 +15,7 @@ from lmsi_jax.core.config import ModelConfig, TrainConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.metrics import MetricWriter
 from lmsi_jax.formatting.packing import PackedRows
-from lmsi_jax.sharding import Mesh
+from lmsi_jax.sharding import Mesh, processes
 from lmsi_jax.training.step import abstract_state, init_state, make_step, place_batch, place_prompts
 
 
@@ -96,7 +96,7 @@ def train(
                 checkpoints.save(step, state)
     except BaseException as stop:
         # Ctrl-C or a preemption: keep what was trained. An error of the training itself is not saved over a good state.
-        if not isinstance(stop, Exception):
+        if not isinstance(stop, Exception) and processes.count() == 1:  # several would have to save together
             checkpoints.save(int(state.step), state)
         raise
     finally:

@@ -42,7 +42,7 @@ def run_main(capsys, *args: str, **config) -> str:
         ({"sample.lanes": 12}, "sample.lanes=12 does not divide over data x fsdp = 8"),
         ({"mesh.fsdp": -1}, "at most one is -1"),
         ({"data.shots": 9}, "data.shots=9, and there are 2 exemplars"),
-        ({"finetune.row_length": 100}, "finetune.row_length=100. Set --config.finetune.row_length to at least"),
+        ({"finetune.row_length": 60}, "finetune.row_length=60. Set --config.finetune.row_length to at least"),
         ({"model.checkpoint": "/nowhere"}, "/nowhere is not a checkpoint folder: it has no config.json"),
         ({"sample.stops": "(' answer',)"}, "stop string ' answer' occurs in the answer of the exemplar"),
     ],

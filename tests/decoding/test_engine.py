@@ -184,10 +184,10 @@ def test_lanes_must_divide_over_the_mesh(model_config, params, tokenizer):
 
 def test_a_long_prompt_in_chunks_and_from_a_file(model_config, params, tokenizer, tmp_path):
     """Catches: a chunk that does not see those before it, or counts its positions from zero; a file of another layout."""
-    tokens = jnp.asarray([tokenizer.start(FEW_SHOT * 4)], jnp.int32)
-    with use_mesh(mesh_of(1, 1, 1)):
-        whole = prefill.prefill_prompt(model_config, params, tokens)
-        parts = prefill.prefill_prompt(model_config, params, tokens, chunk=37)
+    tokens = tokenizer.start(FEW_SHOT * 4)
+    with use_mesh(mesh_of(1, 1, 1)) as mesh:
+        whole = prefill.prefill_prompt(mesh, model_config, params, tokens)
+        parts = prefill.prefill_prompt(mesh, model_config, params, tokens, chunk=37)
     prefill.save_prompt(tmp_path / "prompt.safetensors", whole)
     with use_mesh(mesh_of(2, 2, 2)) as mesh:
         read = prefill.load_prompt(tmp_path / "prompt.safetensors", mesh)

@@ -1,0 +1,53 @@
+"""The loop on several processes, as on the hosts of a pod: the same records, and a missing one is named."""
+
+import json
+import socket
+import subprocess
+
+import numpy as np
+import pytest
+
+from lmsi_jax.checkpoint import folder
+from tests.conftest import mesh_of
+from tests.runs import environment, records, run_workdir
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def start(workdir, cache, count, devices, only=None, **settings):
+    """The processes of one run, of `devices` devices each."""
+    address, started = f"127.0.0.1:{free_port()}", []
+    for number in range(count):
+        names = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(number)}
+        arguments = run_workdir(workdir, **{"mesh.cpu_devices": devices, "sample.lanes": 4, **settings})
+        started.append(
+            subprocess.Popen(
+                arguments, env={**environment(cache), **(names if count > 1 else {}), "NPROC": "16"},
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+        )  # fmt: skip
+        if only is not None and number + 1 == only:
+            break
+    return started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_write_what_one_does(count, compile_cache, tmp_path):
+    """Catches: a host that decodes other questions, writes twice, or trains on other rows; a wait that never ends."""
+    for name, processes in (("one", 1), ("several", count)):
+        running = start(tmp_path / name, compile_cache, processes, 4 // processes)
+        said = [process.communicate(timeout=250)[0] for process in running]
+        assert [process.returncode for process in running] == [0] * processes, said
+    assert records(tmp_path / "one") == records(tmp_path / "several")
+    mesh = mesh_of(1, 1, 1)
+    one, several = (folder.load_params(str(tmp_path / name / "rounds/1/model"), mesh) for name in ("one", "several"))
+    for path in ("embedding", "final_norm"):
+        a, b = (np.asarray(list(tree[path].values())[0] if path == "final_norm" else tree[path]) for tree in (one, several))
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    rows = [json.loads(line) for line in (tmp_path / "several/metrics/round-1-finetune.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [6]
