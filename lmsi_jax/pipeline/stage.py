@@ -70,11 +70,15 @@ class Ledger:
         """Run a stage and write its manifest; returns the seconds it took."""
         sources = processes.by_first(lambda: self._begin(stage))
         scratch = self._scratch(stage) / fingerprint(sources)
+
+        def run() -> None:
+            stage.run(scratch)
+
         before, start = clock.spent(), time.perf_counter()
         if stage.on_mesh:
-            stage.run(scratch)
+            run()
         else:
-            processes.by_first(lambda: stage.run(scratch))
+            processes.by_first(run)
         seconds = time.perf_counter() - start
         times = {"seconds": round(seconds, 1), "times": clock.since(before, seconds)}
         processes.by_first(lambda: self._end(stage, {"stage": stage.name, **sources, **times}))

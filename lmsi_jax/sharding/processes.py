@@ -32,6 +32,7 @@ def join() -> None:
             raise UserError(f"JAX_COORDINATOR_ADDRESS={address} is set, and {' and '.join(missing)} must be numbers beside it.")
         count, number = (int(os.environ[name]) for name in names)
         known = {"coordinator_address": address, "num_processes": count, "process_id": number}
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # CPUs may else meet in different orders, and wait for ever
     try:
         jax.distributed.initialize(**known, initialization_timeout=JOIN_SECONDS)
     except (RuntimeError, ValueError) as error:
@@ -55,23 +56,23 @@ def by_first(work: Callable[[], T]) -> T:
     """Have the first process do `work` and hand what it returns, as JSON, to all; a UserError there is one everywhere."""
     if jax.process_count() == 1:
         return work()
-    said: dict[str, Any] = {}
+    said = ""
     failed: BaseException | None = None
     if is_first():
         try:
-            said = {"value": work()}
+            said = json.dumps({"value": work()})
         except BaseException as error:  # the others wait for an answer
-            failed, said = error, {"error": str(error), "user": isinstance(error, UserError | OSError)}
-    data = np.frombuffer(json.dumps(said).encode(), np.uint8)
+            failed, said = error, json.dumps({"error": str(error), "user": isinstance(error, UserError | OSError)})
+    data = np.frombuffer(said.encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
     padded = np.zeros(size, np.uint8)
-    padded[: len(data) if is_first() else 0] = data if is_first() else 0
-    said = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))
+    padded[: len(data)] = data
+    answer = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))
     if failed:
         raise failed
-    if "error" in said:
-        raise (UserError if said["user"] else RuntimeError)(f"The first process stopped: {said['error']}")
-    return said["value"]
+    if "error" in answer:
+        raise (UserError if answer["user"] else RuntimeError)(f"The first process stopped: {answer['error']}")
+    return answer["value"]
 
 
 def to_host(tree: Any) -> Any:

@@ -1,0 +1,106 @@
+"""The launchers: what they would run, word for word, and what they do when a slice is taken away."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).parent / "golden"
+RUN = ("--config=configs/hf.py", "--workdir=/shared/my run")
+TPU = {"TPU": "lmsi", "ZONE": "us-east5-a", "TYPE": "v5p-128", "WORKDIR": "gs://bucket/run", "SPOT": "1", "KEEP": "0"}
+GKE = {"NAME": "lmsi", "IMAGE": "host/image", "ACCELERATOR": "tpu-v5p-slice", "TOPOLOGY": "4x4x4", "HOSTS": "16"}
+SCRIPTS = {
+    "gpu.sh": ({}, RUN),
+    "ssh_hosts.sh": ({"HOSTS": "me@one two three"}, RUN),
+    "slurm.sbatch": ({}, RUN),
+    "tpu_pod.sh": (TPU, ("--config=configs/hf.py", "--config.data.task=gsm8k")),
+    "gke.sh": (GKE, ("--config=configs/hf.py", "--workdir=gs://bucket/run")),
+}
+
+
+def launch(script, *arguments, path=None, **variables):
+    names = {"PATH": os.environ["PATH"], "HOME": "/root", "TMPDIR": "/tmp", **variables}
+    names["PATH"] = f"{path}:{names['PATH']}" if path else names["PATH"]
+    command = ["bash", str(ROOT / "launch" / script), *arguments]
+    return subprocess.run(command, env=names, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_dry_run_prints_what_would_run(script):
+    """Catches: a command that changes unseen, a name with a space that falls apart, a dry run that runs something."""
+    variables, arguments = SCRIPTS[script]
+    done = launch(script, "--dry-run", *arguments, **variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (GOLDEN / f"{script}.txt").read_text()
+
+
+@pytest.mark.parametrize(("script", "name"), [("tpu_pod.sh", "TPU"), ("gke.sh", "NAME"), ("ssh_hosts.sh", "HOSTS")])
+def test_a_missing_setting_is_named(script, name):
+    """Catches: a slice made with an empty name."""
+    done = launch(script, "--dry-run", *RUN)
+    assert done.returncode == 2 and f"set {name}," in done.stderr and not done.stdout
+
+
+def test_shell_scripts_are_clean():
+    """Catches: what shellcheck knows, word splitting above all."""
+    checker = shutil.which("shellcheck") or str(Path(sys.executable).parent / "shellcheck")
+    scripts = [str(path) for pattern in ("*.sh", "*.sbatch") for path in sorted((ROOT / "launch").glob(pattern))]
+    done = subprocess.run([checker, "-x", *scripts], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_jobset_is_one():
+    """Catches: a manifest that Kubernetes would not take: a number as text, a field at the wrong depth, a name left over."""
+    text = (GOLDEN / "gke.sh.txt").read_text().partition("\n+ ")[0]
+    jobset = yaml.safe_load(text)
+    assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    assert set(jobset["spec"]) == {"failurePolicy", "replicatedJobs"} and jobset["metadata"]["name"] == "lmsi"
+    (job,) = jobset["spec"]["replicatedJobs"]
+    assert set(job) == {"name", "replicas", "template"}
+    spec = job["template"]["spec"]
+    assert spec["parallelism"] == spec["completions"] == 16 and spec["backoffLimit"] == 0
+    pod = spec["template"]["spec"]
+    assert pod["restartPolicy"] == "Never" and pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4x4"
+    (container,) = pod["containers"]
+    assert container["command"] + container["args"] == ["lmsi", "run", *SCRIPTS["gke.sh"][1]]
+    assert container["env"] == [{"name": "LMSI_DISTRIBUTED", "value": "1"}]
+    assert container["resources"]["limits"] == {"google.com/tpu": 4} == container["resources"]["requests"]
+
+
+GCLOUD = """#!/bin/bash
+echo "$*" >> {log}
+case "$*" in
+  *describe*) cat {state} 2>/dev/null || exit 1 ;;
+  *create*) echo READY > {state} ;;
+  *delete*) rm {state} ;;
+  *"lmsi run"*) [ -e {ran} ] || {{ touch {ran}; echo PREEMPTED > {state}; exit 1; }} ;;
+esac
+"""
+
+
+def test_a_preempted_slice_is_made_anew(tmp_path):
+    """Catches: a run that ends with its slice, a slice made twice, results that nobody fetches."""
+    names = {name: str(tmp_path / name) for name in ("log", "state", "ran")}
+    tool = tmp_path / "gcloud"
+    tool.write_text(GCLOUD.format(**names))
+    tool.chmod(tool.stat().st_mode | stat.S_IEXEC)
+    done = launch("tpu_pod.sh", "--config=configs/hf.py", path=tmp_path, **TPU, PAUSE="0")
+    assert done.returncode == 0, done.stderr
+    words = ("describe", "create", "scp", "install.sh", "lmsi run", "delete", "rsync")
+    seen = [next((word for word in words if word in line), "?") for line in Path(names["log"]).read_text().splitlines()]
+    attempt = ["create", "scp", "install.sh", "lmsi run"]
+    assert seen == ["describe", *attempt, "describe", "describe", "delete", *attempt, "rsync", "delete"]
+
+
+def test_a_run_that_fails_is_not_repeated(tmp_path):
+    """Catches: an endless loop of slices for a run with a wrong setting."""
+    tool = tmp_path / "gcloud"
+    tool.write_text('#!/bin/bash\ncase "$*" in *describe*) echo READY ;; *"lmsi run"*) exit 2 ;; esac\n')
+    tool.chmod(tool.stat().st_mode | stat.S_IEXEC)
+    assert launch("tpu_pod.sh", "--config=configs/hf.py", path=tmp_path, **TPU, PAUSE="0").returncode == 1
