@@ -11,6 +11,7 @@ finetune    train on examples                                 --config --example
 evaluate    score a checkpoint on questions with answers      --config --output (--questions; else those of the task)
 compare     two folders of scores: gains, intervals, tests    --before --after (--output)
 report      rebuild report.html                               --workdir
+plan        memory, time and cost on devices that are not here  --config --topology
 doctor      check that model, mesh, prompts and data fit      --config
 import      a Hugging Face folder to a checkpoint             --from --to
 export      a checkpoint to a Hugging Face folder             --from --to (--dtype --adapter --verify)
@@ -43,6 +44,7 @@ NEEDED = {
     "evaluate": ("config", "output"),
     "compare": ("before", "after"),
     "report": ("workdir",),
+    "plan": ("config", "topology"),
     "doctor": ("config",),
     "import": ("from", "to"),
     "export": ("from", "to"),
@@ -70,6 +72,7 @@ def define_flags() -> flags.FlagValues:
         "after": "compare: folder of scores",
         "only": "run: one stage, by name or kind",
         "from": "run: redo this stage and all after it; import, export: what to read",
+        "topology": "plan: one or more of v5e:4x4, v5p:4x4x4, h100:8, cpu:8, with commas between them",
         "to": "import, export: folder to write",
         "dtype": "export: float32, bfloat16 or float16; else as the checkpoint has it",
     }.items():

@@ -150,6 +150,12 @@ def report(config: Config, values: flags.FlagValues) -> None:
     console.print(f"wrote {write_report(epath.Path(values.workdir))}")
 
 
+def plan(config: Config, values: flags.FlagValues) -> int:
+    from lmsi_jax.pipeline.plan import plan as run
+
+    return run(config, values.topology.split(","))
+
+
 def doctor(config: Config, values: flags.FlagValues) -> int:
     from lmsi_jax.pipeline.preflight import doctor
     from lmsi_jax.pipeline.session import Session

@@ -281,6 +281,8 @@ class TrainConfig:
     row_length: int = 256  # tokens a packed row; a prompt that is shared is not in it
     share_prompts: bool = True  # compute what all rows of a format begin with once a step, and not in each row
     weighting: Literal["token", "row", "question"] = "token"  # what counts alike in the loss, see formatting/mixed.py
+    optimizer: Literal["adamw", "adafactor"] = "adamw"  # adafactor keeps sums of rows and columns in place of two moments
+    remat: Literal["none", "dots", "full"] = "none"  # activations kept for the backward pass, see model/transformer.py
     learning_rate: float = 5e-4
     final_learning_rate: float = 0.1  # at the last step, as a share of learning_rate
     warmup: int = 20  # steps
@@ -317,6 +319,23 @@ class EvaluateConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlanConfig:
+    """What `lmsi plan` assumes that a run would find out; lengths in tokens."""
+
+    preset: str = ""  # a published architecture of core/presets.py; "" = the model's own
+    questions: int = 7473  # of a round; GSM8K has as many
+    prompt: int = 900  # the few-shot prompt
+    question: int = 100
+    tokens: float = 0.0  # of a path on average; 0 = half of sample.max_tokens
+    price: float = 0.0  # dollars for a chip and an hour
+    watts: float = 0.0  # of a chip
+
+    def check(self) -> None:
+        for name in ("questions", "prompt", "question"):
+            _require(getattr(self, name) >= 1, f"plan.{name}={getattr(self, name)} must be at least 1.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One self-improvement run."""
 
@@ -331,6 +350,7 @@ class Config:
     format: FormatConfig = FormatConfig()
     finetune: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    plan: PlanConfig = PlanConfig()
 
     def check(self) -> None:
         _require(self.rounds >= 1, f"rounds={self.rounds}: at least one round of self-improvement.")

@@ -66,6 +66,7 @@ PRESETS: dict[str, ModelConfig] = {
     "qwen3-1.7b": _qwen3(2048, 28, 16, 6144, tied=True),
     "gemma-2b": _gemma(256_000, 2048, 18, 8, 1, 16_384, 8192),
     "gemma-2-2b": _gemma2(2304, 26, 8, 4, 9216),
+    "gemma-2-9b": _gemma2(3584, 42, 16, 8, 14_336),
     "gemma-3-1b": _gemma(
         262_144, 1152, 26, 4, 1, 6912, 32_768, rope_base=1e6, rope_base_local=1e4, qk_norm=True, post_norms=True,
         windows=tuple(512 * ((i + 1) % 6 != 0) for i in range(26)),

@@ -4,6 +4,7 @@ Flax Linen declares the weights in here and nowhere else; to the rest of the pac
 arrays. A run holds several of one architecture at once: base, round r, reference.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -21,8 +22,17 @@ from lmsi_jax.sharding import constrain, make_mesh, use_mesh
 Params = dict[str, Any]
 
 
+# What of a layer's activations is kept for the backward pass; the rest is computed again.
+REMAT = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
 class Transformer(Weights):
     """Embedding, layers of attention and MLP, final norm, logits."""
+
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, tokens: Array, positions: Array, mask: Array, past: list[list[Block]]) -> tuple[Array, list[KeyValue]]:
@@ -33,7 +43,10 @@ class Transformer(Weights):
         x = constrain(x * math.sqrt(c.width) if c.scaled_embedding else x, "batch", "length", None)
         new_kv = []
         for i in range(c.layers):
-            x, kv = self._layer(i, x, positions, mask, past[i] if past else [])
+            layer = functools.partial(Transformer._layer, i=i)
+            if self.remat != "none":
+                layer = nn.remat(layer, policy=REMAT[self.remat])
+            x, kv = layer(self, x, positions, mask, past[i] if past else [])
             new_kv.append(kv)
         x = Norm(c, name="final_norm")(x)
         table = embedding
@@ -44,7 +57,7 @@ class Transformer(Weights):
             logits = c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
         return constrain(logits, "batch", "length", "vocab"), new_kv
 
-    def _layer(self, i: int, x: Array, positions: Array, mask: Array, past: list[Block]) -> tuple[Array, KeyValue]:
+    def _layer(self, x: Array, positions: Array, mask: Array, past: list[Block], i: int) -> tuple[Array, KeyValue]:
         """Attention and MLP, each on a normed input, added to the residual stream `x`."""
         c = self.config
         normed = Norm(c, name=f"attention_norm_{i}")(x)
@@ -94,13 +107,15 @@ def forward(
     positions: Int[Array, "n t"],
     mask: Bool[Array, "n t t"],
     past: list[list[Block]] | None = None,
+    remat: str = "none",
 ) -> tuple[Float[Array, "n t v"], list[KeyValue]]:
     """Logits of the next token at each position, and the new keys and values of each layer.
 
     `mask[n, i, j]`: may token i look at token j of this call (causality and document borders). `past[layer]`: blocks
     computed earlier, seen by all tokens within their own masks. The caller stores the returned keys and values where it
-    wants them; where the last block of a layer is a cache to write into (`Block.at`), that cache is returned.
+    wants them; where the last block of a layer is a cache to write into (`Block.at`), that cache is returned. `remat` says
+    what training keeps for its backward pass: all ("none"), the products ("dots"), or a layer's input alone ("full").
     """
     variables = params.variables if isinstance(params, Quantized) else {"params": params}
-    output: Any = Transformer(config).apply(variables, tokens, positions, mask, past or [])
+    output: Any = Transformer(config, remat).apply(variables, tokens, positions, mask, past or [])
     return output

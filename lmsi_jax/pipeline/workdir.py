@@ -27,7 +27,7 @@ def check_workdir(config: Any, folder: epath.Path) -> None:
     if not stored.exists():
         return
     before, now = _flat(json.loads(stored.read_text())), _flat(json.loads(json.dumps(to_dict(config))))
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and not key.startswith("plan.")]
     if changed:
         rows = "; ".join(f"{key}: {before.get(key)!r:.40} there, {now.get(key)!r:.40} here" for key in changed[:5])
         raise UserError(

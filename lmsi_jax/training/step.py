@@ -34,7 +34,7 @@ class TrainState:
 
 
 def optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW with linear warm-up, cosine decay and clipping; weights decay, norm scales and biases do not."""
+    """AdamW or Adafactor with linear warm-up, cosine decay and clipping; weights decay, norm scales and biases do not."""
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
@@ -47,10 +47,16 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
         plain = lambda path: path[-1].key == "scale" or path[-1].key.endswith("_bias")  # noqa: E731
         return jax.tree.map_with_path(lambda path, _: not plain(path), params)
 
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(schedule, b1=0.9, b2=config.beta2, weight_decay=config.weight_decay, mask=decayed),
-    )
+    if config.optimizer == "adafactor":  # without momentum and relative steps: Shazeer and Stern 2018, arXiv 1804.04235
+        rule = optax.chain(
+            optax.scale_by_factored_rms(),
+            optax.clip_by_block_rms(1.0),
+            optax.add_decayed_weights(config.weight_decay, mask=decayed),
+            optax.scale_by_learning_rate(schedule),
+        )
+    else:
+        rule = optax.adamw(schedule, b1=0.9, b2=config.beta2, weight_decay=config.weight_decay, mask=decayed)
+    return optax.chain(optax.clip_by_global_norm(config.clip), rule)
 
 
 def causal_mask(segments: Int[Array, "n t"]) -> Bool[Array, "n t t"]:
@@ -71,12 +77,14 @@ class Prompts:
     length: Int[Array, " p"]
 
 
-def shared_blocks(config: ModelConfig, params: model.Params, prompts: Prompts, prompt: Int[Array, " n"]) -> list[list[Block]]:
+def shared_blocks(
+    config: ModelConfig, params: model.Params, prompts: Prompts, prompt: Int[Array, " n"], remat: str = "none"
+) -> list[list[Block]]:
     """What each layer's rows see of the prompts they continue, each computed once; gradients flow through all its readers."""
     p, s = prompts.tokens.shape
     slots = jnp.arange(s)[None, :]
     mask = jnp.broadcast_to(jnp.tril(jnp.ones((s, s), bool))[None], (p, s, s))
-    _, cache = model.forward(config, params, prompts.tokens, jnp.broadcast_to(slots, (p, s)), mask)
+    _, cache = model.forward(config, params, prompts.tokens, jnp.broadcast_to(slots, (p, s)), mask, remat=remat)
     which = jnp.maximum(prompt - 1, 0)
     seen = (slots < prompts.length[which][:, None]) & (prompt > 0)[:, None]
 
@@ -87,11 +95,13 @@ def shared_blocks(config: ModelConfig, params: model.Params, prompts: Prompts, p
     return [[Block(of_rows(keys), of_rows(values), seen, slots)] for keys, values in cache]
 
 
-def batch_loss(config: ModelConfig, params: model.Params, batch: Batch, prompts: Prompts | None = None) -> Mean:
+def batch_loss(
+    config: ModelConfig, params: model.Params, batch: Batch, prompts: Prompts | None = None, remat: str = "none"
+) -> Mean:
     """Cross-entropy summed over the weighted targets, in nats, and the sum of the weights."""
     mask = causal_mask(batch["segments"])
-    past = shared_blocks(config, params, prompts, batch["prompt"]) if prompts is not None else None
-    logits, _ = model.forward(config, params, batch["tokens"], batch["positions"], mask, past)
+    past = shared_blocks(config, params, prompts, batch["prompt"], remat) if prompts is not None else None
+    logits, _ = model.forward(config, params, batch["tokens"], batch["positions"], mask, past, remat)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
     return Mean(jnp.sum(losses * batch["weights"]), jnp.sum(batch["weights"]))
 
@@ -136,7 +146,7 @@ def make_step(model_config: ModelConfig, config: TrainConfig) -> Callable[..., t
     ) -> tuple[TrainState, dict[str, Array]]:
         def loss_of(trained: Any, part: Batch) -> Mean:
             params = lora.merge(frozen, trained, config.lora) if config.lora.rank else trained
-            return batch_loss(model_config, params, part, prompts)
+            return batch_loss(model_config, params, part, prompts, config.remat)
 
         loss, grads = gradients(loss_of, state.params, batch, config.accumulate)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -159,9 +169,11 @@ def state_shardings(mesh: Mesh, model_config: ModelConfig, config: TrainConfig) 
     placed = param_shardings(mesh, shapes, axes)
     scalar = sharding(mesh)
     opt_shapes = jax.eval_shape(optimizer(config).init, shapes)
-    opt = optax.tree_map_params(
-        optimizer(config), lambda _, place: place, opt_shapes, placed, transform_non_params=lambda _: scalar
-    )
+
+    def beside(leaf: jax.ShapeDtypeStruct, of: jax.ShapeDtypeStruct, place: jax.sharding.Sharding) -> jax.sharding.Sharding:
+        return place if leaf.shape == of.shape else scalar  # sums over rows or columns are small: everywhere
+
+    opt = optax.tree_map_params(optimizer(config), beside, opt_shapes, shapes, placed, transform_non_params=lambda _: scalar)
     return TrainState(scalar, placed, opt)
 
 

@@ -81,6 +81,35 @@ def test_shared_prompts_give_the_gradient_of_whole_rows(shape, model_config, par
     assert max(jax.tree.leaves(worst)) < 1e-5
 
 
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_what_is_computed_again_is_the_same(remat, model_config, params):
+    """Catches: a layer that is computed again with other inputs; shared prompts that are not."""
+    rows = pack(mixture(), 40, share=True)
+    with use_mesh(mesh_of(1, 1, 1)) as mesh:
+        prompts, batch = place_prompts(mesh, rows.prompts), plain_batch(rows)
+        total = lambda p, how: batch_loss(model_config, p, batch, prompts, how).total  # noqa: E731
+        run = jax.jit(jax.value_and_grad(total), static_argnums=1)
+        kept, again = run(params, "none"), run(params, remat)
+    assert float(again[0]) == pytest.approx(float(kept[0]), rel=1e-6)
+    assert largest_relative_error(again[1], kept[1]) < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
+def test_adafactor_learns_with_less_to_keep(shape, model_config, params):
+    """Catches: sums laid out as if they were whole moments; an optimiser that does not step."""
+    config = dataclasses.replace(CONFIG, optimizer="adafactor", steps=30)
+    batch, mesh = pack(pieces(), 48).take(np.arange(8)), mesh_of(*shape)
+    with use_mesh(mesh):
+        state = init_state(mesh, model_config, config, place(mesh, model_config, params), seed=0)
+        kept = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state))
+        step, losses = make_step(model_config, config), []
+        for _ in range(8):
+            state, metrics = step(state, place_batch(mesh, batch), {})
+            losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.9 * losses[0]
+    assert kept < 1.2 * sum(leaf.size for leaf in jax.tree.leaves(state.params))  # adamw: twice
+
+
 def test_only_targets_carry_loss(model_config, params):
     """Catches: loss on the prompt or on padding."""
     some = [Piece([1, 9, 9, 9, 7, 8, 2], 4)]
