@@ -6,6 +6,7 @@ plus as many such layers as it has more. That is exact for what scales with the 
 
 import dataclasses
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from lmsi_jax.decoding.prefill import Prompt, prefill_questions
 from lmsi_jax.sharding import Mesh, make_mesh, param_shardings, sharding, use_mesh
 from lmsi_jax.training.step import Prompts, abstract_state, make_step
 
-GIB = 2**30
+GIB = 2.0**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +131,7 @@ def devices_of(name: str) -> tuple[Chip, list[Any]]:
         from jax.experimental import topologies
 
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        jax.config.update("jax_enable_compilation_cache", False)  # nothing here could read the programs back
         try:
             return CHIPS[kind], list(topologies.get_topology_desc(name, "tpu").devices)
         except Exception as error:
@@ -149,13 +151,16 @@ def devices_of(name: str) -> tuple[Chip, list[Any]]:
 def _plan(config: Config, shape: ModelConfig, topology: str) -> Plan:
     chip, devices = devices_of(topology)
     mesh = make_mesh(config.mesh, devices)
-    period = _period(shape.windows)
-    programs = {}
-    for name, compile in {"decode": _decode, "train": _train}.items():
-        one, two = (compile(config, _cut(shape, layers), mesh) for layers in (period, 2 * period))
-        each = (two + one * -1.0) * (1 / period)
-        programs[name] = one + each * (shape.layers - period)
+    programs = {name: _whole(compile, config, shape, mesh) for name, compile in {"decode": _decode, "train": _train}.items()}
     return Plan(topology, chip, len(devices), programs, _seconds(config, shape, chip, mesh, programs))
+
+
+def _whole(compile: Callable[[Config, ModelConfig, Mesh], Cost], config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
+    """The cost of a program at full depth, from two shallow ones."""
+    period = _period(shape.windows)
+    one, two = (compile(config, _cut(shape, layers), mesh) for layers in (period, 2 * period))
+    each = (two + one * -1.0) * (1 / period)
+    return one + each * float(shape.layers - period)
 
 
 def _period(windows: tuple[int, ...]) -> int:
@@ -217,8 +222,8 @@ def _decode(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
 def _train(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
     """A step of fine-tuning, its shared prompts included."""
     train = config.finetune
+    state = abstract_state(mesh, shape, train)  # outside of the mesh: optax makes small arrays, for which there is no device
     with use_mesh(mesh):
-        state = abstract_state(mesh, shape, train)
         rows = _leaf((train.batch, train.row_length), jnp.int32, sharding(mesh, "batch", "length"))
         names = ("tokens", "targets", "segments", "positions")
         each = _leaf((train.batch,), jnp.int32, sharding(mesh, "batch"))
@@ -235,7 +240,7 @@ def _train(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
 
 def _cost(compiled: Any) -> Cost:
     said, counted = compiled.memory_analysis(), compiled.cost_analysis() or {}
-    return Cost(said.argument_size_in_bytes, said.temp_size_in_bytes, float(counted.get("flops", 0.0)))
+    return Cost(float(said.argument_size_in_bytes), float(said.temp_size_in_bytes), float(counted.get("flops", 0.0)))
 
 
 def _seconds(config: Config, shape: ModelConfig, chip: Chip, mesh: Mesh, programs: dict[str, Cost]) -> dict[str, float]:

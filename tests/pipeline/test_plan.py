@@ -1,0 +1,98 @@
+"""Plans for devices that are not here, against what is then measured on devices that are."""
+
+import dataclasses
+
+import jax
+import jaxtyping
+import pytest
+
+from lmsi_jax import model
+from lmsi_jax.core.build import build
+from lmsi_jax.core.config import Config, ModelConfig, TrainConfig
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.pipeline import plan
+from lmsi_jax.sharding import make_mesh, use_mesh
+from lmsi_jax.training.step import init_state, make_step, place_batch
+from tests.conftest import mesh_of, place
+from tests.training.test_training import pack, pieces
+
+SHAPE = ModelConfig(vocab=512, width=64, layers=6, heads=4, kv_heads=4, head_width=16, mlp=256, windows=(0, 32) * 3)
+CONFIG = build(
+    Config,
+    {
+        "mesh": {"data": 2, "fsdp": 2, "tensor": 2},
+        "sample": {"lanes": 8, "slots": 8, "paths": 16, "max_tokens": 128},
+        "finetune": {"batch": 8, "row_length": 128},
+        "plan": {"prompt": 200, "question": 64},
+    },
+)
+
+
+@pytest.fixture(autouse=True)
+def descriptions():
+    """Shapes stand where arrays would: no types are checked."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("program", ["_decode", "_train"])
+def test_a_plan_from_two_depths_is_that_of_the_whole_model(program):
+    """Catches: layers counted wrongly, a window pattern cut in the middle, memory that does not grow as was assumed."""
+    mesh = make_mesh(CONFIG.mesh, jax.devices())
+    compile = getattr(plan, program)
+    whole, found = compile(CONFIG, SHAPE, mesh), plan._whole(compile, CONFIG, SHAPE, mesh)
+    assert plan._period(SHAPE.windows) == 2
+    assert found.arguments == pytest.approx(whole.arguments, rel=0.01)
+    assert found.memory == pytest.approx(whole.memory, rel=0.1)
+    assert found.operations == pytest.approx(whole.operations, rel=0.05)
+
+
+def test_what_trains_takes_what_was_planned():
+    """Catches: a plan that forgets moments or rows, or counts them for one device of eight."""
+    train = TrainConfig(batch=8, row_length=128, share_prompts=False)
+    mesh = make_mesh(CONFIG.mesh, jax.devices())
+    planned = plan._train(dataclasses.replace(CONFIG, finetune=train), SHAPE, mesh)
+    with use_mesh(mesh_of(1, 1, 1)):
+        params = model.init(SHAPE, jax.random.key(0))
+    with use_mesh(mesh):
+        state = init_state(mesh, SHAPE, train, place(mesh, SHAPE, params), 0)
+        batch = place_batch(mesh, pack(pieces(160), 128).take(list(range(8))))
+        held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves((state, batch)))
+        make_step(SHAPE, train)(state, batch, {}, None)
+    assert planned.arguments == pytest.approx(held, rel=0.1)
+
+
+def test_tables_say_whether_it_fits(capsys, monkeypatch):
+    """Catches: a plan for a pod that is too small which nobody notices; a dollar that is a cent."""
+    config = dataclasses.replace(CONFIG, plan=dataclasses.replace(CONFIG.plan, preset="tiny", price=2.0, watts=500.0))
+    monkeypatch.setattr(plan, "preset", lambda name: SHAPE)
+    for program in ("_decode", "_train"):
+        monkeypatch.setattr(plan, program, lambda config, shape, mesh: plan.Cost(2e6 * shape.layers, 1e6, 1e9))
+    assert plan.plan(config, ["cpu:8"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "8 devices of 8 GiB, fits" in said and "dollars" in said and "kWh" in said
+    small = plan.Chip(2.0**20, 1e12, 1e11)
+    monkeypatch.setitem(plan.CHIPS, "cpu", small)
+    assert plan.plan(config, ["cpu:8"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "does NOT fit" in said and "None of these fits" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("v5e", "write a chip and a number or a grid"), ("v9:4x4", "Chips: v4, v5e"), ("cpu:64", "cpu_devices=64")],
+)
+def test_topologies_that_are_none(name, said):
+    """Catches: a stack trace for a slip of the pen."""
+    with pytest.raises(UserError, match=said):
+        plan.devices_of(name)
+
+
+@pytest.mark.slow
+def test_a_tpu_that_is_not_here():
+    """Catches: programs that only a CPU compiles."""
+    pytest.importorskip("libtpu")
+    config = dataclasses.replace(CONFIG, mesh=dataclasses.replace(CONFIG.mesh, data=1, fsdp=4, tensor=4))
+    found = plan._plan(config, dataclasses.replace(SHAPE, dtype="bfloat16"), "v5e:4x4")
+    assert found.devices == 16 and found.fits and found.programs["decode"].operations > 0
