@@ -2,7 +2,7 @@
 
 lmsi run --config=configs/tiny_full.py --workdir=runs/tiny_full
 
-About 16 minutes on two CPU cores. Expect CoT greedy of 41% before and about 60% after each round, n = 512.
+About 11 minutes on two CPU cores. Expect CoT greedy of 41% before and about 60% after each round, n = 512.
 """
 
 from ml_collections import ConfigDict

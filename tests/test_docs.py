@@ -17,7 +17,7 @@ TEXTS = [ROOT / "README.md", *sorted((ROOT / "configs").glob("*.py")), *sorted((
 
 def commands():
     for text in TEXTS:
-        for line in re.findall(r"^\s*(?:\.venv/bin/)?(lmsi [a-z]+ --.*)$", text.read_text(), re.MULTILINE):
+        for line in re.findall(r"^\s*(?:\.venv/bin/)?(lmsi [a-z]+ --.*)$", text.read_text().replace("\\\n", " "), re.MULTILINE):
             for part in line.partition(" #")[0].replace('"$@"', "").split(" | "):
                 yield pytest.param(part, id=f"{text.name}: {part[:60]}")
 
