@@ -1,7 +1,10 @@
 """Several processes that run one program, one a host: they all compute, and the first of them reads and writes for all."""
 
+import contextlib
 import json
 import os
+import socket
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -32,15 +35,60 @@ def join() -> None:
             raise UserError(f"JAX_COORDINATOR_ADDRESS={address} is set, and {' and '.join(missing)} must be numbers beside it.")
         count, number = (int(os.environ[name]) for name in names)
         known = {"coordinator_address": address, "num_processes": count, "process_id": number}
+        roll_call(address, count, number)
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # CPUs may else meet in different orders, and wait for ever
     try:
         jax.distributed.initialize(**known, initialization_timeout=JOIN_SECONDS)
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"Process {known.get('process_id', '?')} of {known.get('num_processes', '?')} did not meet the others within "
-            f"{JOIN_SECONDS} s at {address or 'the coordinator that JAX chose'}: {str(error).splitlines()[0][:500]}. Start the "
-            f"same command on every host, and look at the ones that are not there."
+            f"This process did not meet the others at {address or 'the coordinator that JAX chose'}: "
+            f"{str(error).splitlines()[0][:500]}. Start the same command on every host."
         ) from error
+
+
+def roll_call(address: str, count: int, number: int, seconds: float = JOIN_SECONDS) -> None:
+    """Wait until all processes are there, at the port after the coordinator's; raises UserError that names those that are not.
+
+    JAX's own meeting ends the process when it fails, and does not say who was missing.
+    """
+    host, _, port = address.rpartition(":")
+    meeting, deadline = (host, int(port) + 1), time.monotonic() + seconds
+    missing = _call(meeting, count, deadline) if number == 0 else _answer(meeting, number, deadline)
+    if missing:
+        raise UserError(
+            f"Of {count} processes, number {', '.join(map(str, missing))} did not come to {host}:{meeting[1]} within "
+            f"{seconds:.0f} s; this is number {number}. Start the same command on every host, each with its own "
+            f"JAX_PROCESS_ID, and let the port and the one before it through."
+        )
+
+
+def _call(meeting: tuple[str, int], count: int, deadline: float) -> list[int]:
+    """Who has not come; those who have are told."""
+    here: dict[int, socket.socket] = {}
+    with socket.create_server(("", meeting[1])) as server:
+        while len(here) < count - 1 and (left := deadline - time.monotonic()) > 0:
+            server.settimeout(left)
+            with contextlib.suppress(OSError, ValueError):  # nobody in time, or somebody who is none of ours
+                guest, _ = server.accept()
+                guest.settimeout(5.0)
+                here[int(guest.makefile().readline())] = guest
+    missing = sorted(set(range(1, count)) - here.keys())
+    for guest in here.values():
+        with guest, contextlib.suppress(OSError):
+            guest.sendall((json.dumps(missing) + "\n").encode())
+    return missing
+
+
+def _answer(meeting: tuple[str, int], number: int, deadline: float) -> list[int]:
+    """Say that this process is there; who is not, by the first process, or that one itself."""
+    while (left := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(OSError, ValueError), socket.create_connection(meeting, timeout=left) as first:
+            first.settimeout(left + 10)
+            first.sendall(f"{number}\n".encode())
+            said: list[int] = json.loads(first.makefile().readline())
+            return said
+        time.sleep(min(0.2, max(left, 0.0)))
+    return [0]
 
 
 def count() -> int:

@@ -3,11 +3,14 @@
 import json
 import socket
 import subprocess
+import threading
 
 import numpy as np
 import pytest
 
 from lmsi_jax.checkpoint import folder
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.sharding import processes
 from tests.conftest import mesh_of
 from tests.runs import environment, records, run_workdir
 
@@ -35,14 +38,34 @@ def start(workdir, cache, count, devices, only=None, **settings):
     return started
 
 
+@pytest.mark.parametrize(("present", "missing"), [([0, 1], "2"), ([1, 2], "0"), ([0, 1, 2], "")])
+def test_a_missing_process_is_named(present, missing):
+    """Catches: a run that hangs, or ends without a word, when a host does not come."""
+    port, said = free_port(), {}
+
+    def come(number):
+        try:
+            processes.roll_call(f"127.0.0.1:{port}", 3, number, seconds=2.0)
+        except UserError as error:
+            said[number] = str(error)
+
+    threads = [threading.Thread(target=come, args=(number,)) for number in present]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert sorted(said) == (present if missing else [])
+    assert all(f"number {missing} did not come" in text for text in said.values()), said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2])
 def test_several_processes_write_what_one_does(count, compile_cache, tmp_path):
     """Catches: a host that decodes other questions, writes twice, or trains on other rows; a wait that never ends."""
-    for name, processes in (("one", 1), ("several", count)):
-        running = start(tmp_path / name, compile_cache, processes, 4 // processes)
+    for name, number in (("one", 1), ("several", count)):
+        running = start(tmp_path / name, compile_cache, number, 4 // number)
         said = [process.communicate(timeout=250)[0] for process in running]
-        assert [process.returncode for process in running] == [0] * processes, said
+        assert [process.returncode for process in running] == [0] * number, said
     assert records(tmp_path / "one") == records(tmp_path / "several")
     mesh = mesh_of(1, 1, 1)
     one, several = (folder.load_params(str(tmp_path / name / "rounds/1/model"), mesh) for name in ("one", "several"))
