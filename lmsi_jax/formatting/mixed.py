@@ -106,5 +106,5 @@ def tokenize(rows: Sequence[dict], tokenizer: Tokenizer, weighting: str = "token
     for row in rows:
         prompt, target = tokenizer.start(row["prompt"]), [*tokenizer.encode(row["target"]), *end]
         whole = {"token": len(target), "row": 1.0, "question": 1 / siblings[row["id"]]}[weighting]
-        pieces.append(Piece([*prompt, *target], len(prompt), row["format"], whole / len(target)))
+        pieces.append(Piece([*prompt, *target], len(prompt), row.get("format", ""), whole / len(target)))
     return pieces
