@@ -101,10 +101,11 @@ def tokenize(rows: Sequence[dict], tokenizer: Tokenizer, weighting: str = "token
     rows. The paper does not say; tokens alike are the usual loss of fine-tuning, in which long reasoning counts most.
     """
     end = [tokenizer.eos] if tokenizer.eos >= 0 else []
-    siblings = Counter(row["id"] for row in rows)
+    questions = [row.get("id", i) for i, row in enumerate(rows)]  # rows that name no question are each one of their own
+    siblings = Counter(questions)
     pieces = []
-    for row in rows:
+    for question, row in zip(questions, rows, strict=True):
         prompt, target = tokenizer.start(row["prompt"]), [*tokenizer.encode(row["target"]), *end]
-        whole = {"token": len(target), "row": 1.0, "question": 1 / siblings[row["id"]]}[weighting]
+        whole = {"token": len(target), "row": 1.0, "question": 1 / siblings[question]}[weighting]
         pieces.append(Piece([*prompt, *target], len(prompt), row.get("format", ""), whole / len(target)))
     return pieces
