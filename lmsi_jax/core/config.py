@@ -293,6 +293,7 @@ class TrainConfig:
     lora: LoraConfig = LoraConfig()
     save_every: int = 200  # steps between checkpoints
     log_every: int = 10
+    profile: tuple[int, int] = (0, 0)  # first and last step of an XProf trace in metrics/profile; (0, 0) = none
 
     def check(self) -> None:
         for name in ("steps", "batch", "row_length", "accumulate", "save_every", "log_every"):

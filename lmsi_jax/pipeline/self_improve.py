@@ -24,7 +24,7 @@ from lmsi_jax.pipeline.vote import format_file, vote_file
 from lmsi_jax.tasks import answers
 from lmsi_jax.tasks.registry import is_scored
 
-UNSEEN = ("save_every", "log_every")  # settings of training that leave no trace in its result
+UNSEEN = ("save_every", "log_every", "profile")  # settings of training that leave no trace in its result
 
 
 class SelfImprove:

@@ -17,6 +17,7 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import write_text
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sentencepiece", "ml_collections", "numpy")
+TRACELESS = ("plan.", "finetune.profile")  # settings that leave no trace in a run
 
 
 def check_workdir(config: Any, folder: epath.Path) -> None:
@@ -27,7 +28,7 @@ def check_workdir(config: Any, folder: epath.Path) -> None:
     if not stored.exists():
         return
     before, now = _flat(json.loads(stored.read_text())), _flat(json.loads(json.dumps(to_dict(config))))
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and not key.startswith("plan.")]
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and not key.startswith(TRACELESS)]
     if changed:
         rows = "; ".join(f"{key}: {before.get(key)!r:.40} there, {now.get(key)!r:.40} here" for key in changed[:5])
         raise UserError(

@@ -86,7 +86,14 @@ def train(
 
     try:
         for step, batch in enumerate(_batches(rows, config, seed, start, mesh), start=start + 1):
+            if step == config.profile[0]:
+                options = jax.profiler.ProfileOptions()
+                options.python_tracer_level = 0  # it crashes beside the threads that save a checkpoint
+                jax.profiler.start_trace(os.path.join(metrics_folder, "profile"), profiler_options=options)
             state, metrics = step_fn(state, batch, frozen, prompts)
+            if step == config.profile[1]:
+                jax.block_until_ready(metrics)
+                jax.profiler.stop_trace()
             if pending:
                 settle(*pending)
             pending = (step, metrics)

@@ -148,8 +148,10 @@ def make_step(model_config: ModelConfig, config: TrainConfig) -> Callable[..., t
             params = lora.merge(frozen, trained, config.lora) if config.lora.rank else trained
             return batch_loss(model_config, params, part, prompts, config.remat)
 
-        loss, grads = gradients(loss_of, state.params, batch, config.accumulate)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        with jax.named_scope("gradient"):
+            loss, grads = gradients(loss_of, state.params, batch, config.accumulate)
+        with jax.named_scope("update"):
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {"loss": loss.value, "targets": loss.count, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state), metrics

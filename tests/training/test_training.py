@@ -244,3 +244,9 @@ def test_norm_scales_do_not_decay(model_config, params):
     moved = optax.apply_updates(params, updates)
     np.testing.assert_array_equal(moved["final_norm"]["scale"], params["final_norm"]["scale"])
     assert not np.allclose(moved["mlp_0"]["up"], params["mlp_0"]["up"])
+
+
+def test_a_trace_is_written_of_the_steps_asked_for(tmp_path, model_config, params):
+    """Catches: a profile that is never stopped, or never begun."""
+    run(tmp_path, model_config, params, "traced", config=dataclasses.replace(CONFIG, profile=(3, 4)))
+    assert list((tmp_path / "traced/metrics/profile").rglob("*.xplane.pb"))
