@@ -5,6 +5,7 @@ plus as many such layers as it has more. That is exact for what scales with the 
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -156,9 +157,15 @@ def _plan(config: Config, shape: ModelConfig, topology: str) -> Plan:
 
 
 def _whole(compile: Callable[[Config, ModelConfig, Mesh], Cost], config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
-    """The cost of a program at full depth, from two shallow ones."""
+    """The cost of a program at full depth, from two shallow ones; without bound where not even those fit."""
     period = _period(shape.windows)
-    one, two = (compile(config, _cut(shape, layers), mesh) for layers in (period, 2 * period))
+    try:
+        one, two = (compile(config, _cut(shape, layers), mesh) for layers in (period, 2 * period))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        console.print(f"Not even {2 * period} of {shape.layers} layers: {str(error).splitlines()[0][:300]}", markup=False)
+        return Cost(math.inf, math.inf, math.inf)
     each = (two + one * -1.0) * (1 / period)
     return one + each * float(shape.layers - period)
 

@@ -79,6 +79,20 @@ def test_tables_say_whether_it_fits(capsys, monkeypatch):
     assert "does NOT fit" in said and "None of these fits" in said
 
 
+def test_what_the_compiler_refuses_does_not_fit(capsys, monkeypatch):
+    """Catches: a stack trace where a topology is too small even for a few layers."""
+
+    def refuse(*arguments):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM.")
+
+    monkeypatch.setattr(plan, "_train", refuse)
+    monkeypatch.setattr(plan, "_decode", lambda config, shape, mesh: plan.Cost(2e6 * shape.layers, 1e6, 1e9))
+    monkeypatch.setattr(plan, "model_shape", lambda config: SHAPE)
+    assert plan.plan(CONFIG, ["cpu:8"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Not even 4 of 6 layers" in said and "does NOT fit" in said
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("v5e", "write a chip and a number or a grid"), ("v9:4x4", "Chips: v4, v5e"), ("cpu:64", "cpu_devices=64")],
