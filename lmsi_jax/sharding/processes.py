@@ -92,6 +92,7 @@ def _answer(meeting: tuple[str, int], number: int, deadline: float) -> list[int]
 
 
 def count() -> int:
+    """How many processes run this program together."""
     return jax.process_count()
 
 
