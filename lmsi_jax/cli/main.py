@@ -1,6 +1,6 @@
 """`lmsi COMMAND --config=FILE.py --config.section.key=value ...`
 
-run         all rounds (resumes; --only, --from, --dry-run)   --config --workdir
+run         all rounds (resumes; --only, --from, --dry-run, --profile)  --config --workdir
 sample      decode paths                                      --config --questions --output
 convert     samples of vLLM (OpenAI batch) or lm-eval to paths  --input --output
 prompt      print the prompt of a task                        --task (--format)
@@ -166,11 +166,6 @@ def _set_devices(cpu_devices: int) -> None:
         # A collective holds a thread of the CPU client's pool until its partners come; with a thread a core they may not.
         os.environ.setdefault("NPROC", str(8 * cpu_devices))
         jax.config.update("jax_num_cpu_devices", cpu_devices)
-    from lmsi_jax.core.progress import console
-    from lmsi_jax.sharding import processes
-
-    processes.join()
-    console.quiet = not processes.is_first()
 
 
 def _run_command(command: str, config: Any, values: flags.FlagValues, argv: list[str]) -> int:
@@ -180,8 +175,12 @@ def _run_command(command: str, config: Any, values: flags.FlagValues, argv: list
 
         pretrain(config, values.workdir, argv)
     elif command == "run":
+        from lmsi_jax.core.progress import console
         from lmsi_jax.pipeline.runner import run
+        from lmsi_jax.sharding import processes
 
+        processes.join()
+        console.quiet = not processes.is_first()
         run(
             config,
             values.workdir,

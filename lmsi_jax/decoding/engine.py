@@ -93,13 +93,18 @@ class State(struct.PyTreeNode):
     steps: Int[Array, ""]
 
     @property
+    def paths(self) -> int:
+        """Paths of a question."""
+        return self.out.count.shape[1] // HELD
+
+    @property
     def live(self) -> Bool[Array, "b m"]:
         """Is the slot working on a path?"""
         return self.path < self.out.count.shape[1]
 
     def of_slot(self, values: Int[Array, "b q"]) -> Int[Array, "b m"]:
         """What each slot's question has of `values`."""
-        question = jnp.minimum(self.path // (self.out.count.shape[1] // HELD), HELD - 1)
+        question = jnp.minimum(self.path // self.paths, HELD - 1)
         return jnp.take_along_axis(values, question, axis=1)
 
 
@@ -152,7 +157,7 @@ def load(state: State, cache: Cache, new: Loading, parts: int) -> State:
 
     `parts` of the batch axis keep to themselves: a lane takes rows of `cache` that lie on its own devices.
     """
-    b, paths = len(new.held), state.out.count.shape[1] // HELD
+    b, paths = len(new.held), state.paths
     here = jnp.arange(HELD)[None, :] == new.held[:, None]  # (b, q)
 
     def put(old: Array, value: Array) -> Array:
@@ -191,7 +196,7 @@ def load(state: State, cache: Cache, new: Loading, parts: int) -> State:
 
 def _start_paths(state: State, free: Bool[Array, "b m"]) -> State:
     """The free slots take the lane's next paths, in order of slots; idle where there are none left."""
-    paths = state.out.count.shape[1] // HELD
+    paths = state.paths
     in_first, in_other = _take(state.wanted, state.first), _take(state.wanted, HELD - 1 - state.first)
     number = state.started[:, None] + jnp.cumsum(free, axis=1, dtype=jnp.int32) - 1 - in_first[:, None]
     next_path = jnp.where(

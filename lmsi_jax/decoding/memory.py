@@ -86,8 +86,12 @@ def needed(mesh: Mesh, config: ModelConfig, shape: Shape, weights: int = 0) -> M
 def stored(mesh: Mesh, config: ModelConfig) -> int:
     """Bytes of the parameters on one device."""
     shapes, axes = model.abstract(config)
-    leaves = zip(jax.tree.leaves(shapes), jax.tree.leaves(param_shardings(mesh, shapes, axes)), strict=True)
-    return sum(leaf.dtype.itemsize * math.prod(place.shard_shape(leaf.shape)) for leaf, place in leaves)
+    return sum(map(on_device, jax.tree.leaves(shapes), jax.tree.leaves(param_shardings(mesh, shapes, axes))))
+
+
+def on_device(leaf: jax.ShapeDtypeStruct, place: jax.sharding.Sharding) -> int:
+    """Bytes of one device's part of an array."""
+    return math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
 def fitting_lanes(mesh: Mesh, config: ModelConfig, shape: Shape, budget: int, weights: int = 0) -> int:

@@ -71,49 +71,55 @@ def adaptive(session: Session) -> Enough | None:
     return enough
 
 
-def decode_to_file(
-    session: Session,
-    checkpoint: str,
-    few_shot: str,
-    requests: Sequence[Request],
-    decoding: Decoding,
-    key_names: Sequence[str | int],
-    scratch: epath.Path,
-    output: epath.Path,
-    title: str,
-    metrics: epath.Path,
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Questions to draw paths of, and where the paths go: as one `paths.jsonl`, by way of parts that outlive a kill."""
+
+    few_shot: str
+    requests: Sequence[Request]
+    decoding: Decoding
+    key_names: Sequence[str | int]  # with the run's seed, what the draws depend on beside question and path
+    scratch: epath.Path
+    output: epath.Path
+    title: str
+    metrics: epath.Path
+
+    def prompt_hash(self, request: Request) -> str:
+        """Of the whole prompt, as each of its paths records it."""
+        return fingerprint(self.few_shot + request.text)
+
+
+def decode_to_file(session: Session, checkpoint: str, job: Job) -> None:
     """Write one `paths.jsonl` record for each path of each request, in the order of requests.
 
-    The text of a path is a function of the run's seed, `key_names`, the question's id and the path's number.
+    The text of a path is a function of the run's seed, `job.key_names`, the question's id and the path's number.
     """
-    sample = session.config.sample
-    size = sample.questions_per_shard * max(1, sample.paths // decoding.paths)  # greedy ones are as much work a shard
+    sample, requests = session.config.sample, job.requests
+    size = sample.questions_per_shard * max(1, sample.paths // job.decoding.paths)  # greedy ones are as much work a shard
     shards = [requests[i : i + size] for i in range(0, len(requests), size)]
-    files = [scratch / f"{output.stem}-{i:05d}-of-{len(shards):05d}.jsonl" for i in range(len(shards))]
+    files = [job.scratch / f"{job.output.stem}-{i:05d}-of-{len(shards):05d}.jsonl" for i in range(len(shards))]
     todo = processes.by_first(lambda: [i for i, file in enumerate(files) if not file.exists()])
-    done = sum(len(shards[i]) for i in range(len(shards)) if i not in todo)
     if todo:
-        with use_mesh(session.mesh), ProgressBar(title, len(requests), done) as bar:
+        with use_mesh(session.mesh):
             mesh, config, tokenizer = session.mesh, session.model_config, session.tokenizer
             longest = max(len(tokenizer.encode(request.text)) for request in requests)
             params = session.decoding_params(checkpoint)
-            decoding, shape, planned = _fitted(session, decoding, params, few_shot, longest, min(size, len(requests)))
-            console.print(f"{title}: {shape.lanes} lanes of {shape.slots} slots, {planned}")
-            key = rng.stage_key(session.config.seed, *key_names)
+            decoding, shape, planned = _fitted(session, job, params, longest, min(size, len(requests)))
+            console.print(f"{job.title}: {shape.lanes} lanes of {shape.slots} slots, {planned}")
+            key = rng.stage_key(session.config.seed, *job.key_names)
+            kept = job.scratch / f"{job.output.stem}-prompt.safetensors" if processes.count() == 1 else None
             with memory.explained(planned, shape):
-                kept = scratch / f"{output.stem}-prompt.safetensors" if processes.count() == 1 else None
-                decoder = Decoder(mesh, config, params, tokenizer, decoding, few_shot, longest, key, kept)
-                _decode_shards(decoder, few_shot, shards, files, todo, done, bar, title, metrics)
-    processes.by_first(lambda: write_jsonl(output, (row for file in files for row in read_jsonl(file))))
+                decoder = Decoder(mesh, config, params, tokenizer, decoding, job.few_shot, longest, key, kept)
+                _decode_shards(decoder, job, [(shards[i], files[i]) for i in todo])
+    processes.by_first(lambda: write_jsonl(job.output, (row for file in files for row in read_jsonl(file))))
 
 
 def _fitted(
-    session: Session, decoding: Decoding, params: Any, few_shot: str, longest: int, questions: int
+    session: Session, job: Job, params: Any, longest: int, questions: int
 ) -> tuple[Decoding, memory.Shape, memory.Memory]:
     """How many lanes to decode with where the config leaves that open, and what they take."""
-    sample, mesh, config = session.config.sample, session.mesh, session.model_config
-    prompt, weights = len(session.tokenizer.start(few_shot)), memory.held(params)
+    sample, mesh, config, decoding = session.config.sample, session.mesh, session.model_config, job.decoding
+    prompt, weights = len(session.tokenizer.start(job.few_shot)), memory.held(params)
     lanes = decoding.lanes or questions
     shape = memory.Shape(lanes, decoding.slots, decoding.paths, decoding.max_tokens, prompt, longest)
     if not decoding.lanes:
@@ -123,45 +129,34 @@ def _fitted(
     return dataclasses.replace(decoding, lanes=shape.lanes), shape, planned
 
 
-def _decode_shards(
-    decoder: Decoder,
-    few_shot: str,
-    shards: list,
-    files: list[epath.Path],
-    todo: list[int],
-    done: int,
-    bar: ProgressBar,
-    title: str,
-    metrics: epath.Path,
-) -> None:
-    writer = MetricWriter(metrics, title.replace(" ", "-"), resume_step=done)
-    before, start, beat = clock.spent(), time.perf_counter(), time.monotonic()
+def _decode_shards(decoder: Decoder, job: Job, shards: Sequence[tuple[Sequence[Request], epath.Path]]) -> None:
+    """Each shard to its file, with progress and metrics."""
+    done = before = len(job.requests) - sum(len(requests) for requests, _ in shards)
+    writer = MetricWriter(job.metrics, job.title.replace(" ", "-"), resume_step=done)
+    spent, start, beat = clock.spent(), time.perf_counter(), time.monotonic()
     paths = tokens = 0
-    for i in todo:
-        texts = {request.id: request.text for request in shards[i]}
-        rows: dict[str, list[Record]] = {}
-        for found in decoder.run(shards[i]):
-            paths, tokens, done = paths + len(found), tokens + sum(p.num_tokens for p in found), done + 1
-            seconds = time.perf_counter() - start
-            note = f"{paths / seconds:.0f} paths/s {tokens / seconds:.0f} tok/s"
-            bar.update(done, f"{note} slots {decoder.utilisation:.0%} busy" if decoder.utilisation else note)
-            hash = fingerprint(few_shot + texts[found[0].id])
-            rows[found[0].id] = [{**path.record(), "prompt_hash": hash} for path in found]
-            if time.monotonic() - beat > HEARTBEAT and len(rows) < len(shards[i]):
-                beat = time.monotonic()
-                writer.write(done, tokens_per_second=tokens / seconds, paths_per_second=paths / seconds)
-        if processes.is_first():
-            write_jsonl(files[i], (row for request in shards[i] for row in rows[request.id]))
-        writer.write(
-            done,
-            tokens_per_second=tokens / seconds,
-            paths_per_second=paths / seconds,
-            utilisation=decoder.utilisation,
-            **{f"{kind}_seconds": spent for kind, spent in clock.since(before, time.perf_counter() - start).items()},
-        )
+    with ProgressBar(job.title, len(job.requests), done) as bar:
+        for requests, file in shards:
+            asked = {request.id: request for request in requests}
+            rows: dict[str, list[Record]] = {}
+            for found in decoder.run(requests):
+                paths, tokens, done = paths + len(found), tokens + sum(p.num_tokens for p in found), done + 1
+                seconds = time.perf_counter() - start
+                speeds = {"tokens_per_second": tokens / seconds, "paths_per_second": paths / seconds}
+                note = f"{paths / seconds:.0f} paths/s {tokens / seconds:.0f} tok/s"
+                bar.update(done, f"{note} slots {decoder.utilisation:.0%} busy" if decoder.utilisation else note)
+                id = found[0].id
+                rows[id] = [{**path.record(), "prompt_hash": job.prompt_hash(asked[id])} for path in found]
+                if time.monotonic() - beat > HEARTBEAT and len(rows) < len(requests):
+                    beat = time.monotonic()
+                    writer.write(done, **speeds)
+            if processes.is_first():
+                write_jsonl(file, (row for request in requests for row in rows[request.id]))
+            times = clock.since(spent, time.perf_counter() - start)
+            kinds = {f"{kind}_seconds": passed for kind, passed in times.items()}
+            writer.write(done, **speeds, utilisation=decoder.utilisation, **kinds)
     writer.close()
-    drawn = paths / max(sum(len(shards[i]) for i in todo) * decoder.decoding.paths, 1)
+    drawn = paths / ((done - before) * decoder.decoding.paths)
     saved = "" if decoder.decoding.enough is None else f" ({drawn:.0%} of those that could be drawn)"
-    console.print(
-        f"{title}: {paths} paths{saved}, {tokens} tokens, {tokens / seconds:.0f} tok/s, slots {decoder.utilisation:.0%} busy"
-    )
+    busy = f"slots {decoder.utilisation:.0%} busy"
+    console.print(f"{job.title}: {paths} paths{saved}, {tokens} tokens, {tokens / seconds:.0f} tok/s, {busy}")

@@ -9,7 +9,7 @@ from etils import epath
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, write_jsonl
 from lmsi_jax.evaluation.statistics import mean_estimate, share_estimate
-from lmsi_jax.pipeline.decode import decode_to_file, greedy, sampling
+from lmsi_jax.pipeline.decode import Job, decode_to_file, greedy, sampling
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.steps import requests
 from lmsi_jax.pipeline.vote import extract_all, paths_by_question, said_by
@@ -46,18 +46,9 @@ def evaluate(
         few_shot, decoding = manners[prompting]
         paths = scratch / f"{prompting}.jsonl"
         title = f"evaluate {number} {prompting.replace('_', '-')}"
-        decode_to_file(
-            session,
-            checkpoint,
-            few_shot,
-            requests(held_out, prompts),
-            decoding,
-            ("evaluate", number, prompting),
-            scratch,
-            paths,
-            title,
-            metrics,
-        )
+        names = ("evaluate", number, prompting)
+        job = Job(few_shot, requests(held_out, prompts), decoding, names, scratch, paths, title, metrics)
+        decode_to_file(session, checkpoint, job)
         manner = {"prompting": prompting, "checkpoint": name or number, "temperature": decoding.temperature}
         processes.by_first(functools.partial(_write_scores, session.task, questions, paths, file, manner, title))
 

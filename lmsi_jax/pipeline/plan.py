@@ -24,7 +24,7 @@ from lmsi_jax.core.progress import console
 from lmsi_jax.decoding import engine, memory
 from lmsi_jax.decoding.prefill import Prompt, prefill_questions
 from lmsi_jax.sharding import Mesh, make_mesh, param_shardings, sharding, use_mesh
-from lmsi_jax.training.step import Prompts, abstract_state, make_step
+from lmsi_jax.training.step import SharedPrompts, abstract_state, make_step
 
 GIB = 2.0**30
 
@@ -68,6 +68,10 @@ class Cost:
     def memory(self) -> float:
         return self.arguments + self.working
 
+    def seconds(self, chip: Chip) -> float:
+        """At the roofline: its operations, or its arguments read once, whichever take longer."""
+        return max(self.operations / chip.operations, self.arguments / chip.bandwidth)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -94,7 +98,7 @@ class Plan:
 
 
 def plan(config: Config, topologies: list[str]) -> int:
-    """Print a table for each topology, and which of those that fit takes the fewest dollars or chip hours; 1 if none fits."""
+    """Print a table for each topology, and which of those that fit takes the fewest chip hours; 1 if none fits."""
     shape = model_shape(config)
     plans = [_plan(config, shape, name) for name in topologies]
     for found in plans:
@@ -239,7 +243,7 @@ def _train(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
         parts = mesh.size("batch")
         tokens = _leaf((-(-2 // parts) * parts, config.plan.prompt), jnp.int32, sharding(mesh, "batch", "length"))
         length = _leaf(tokens.shape[:1], jnp.int32, sharding(mesh, None))
-        prompts = Prompts(tokens, length) if train.share_prompts else None
+        prompts = SharedPrompts(tokens, length) if train.share_prompts else None
         frozen = _params(shape, mesh) if train.lora.rank else {}
         step: Any = make_step(shape, train)
         return _cost(step.lower(state, batch, frozen, prompts).compile())
@@ -250,20 +254,21 @@ def _cost(compiled: Any) -> Cost:
     return Cost(float(said.argument_size_in_bytes), float(said.temp_size_in_bytes), float(counted.get("flops", 0.0)))
 
 
+def _tokens(config: Config) -> float:
+    """Tokens drawn in a round."""
+    return config.plan.questions * config.sample.paths * (config.plan.tokens or config.sample.max_tokens / 2)
+
+
 def _seconds(config: Config, shape: ModelConfig, chip: Chip, mesh: Mesh, programs: dict[str, Cost]) -> dict[str, float]:
-    """A round's sampling, prefill and fine-tuning, each as long as its operations or its memory traffic take."""
+    """A round's sampling, prefill and fine-tuning."""
     sample, assumed = config.sample, config.plan
-    rows = sample.lanes * min(sample.slots, sample.paths)
-    steps = assumed.questions * sample.paths * (assumed.tokens or sample.max_tokens / 2) / rows
-    traffic = programs["decode"].arguments / chip.bandwidth  # a step reads weights and caches once
-    prefill = 2 * model.count_params(shape) * assumed.questions * assumed.question / mesh.devices.size / chip.operations
+    steps = _tokens(config) / (sample.lanes * min(sample.slots, sample.paths))
+    operations = 2 * model.count_params(shape) * assumed.questions * assumed.question / mesh.devices.size
     return {
-        "sample": steps * max(programs["decode"].operations / chip.operations, traffic),
-        "prefill": prefill,
-        "finetune": config.finetune.steps * max(
-            programs["train"].operations / chip.operations, programs["train"].arguments / chip.bandwidth
-        ),
-    }  # fmt: skip
+        "sample": steps * programs["decode"].seconds(chip),
+        "prefill": operations / chip.operations,
+        "finetune": config.finetune.steps * programs["train"].seconds(chip),
+    }
 
 
 def _table(config: Config, found: Plan) -> Table:
@@ -273,19 +278,14 @@ def _table(config: Config, found: Plan) -> Table:
     for name in ("", "arguments GiB", "working GiB", "GFLOP a step", "seconds a step", "hours a round"):
         table.add_column(name, justify="left" if not name else "right")
     for name, cost in found.programs.items():
-        traffic = cost.arguments / chip.bandwidth
         hours = found.seconds["sample" if name == "decode" else "finetune"] / 3600
-        seconds = max(cost.operations / chip.operations, traffic)
-        table.add_row(
-            name, f"{cost.arguments / GIB:.2f}", f"{cost.working / GIB:.2f}", f"{cost.operations / 1e9:,.1f}", f"{seconds:.4f}",
-            f"{hours:.2f}",
-        )  # fmt: skip
+        sizes = (f"{cost.arguments / GIB:.2f}", f"{cost.working / GIB:.2f}")
+        table.add_row(name, *sizes, f"{cost.operations / 1e9:,.1f}", f"{cost.seconds(chip):.4f}", f"{hours:.2f}")
     table.add_row("prefill", "", "", "", "", f"{found.seconds['prefill'] / 3600:.2f}")
     dollars = f", {found.chip_hours * assumed.price:,.0f} dollars" if assumed.price else ""
     energy = f", {found.chip_hours * assumed.watts / 1000:,.0f} kWh" if assumed.watts else ""
-    tokens = assumed.questions * config.sample.paths * (assumed.tokens or config.sample.max_tokens / 2)
     table.caption = (
-        f"a device, at the roofline; a round draws {tokens / 1e6:,.0f}M tokens and takes {found.chip_hours:,.1f} chip hours"
-        f"{dollars}{energy}"
+        f"a device, at the roofline; a round draws {_tokens(config) / 1e6:,.0f}M tokens and takes "
+        f"{found.chip_hours:,.1f} chip hours{dollars}{energy}"
     )
     return table

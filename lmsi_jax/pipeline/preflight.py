@@ -1,7 +1,6 @@
 """Checks of a whole run before anything is written or compiled; `lmsi doctor` shows them one by one."""
 
 import importlib.metadata
-import math
 import platform
 from collections.abc import Callable
 
@@ -86,19 +85,14 @@ def _sharding(session: Session) -> str:
 def _memory(session: Session) -> str:
     """What training holds throughout; gradients and activations come on top. A note, not a verdict."""
     config, mesh = session.config, session.mesh
-    shapes, axes = model.abstract(session.model_config)
-    start = sum(map(_bytes, jax.tree.leaves(shapes), jax.tree.leaves(param_shardings(mesh, shapes, axes))))
+    start = memory.stored(mesh, session.model_config)
     state = jax.tree.leaves(abstract_state(mesh, session.model_config, config.finetune))
-    held = sum(_bytes(leaf, leaf.sharding) for leaf in state)
+    held = sum(memory.on_device(leaf, leaf.sharding) for leaf in state)
     what = "adapters and their moments" if config.finetune.lora.rank else "parameters and moments in float32"
     return (
         f"a device holds {memory.size_text(start)} of the model that training starts from and {memory.size_text(held)} of "
         f"{what}; gradients and activations come on top"
     )
-
-
-def _bytes(leaf: jax.ShapeDtypeStruct, place: jax.sharding.Sharding) -> int:
-    return math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
 def _stops(session: Session) -> str:

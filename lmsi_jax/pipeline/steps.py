@@ -11,10 +11,10 @@ from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.decoding.scheduler import Request
 from lmsi_jax.formatting.mixed import Prompts, tokenize
 from lmsi_jax.formatting.packing import pack
-from lmsi_jax.pipeline.decode import adaptive, decode_to_file, sampling
+from lmsi_jax.pipeline.decode import Job, adaptive, decode_to_file, sampling
 from lmsi_jax.pipeline.remote import sample_to_file
 from lmsi_jax.pipeline.session import Session
-from lmsi_jax.sharding import use_mesh
+from lmsi_jax.sharding import processes, use_mesh
 from lmsi_jax.tasks import registry
 from lmsi_jax.tasks.overlap import describe, overlap
 from lmsi_jax.training.loop import train
@@ -57,12 +57,20 @@ def sample(
     s = session.config.sample
     manner = sampling(session, s.temperature if round == 1 else s.temperature_after)
     decoding = dataclasses.replace(manner, enough=adaptive(session))
-    few_shot, asked = session.prompts.cot_examples, requests(questions, session.prompts)
-    where = (("sample", round), scratch, paths, f"round {round} sample", metrics)
+    job = Job(
+        session.prompts.cot_examples,
+        requests(questions, session.prompts),
+        decoding,
+        ("sample", round),
+        scratch,
+        paths,
+        f"round {round} sample",
+        metrics,
+    )
     if s.engine == "openai":
-        sample_to_file(session, few_shot, asked, decoding, *where)
+        processes.by_first(lambda: sample_to_file(session, job))
     else:
-        decode_to_file(session, checkpoint, few_shot, asked, decoding, *where)
+        decode_to_file(session, checkpoint, job)
 
 
 def finetune(

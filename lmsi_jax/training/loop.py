@@ -1,5 +1,6 @@
 """The training loop: rows in, parameters out; stops and goes on at any step."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -63,42 +64,20 @@ def train(
     if state is None:
         state = init_state(mesh, model_config, config, params, seed)
     start = int(state.step)
-    writer = MetricWriter(metrics_folder, name, resume_step=start)
     step_fn, frozen = make_step(model_config, config), params if config.lora.rank else {}
-    prompts = place_prompts(mesh, rows.prompts)
-    tokens_per_step, logged_at, last_logged, pending = rows.tokens.shape[1] * config.batch, time.perf_counter(), start, None
-
-    def settle(step: int, metrics: dict[str, jax.Array]) -> None:
-        nonlocal logged_at, last_logged
-        with clock.spend("train"):
-            values = {key: float(value) for key, value in metrics.items()}
-        if not np.isfinite(values["loss"]) or not np.isfinite(values["grad_norm"]):
-            raise UserError(
-                f"{name}: the loss at step {step} is {values['loss']} (gradient norm {values['grad_norm']}). Training has "
-                f"diverged; lower learning_rate (now {config.learning_rate}). The last good state is kept in {folder}."
-            )
-        on_step(step, values)
-        if step % config.log_every == 0 or step == config.steps:
-            now = time.perf_counter()
-            values["tokens_per_second"] = tokens_per_step * (step - last_logged) / (now - logged_at)
-            logged_at, last_logged = now, step
-            writer.write(step, **values)
-
+    prompts, pending = place_prompts(mesh, rows.prompts), None
+    log = _Log(config, MetricWriter(metrics_folder, name, resume_step=start), name, folder, start, on_step)
     try:
         for step, batch in enumerate(_batches(rows, config, seed, start, mesh), start=start + 1):
-            if step == config.profile[0]:
-                options = jax.profiler.ProfileOptions()
-                options.python_tracer_level = 0  # it crashes beside the threads that save a checkpoint
-                jax.profiler.start_trace(os.path.join(metrics_folder, "profile"), profiler_options=options)
-            state, metrics = step_fn(state, batch, frozen, prompts)
-            if step == config.profile[1]:
-                jax.block_until_ready(metrics)
-                jax.profiler.stop_trace()
+            with _traced(config.profile, step, metrics_folder):
+                state, metrics = step_fn(state, batch, frozen, prompts)
+                if step == config.profile[1]:
+                    jax.block_until_ready(metrics)
             if pending:
-                settle(*pending)
+                log.settle(*pending)
             pending = (step, metrics)
             if step % config.save_every == 0 or step == config.steps:
-                settle(*pending)
+                log.settle(*pending)
                 pending = None
                 checkpoints.save(step, state)
     except BaseException as stop:
@@ -108,5 +87,51 @@ def train(
         raise
     finally:
         checkpoints.close()
-        writer.close()
+        log.writer.close()
     return state.params
+
+
+class _Log:
+    """Reads what steps measured, once it is there: for the caller, for the metrics, and to stop what has diverged."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        writer: MetricWriter,
+        name: str,
+        folder: os.PathLike | str,
+        start: int,
+        on_step: Callable[[int, dict[str, float]], None],
+    ):
+        self.writer = writer
+        self._config, self._name, self._folder, self._on_step = config, name, folder, on_step
+        self._last, self._at = start, time.perf_counter()
+
+    def settle(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Values of one step; raises UserError where they are not finite."""
+        config = self._config
+        with clock.spend("train"):
+            values = {key: float(value) for key, value in metrics.items()}
+        if not np.isfinite(values["loss"]) or not np.isfinite(values["grad_norm"]):
+            raise UserError(
+                f"{self._name}: the loss at step {step} is {values['loss']} (gradient norm {values['grad_norm']}). Training "
+                f"has diverged; lower learning_rate (now {config.learning_rate}). The last good state is in {self._folder}."
+            )
+        self._on_step(step, values)
+        if step % config.log_every == 0 or step == config.steps:
+            now, tokens = time.perf_counter(), config.row_length * config.batch * (step - self._last)
+            values["tokens_per_second"] = tokens / (now - self._at)
+            self._last, self._at = step, now
+            self.writer.write(step, **values)
+
+
+@contextlib.contextmanager
+def _traced(steps: tuple[int, int], step: int, folder: os.PathLike | str) -> Iterator[None]:
+    """An XProf trace from the first of `steps` to the end of the last."""
+    if step == steps[0]:
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0  # it crashes beside the threads that save a checkpoint
+        jax.profiler.start_trace(os.path.join(folder, "profile"), profiler_options=options)
+    yield
+    if step == steps[1]:
+        jax.profiler.stop_trace()

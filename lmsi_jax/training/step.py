@@ -70,7 +70,7 @@ def causal_mask(segments: Int[Array, "n t"]) -> Bool[Array, "n t t"]:
 
 
 @struct.dataclass
-class Prompts:
+class SharedPrompts:
     """Beginnings that rows share; padded to the longest, and in number to a multiple of the parts of the batch axis."""
 
     tokens: Int[Array, "p s"]
@@ -78,7 +78,7 @@ class Prompts:
 
 
 def shared_blocks(
-    config: ModelConfig, params: model.Params, prompts: Prompts, prompt: Int[Array, " n"], remat: str = "none"
+    config: ModelConfig, params: model.Params, prompts: SharedPrompts, prompt: Int[Array, " n"], remat: str = "none"
 ) -> list[list[Block]]:
     """What each layer's rows see of the prompts they continue, each computed once; gradients flow through all its readers."""
     p, s = prompts.tokens.shape
@@ -96,7 +96,7 @@ def shared_blocks(
 
 
 def batch_loss(
-    config: ModelConfig, params: model.Params, batch: Batch, prompts: Prompts | None = None, remat: str = "none"
+    config: ModelConfig, params: model.Params, batch: Batch, prompts: SharedPrompts | None = None, remat: str = "none"
 ) -> Mean:
     """Cross-entropy summed over the weighted targets, in nats, and the sum of the weights."""
     mask = causal_mask(batch["segments"])
@@ -142,7 +142,7 @@ def make_step(model_config: ModelConfig, config: TrainConfig) -> Callable[..., t
     tx = optimizer(config)
 
     def train_step(
-        state: TrainState, batch: Batch, frozen: model.Params, prompts: Prompts | None = None
+        state: TrainState, batch: Batch, frozen: model.Params, prompts: SharedPrompts | None = None
     ) -> tuple[TrainState, dict[str, Array]]:
         def loss_of(trained: Any, part: Batch) -> Mean:
             params = lora.merge(frozen, trained, config.lora) if config.lora.rank else trained
@@ -217,7 +217,7 @@ def place_batch(mesh: Mesh, batch: dict[str, Any]) -> Batch:
     return {name: jax.device_put(array, sharding(mesh, *axes[: array.ndim])) for name, array in batch.items()}
 
 
-def place_prompts(mesh: Mesh, prompts: Sequence[Sequence[int]]) -> Prompts | None:
+def place_prompts(mesh: Mesh, prompts: Sequence[Sequence[int]]) -> SharedPrompts | None:
     """Shared beginnings onto the mesh; None when there are none."""
     if not prompts:
         return None
@@ -226,7 +226,9 @@ def place_prompts(mesh: Mesh, prompts: Sequence[Sequence[int]]) -> Prompts | Non
     tokens, length = np.zeros((rows, max(map(len, prompts))), np.int32), np.zeros(rows, np.int32)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)], length[row] = prompt, len(prompt)
-    return Prompts(jax.device_put(tokens, sharding(mesh, "batch", "length")), jax.device_put(length, sharding(mesh, None)))
+    return SharedPrompts(
+        jax.device_put(tokens, sharding(mesh, "batch", "length")), jax.device_put(length, sharding(mesh, None))
+    )
 
 
 def check_batch(mesh: Mesh, config: TrainConfig, name: str) -> None:

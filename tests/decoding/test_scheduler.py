@@ -47,7 +47,7 @@ def scripted(monkeypatch):
     """The engine with `script` for a model."""
 
     def forward(config, params, task, state):
-        path = state.path % (state.out.count.shape[1] // engine.HELD)
+        path = state.path % state.paths
         token = script(state.of_slot(state.id), path, state.position)
         return 1e4 * jax.nn.one_hot(token.reshape(-1), CONFIG.vocab), state.cache
 
@@ -105,9 +105,9 @@ def test_ten_thousand_questions_killed_at_twenty_instants(scripted, nothing, tmp
     while not output.exists():
         calls_left = draw.randrange(1, 12) if kills < 20 else -1
         try:
-            pipeline.decode_to_file(
-                session, "", "", requests, pipeline.sampling(session, 1.0), ("test",), tmp, output, "test", tmp / "m"
-            )
+            decoding = pipeline.sampling(session, 1.0)
+            job = pipeline.Job("", requests, decoding, ("test",), tmp, output, "test", tmp / "m")
+            pipeline.decode_to_file(session, "", job)
         except Killed:
             kills += 1
     rows = [json.loads(line) for line in output.read_text().splitlines()]

@@ -15,7 +15,7 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl
 from lmsi_jax.decoding import endpoint as client
 from lmsi_jax.decoding.scheduler import Request
-from lmsi_jax.pipeline.decode import sampling
+from lmsi_jax.pipeline.decode import Job, sampling
 from lmsi_jax.pipeline.remote import sample_to_file
 from lmsi_jax.pipeline.session import Session
 
@@ -93,7 +93,7 @@ def impatient(monkeypatch):
 
 def sample(server, tmp_path, tokenizer, requests=REQUESTS, paths=4, enough=None, **changes):
     """The rows that are written for these requests."""
-    options = dict(url=server.url, model="m", timeout=0.5, concurrency=4, api=server.api)
+    options = dict(url=server.url, model="m", timeout=10.0, concurrency=4, api=server.api)
     session = Session(
         Config(sample=SampleConfig(paths=paths, engine="openai", endpoint=EndpointConfig(**{**options, **changes})))
     )
@@ -101,13 +101,13 @@ def sample(server, tmp_path, tokenizer, requests=REQUESTS, paths=4, enough=None,
     decoding = sampling(session, 0.7)
     tmp = epath.Path(tmp_path)
     names = (("sample", 1), tmp / "scratch", tmp / "paths.jsonl", "round 1 sample", tmp / "metrics")
-    sample_to_file(session, FEW_SHOT, requests, dataclasses.replace(decoding, enough=enough), *names)
+    sample_to_file(session, Job(FEW_SHOT, requests, dataclasses.replace(decoding, enough=enough), *names))
     return list(read_jsonl(tmp / "paths.jsonl"))
 
 
 def test_every_path_comes_once_whatever_the_server_does(tmp_path, tokenizer):
     """Catches: a fault that loses a path or doubles one; an answer of fewer samples taken for all."""
-    rows = sample(Server(FAULTS), tmp_path, tokenizer)
+    rows = sample(Server(FAULTS), tmp_path, tokenizer, timeout=0.5)
     assert [(row["id"], row["path"]) for row in rows] == [(r.id, p) for r in REQUESTS for p in range(4)]
     for row in rows:
         number = int(row["id"][1:])
