@@ -17,9 +17,9 @@ import jax
 
 from lmsi_jax import model
 from lmsi_jax.benchmarks import lengths, peers
-from lmsi_jax.benchmarks.machine import bandwidth, matmul_peak
 from lmsi_jax.benchmarks.workloads import NEW_TOKENS, PATHS, WORKLOADS, Ids, Workload, prompts
 from lmsi_jax.core.config import MeshConfig
+from lmsi_jax.core.machine import bandwidth, matmul_peak
 from lmsi_jax.decoding.scheduler import Decoder, Decoding
 from lmsi_jax.sharding import make_mesh, param_shardings, use_mesh
 

@@ -19,11 +19,12 @@ import numpy as np
 
 from lmsi_jax import model
 from lmsi_jax.benchmarks.decode import report
-from lmsi_jax.benchmarks.machine import matmul_peak
 from lmsi_jax.benchmarks.workloads import WORKLOADS
 from lmsi_jax.core.config import MeshConfig, ModelConfig, TrainConfig
+from lmsi_jax.core.machine import matmul_peak
 from lmsi_jax.formatting.packing import PackedRows, Piece, pack
 from lmsi_jax.sharding import make_mesh, param_shardings, use_mesh
+from lmsi_jax.training.log import operations
 from lmsi_jax.training.step import init_state, make_step, place_batch, place_prompts
 
 PROMPT, QUESTION, TARGET = 900, 60, 100
@@ -42,9 +43,14 @@ def mixture(config: ModelConfig, examples: int) -> list[Piece]:
     return pieces
 
 
+def train_config(rows: PackedRows) -> TrainConfig:
+    """All rows in one step."""
+    return TrainConfig(batch=len(rows), row_length=rows.tokens.shape[1])
+
+
 def seconds_per_step(config: ModelConfig, rows: PackedRows, repeats: int) -> float:
     """Median seconds of a step on all rows at once."""
-    mesh, train = make_mesh(MeshConfig()), TrainConfig(batch=len(rows), row_length=rows.tokens.shape[1])
+    mesh, train = make_mesh(MeshConfig()), train_config(rows)
     with use_mesh(mesh):
         shardings = param_shardings(mesh, *model.abstract(config))
         params = jax.jit(lambda key: model.init(config, key), out_shardings=shardings)(jax.random.key(0))
@@ -57,17 +63,6 @@ def seconds_per_step(config: ModelConfig, rows: PackedRows, repeats: int) -> flo
             jax.block_until_ready(metrics)
             times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
-
-
-def operations(config: ModelConfig, rows: PackedRows) -> float:
-    """Floating-point operations of the products of a step: forward, and twice that backward."""
-    n, t = rows.tokens.shape
-    p, s = len(rows.prompts), max(map(len, rows.prompts), default=0)
-    table = config.vocab * config.width
-    dense = model.count_params(config) - table
-    attention = 4 * config.layers * config.heads * config.head_width
-    forward = 2 * dense * (n * t + p * s) + 2 * table * n * t + attention * (n * t * (t + s) + p * s * s)
-    return 3 * forward
 
 
 def main() -> None:
@@ -90,7 +85,7 @@ def main() -> None:
             seconds = seconds_per_step(config, rows, arguments.repeats)
             speeds[kind] = len(pieces) / seconds
             figures = {"rows_per_second": round(speeds[kind], 2), "tokens_per_second": round(useful / seconds)}
-            share_of_peak = round(operations(config, rows) / seconds / peak, 3)
+            share_of_peak = round(operations(config, train_config(rows), rows) / seconds / peak, 3)
             report(figure="train_step", workload=name, kind=kind, **figures, share_of_peak=share_of_peak)
         for peer, measure in peers(config).items() if arguments.peers else ():
             speed = len(pieces) / measure(pieces, arguments.repeats)

@@ -30,7 +30,7 @@ from absl import flags
 
 from lmsi_jax.cli.configs import load_config
 from lmsi_jax.core.config import Config, PretrainConfig
-from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.errors import Terminated, UserError
 
 NEEDED = {
     "run": ("config", "workdir"),
@@ -99,18 +99,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         status = _fail(f"{name}{error.strerror or error}. What is finished is kept: mend that and start again.")
-    except (KeyboardInterrupt, _Terminated) as stop:
+    except (KeyboardInterrupt, Terminated) as stop:
         print("\nInterrupted. Start the same command again to go on from here.", file=sys.stderr)
-        status = 143 if isinstance(stop, _Terminated) else 130
+        status = 143 if isinstance(stop, Terminated) else 130
     sys.exit(status)
 
 
-class _Terminated(BaseException):
-    """SIGTERM, so that open files and checkpoints are closed on the way out."""
-
-
 def _on_sigterm(number: int, frame: Any) -> None:
-    raise _Terminated
+    raise Terminated
 
 
 def _fail(message: str) -> int:

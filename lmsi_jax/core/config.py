@@ -289,6 +289,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     beta2: float = 0.98
     clip: float = 1.0  # global gradient norm
+    z_loss: float = 0.0  # 1e-4 as in PaLM; see training/step.py
     accumulate: int = 1  # microbatches a step; batch must be a multiple
     lora: LoraConfig = LoraConfig()
     save_every: int = 200  # steps between checkpoints
@@ -303,6 +304,7 @@ class TrainConfig:
             f"batch={self.batch} is not a multiple of accumulate={self.accumulate}; every microbatch has "
             f"the same number of rows.",
         )
+        _require(self.z_loss >= 0, f"z_loss={self.z_loss} is negative; PaLM takes 1e-4, and 0 is without.")
         for name in ("learning_rate", "clip"):
             _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive.")
         _require(0 <= self.warmup < self.steps, f"warmup={self.warmup} must be at least 0 and less than steps={self.steps}.")

@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right."""
+"""The one exception for what a user can put right, and the one for being told to stop."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,10 @@ class UserError(Exception):
 
     The command line prints it as one paragraph and exits with status 2.
     """
+
+
+class Terminated(BaseException):
+    """SIGTERM, so that open files and checkpoints are closed on the way out."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -195,6 +195,7 @@ class Decoder:
             calls, before = calls + 1, self._out
             state = self._load(state, held, list(finished), queue, calls)
             yield from finished.values()
+            processes.stop_together()
         self.live_slot_steps += int(state.busy)
         self.slot_steps += int(state.steps) * state.path.size
 

@@ -19,35 +19,13 @@ from lmsi_jax import model
 from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.config import Config, ModelConfig
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.machine import CHIPS, GIB, TPUS, Chip
 from lmsi_jax.core.presets import preset
 from lmsi_jax.core.progress import console
 from lmsi_jax.decoding import engine, memory
 from lmsi_jax.decoding.prefill import Prompt, prefill_questions
 from lmsi_jax.sharding import Mesh, make_mesh, param_shardings, sharding, use_mesh
 from lmsi_jax.training.step import SharedPrompts, abstract_state, make_step
-
-GIB = 2.0**30
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """Memory in bytes, bfloat16 operations and bytes of memory traffic a second, from the vendors' data sheets."""
-
-    memory: float
-    operations: float
-    bandwidth: float
-
-
-CHIPS = {
-    "v4": Chip(32 * GIB, 275e12, 1.2e12),
-    "v5e": Chip(16 * GIB, 197e12, 0.82e12),
-    "v5p": Chip(95 * GIB, 459e12, 2.77e12),
-    "v6e": Chip(32 * GIB, 918e12, 1.64e12),
-    "a100": Chip(80 * GIB, 312e12, 2.0e12),
-    "h100": Chip(80 * GIB, 989e12, 3.35e12),
-    "cpu": Chip(8 * GIB, 0.1e12, 0.02e12),
-}
-TPUS = ("v4", "v5e", "v5p", "v6e")
 
 
 @dataclasses.dataclass(frozen=True)

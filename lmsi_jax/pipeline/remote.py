@@ -75,7 +75,14 @@ class _Sampler:
         return json.loads(file.read_text()) if file.exists() else {"rows": [], "usage": {}}
 
     def complete(self, request: Request, stop: threading.Event) -> Counter[str]:
-        """Ask until the question has its paths, or enough of them; returns what this took."""
+        """Ask until the question has its paths, or enough of them; returns what this took. An error stops all others too."""
+        try:
+            return self._complete(request, stop)
+        except BaseException:
+            stop.set()
+            raise
+
+    def _complete(self, request: Request, stop: threading.Event) -> Counter[str]:
         kept, spent = self.stored(request), Counter[str]()
         while not stop.is_set() and not (wanted := self._enough(kept["rows"])):
             first = len(kept["rows"])

@@ -4,14 +4,13 @@ import datetime
 import importlib.metadata
 import json
 import platform
-import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 import lmsi_jax
+from lmsi_jax.core import git
 from lmsi_jax.core.build import to_dict
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import write_text
@@ -49,7 +48,7 @@ def describe_run(config: Any, folder: epath.Path, command_line: Sequence[str]) -
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     start = {
         "command_line": list(command_line),
-        "git": _git_hash(),
+        "git": git.commit(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {"lmsi_jax": lmsi_jax.__version__, **versions},
@@ -59,14 +58,3 @@ def describe_run(config: Any, folder: epath.Path, command_line: Sequence[str]) -
     earlier = [*before.pop("earlier_starts", []), before] if before else []
     write_text(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
     write_text(history, json.dumps({**start, "earlier_starts": earlier}, indent=2) + "\n")
-
-
-def _git_hash() -> str | None:
-    """The commit of a source checkout; None for an installed package."""
-    root = Path(lmsi_jax.__file__).parent.parent
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None if (root / ".git").exists() else None

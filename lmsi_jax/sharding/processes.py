@@ -12,9 +12,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.errors import Terminated, UserError
 
 T = TypeVar("T")
+_looked = 0  # how often `stop_together` was called
 JOIN_SECONDS = 110  # how long processes wait for each other to begin with
 
 
@@ -122,6 +123,15 @@ def by_first(work: Callable[[], T]) -> T:
     if "error" in answer:
         raise (UserError if answer["user"] else RuntimeError)(f"The first process stopped: {answer['error']}")
     return answer["value"]
+
+
+def stop_together() -> None:
+    """Raise Terminated in all processes, at the same call of this, once any of them was sent SIGTERM."""
+    global _looked
+    if jax.process_count() > 1:
+        _looked += 1
+        if multihost_utils.reached_preemption_sync_point(_looked):
+            raise Terminated
 
 
 def to_host(tree: Any) -> Any:

@@ -1,23 +1,25 @@
 """The training loop: rows in, parameters out; stops and goes on at any step."""
 
 import contextlib
+import dataclasses
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from lmsi_jax import model
 from lmsi_jax.checkpoint.state import StateCheckpoints
-from lmsi_jax.core import clock
+from lmsi_jax.core import git
 from lmsi_jax.core.config import ModelConfig, TrainConfig
-from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.errors import Terminated, UserError
 from lmsi_jax.core.metrics import MetricWriter
 from lmsi_jax.formatting.packing import PackedRows
 from lmsi_jax.sharding import Mesh, processes
-from lmsi_jax.training.step import abstract_state, init_state, make_step, place_batch, place_prompts
+from lmsi_jax.training.log import StepLog, finite
+from lmsi_jax.training.step import SharedPrompts, abstract_state, init_state, make_step, place_batch, place_prompts
 
 
 def batch_rows(seed: int, step: int, num_rows: int, batch: int) -> np.ndarray:
@@ -29,11 +31,6 @@ def batch_rows(seed: int, step: int, num_rows: int, batch: int) -> np.ndarray:
     epochs = position // num_rows
     order = {e: np.random.default_rng((seed, int(e))).permutation(num_rows) for e in np.unique(epochs)}
     return np.array([order[e][i] for e, i in zip(epochs, position % num_rows, strict=True)])
-
-
-def _batches(rows: PackedRows, config: TrainConfig, seed: int, start: int, mesh: Mesh) -> Iterator[dict]:
-    for step in range(start, config.steps):
-        yield place_batch(mesh, rows.take(batch_rows(seed, step, len(rows), config.batch)))
 
 
 def train(
@@ -59,70 +56,67 @@ def train(
     """
     if len(rows) == 0:
         raise UserError("There is nothing to train on: no path was kept. Look at votes.jsonl for the reason codes.")
-    checkpoints = StateCheckpoints(folder)
+    about = {"seed": seed, "config": dataclasses.asdict(config), "git": git.commit()}
+    checkpoints = StateCheckpoints(folder, about)
     state = checkpoints.restore_latest(abstract_state(mesh, model_config, config))
     if state is None:
         state = init_state(mesh, model_config, config, params, seed)
     start = int(state.step)
     step_fn, frozen = make_step(model_config, config), params if config.lora.rank else {}
     prompts, pending = place_prompts(mesh, rows.prompts), None
-    log = _Log(config, MetricWriter(metrics_folder, name, resume_step=start), name, folder, start, on_step)
+    writer = MetricWriter(metrics_folder, name, resume_step=start)
+    log = StepLog(mesh, model_config, config, rows, writer, start, on_step)
+
+    def batch_of(step: int) -> dict[str, np.ndarray]:
+        return rows.take(batch_rows(seed, step - 1, len(rows), config.batch))
+
+    def read(step: int, metrics: dict[str, jax.Array]) -> float:
+        values, kept = log.read(step, metrics), epath.Path(folder).parent / "diverged"
+        if not finite(values):
+            _keep_diverged(kept, step, state, batch_of(step), prompts)
+            raise UserError(
+                f"{name}: the loss at step {step} is {values['loss']} (gradient norm {values['grad_norm']}). Training has "
+                f"diverged; lower learning_rate (now {config.learning_rate}). The last good state is in {folder}; the state "
+                f"before that step and its batch are in {kept}."
+            )
+        return values["loss"]
+
     try:
-        for step, batch in enumerate(_batches(rows, config, seed, start, mesh), start=start + 1):
+        for step in range(start + 1, config.steps + 1):
             with _traced(config.profile, step, metrics_folder):
-                state, metrics = step_fn(state, batch, frozen, prompts)
+                state, metrics = step_fn(state, place_batch(mesh, batch_of(step)), frozen, prompts)
                 if step == config.profile[1]:
                     jax.block_until_ready(metrics)
             if pending:
-                log.settle(*pending)
+                read(*pending)
             pending = (step, metrics)
             if step % config.save_every == 0 or step == config.steps:
-                log.settle(*pending)
-                pending = None
-                checkpoints.save(step, state)
-    except BaseException as stop:
-        # Ctrl-C or a preemption: keep what was trained. An error of the training itself is not saved over a good state.
-        if not isinstance(stop, Exception) and processes.count() == 1:  # several would have to save together
+                loss, pending = read(*pending), None
+                checkpoints.save(step, state, loss)
+            processes.stop_together()
+    except (KeyboardInterrupt, Terminated) as stop:
+        # Keep what was trained; with several processes, where all of them stop here.
+        if (processes.count() == 1 or isinstance(stop, Terminated)) and state.finite:
             checkpoints.save(int(state.step), state)
         raise
     finally:
         checkpoints.close()
-        log.writer.close()
+        writer.close()
     return state.params
 
 
-class _Log:
-    """Reads what steps measured, once it is there: for the caller, for the metrics, and to stop what has diverged."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        writer: MetricWriter,
-        name: str,
-        folder: os.PathLike | str,
-        start: int,
-        on_step: Callable[[int, dict[str, float]], None],
-    ):
-        self.writer = writer
-        self._config, self._name, self._folder, self._on_step = config, name, folder, on_step
-        self._last, self._at = start, time.perf_counter()
-
-    def settle(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Values of one step; raises UserError where they are not finite."""
-        config = self._config
-        with clock.spend("train"):
-            values = {key: float(value) for key, value in metrics.items()}
-        if not np.isfinite(values["loss"]) or not np.isfinite(values["grad_norm"]):
-            raise UserError(
-                f"{self._name}: the loss at step {step} is {values['loss']} (gradient norm {values['grad_norm']}). Training "
-                f"has diverged; lower learning_rate (now {config.learning_rate}). The last good state is in {self._folder}."
-            )
-        self._on_step(step, values)
-        if step % config.log_every == 0 or step == config.steps:
-            now, tokens = time.perf_counter(), config.row_length * config.batch * (step - self._last)
-            values["tokens_per_second"] = tokens / (now - self._at)
-            self._last, self._at = step, now
-            self.writer.write(step, **values)
+def _keep_diverged(
+    folder: epath.Path, step: int, state: Any, batch: dict[str, np.ndarray], prompts: SharedPrompts | None
+) -> None:
+    """Write down what a step that came to nothing was given: the state before it, and `batch.npz`."""
+    before = StateCheckpoints(folder)
+    before.save(step - 1, state)
+    before.close()
+    shared = processes.to_host([prompts.tokens, prompts.length]) if prompts else ()
+    if processes.is_first():
+        arrays: dict[str, Any] = {**batch, **dict(zip(("prompt_tokens", "prompt_length"), shared, strict=False))}
+        with (folder / "batch.npz").open("wb") as file:
+            np.savez(file, **arrays)
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ class TrainState:
     step: Any
     params: model.Params
     opt_state: Any
+    finite: Any  # were all losses and gradients so far? From the first that was not, steps leave the rest as it was before it
 
 
 def optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -96,13 +97,24 @@ def shared_blocks(
 
 
 def batch_loss(
-    config: ModelConfig, params: model.Params, batch: Batch, prompts: SharedPrompts | None = None, remat: str = "none"
+    config: ModelConfig,
+    params: model.Params,
+    batch: Batch,
+    prompts: SharedPrompts | None = None,
+    remat: str = "none",
+    z_loss: float = 0.0,
 ) -> Mean:
-    """Cross-entropy summed over the weighted targets, in nats, and the sum of the weights."""
+    """Cross-entropy summed over the weighted targets, in nats, and the sum of the weights.
+
+    With `z_loss` each target also costs that times the square of its log-normaliser, which keeps logits from drifting
+    (Chowdhery et al. 2022, section 5).
+    """
     mask = causal_mask(batch["segments"])
     past = shared_blocks(config, params, prompts, batch["prompt"], remat) if prompts is not None else None
     logits, _ = model.forward(config, params, batch["tokens"], batch["positions"], mask, past, remat)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
+    if z_loss:
+        losses += z_loss * jax.nn.logsumexp(logits, axis=-1) ** 2
     return Mean(jnp.sum(losses * batch["weights"]), jnp.sum(batch["weights"]))
 
 
@@ -146,15 +158,18 @@ def make_step(model_config: ModelConfig, config: TrainConfig) -> Callable[..., t
     ) -> tuple[TrainState, dict[str, Array]]:
         def loss_of(trained: Any, part: Batch) -> Mean:
             params = lora.merge(frozen, trained, config.lora) if config.lora.rank else trained
-            return batch_loss(model_config, params, part, prompts, config.remat)
+            return batch_loss(model_config, params, part, prompts, config.remat, config.z_loss)
 
         with jax.named_scope("gradient"):
             loss, grads = gradients(loss_of, state.params, batch, config.accumulate)
         with jax.named_scope("update"):
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss.value, "targets": loss.count, "grad_norm": optax.tree.norm(grads)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+            params = optax.apply_updates(state.params, updates)
+            norm = optax.tree.norm(grads)
+            finite = state.finite & jnp.isfinite(loss.value) & jnp.isfinite(norm)
+            new = TrainState(state.step + 1, params, opt_state, finite)
+            state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, dataclasses.replace(state, finite=finite))
+        return state, {"loss": loss.value, "targets": loss.count, "grad_norm": norm}
 
     return jax.jit(train_step, donate_argnums=0)
 
@@ -176,7 +191,7 @@ def state_shardings(mesh: Mesh, model_config: ModelConfig, config: TrainConfig) 
         return place if leaf.shape == of.shape else scalar  # sums over rows or columns are small: everywhere
 
     opt = optax.tree_map_params(optimizer(config), beside, opt_shapes, shapes, placed, transform_non_params=lambda _: scalar)
-    return TrainState(scalar, placed, opt)
+    return TrainState(scalar, placed, opt, scalar)
 
 
 def init_state(mesh: Mesh, model_config: ModelConfig, config: TrainConfig, params: model.Params, seed: int) -> TrainState:
@@ -188,7 +203,7 @@ def init_state(mesh: Mesh, model_config: ModelConfig, config: TrainConfig, param
             trained = lora.init(shapes, jax.random.key(seed))
         else:
             trained = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
-        return TrainState(jnp.zeros((), jnp.int32), trained, optimizer(config).init(trained))
+        return TrainState(jnp.zeros((), jnp.int32), trained, optimizer(config).init(trained), jnp.ones((), bool))
 
     return jax.jit(make, out_shardings=state_shardings(mesh, model_config, config))(params)
 
@@ -196,7 +211,8 @@ def init_state(mesh: Mesh, model_config: ModelConfig, config: TrainConfig, param
 def abstract_state(mesh: Mesh, model_config: ModelConfig, config: TrainConfig) -> TrainState:
     """Shapes with shardings, as a checkpoint is restored into."""
     shapes, _ = trained_shapes(model_config, config)
-    state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), shapes, jax.eval_shape(optimizer(config).init, shapes))
+    step, finite = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.bool))
+    state = TrainState(step, shapes, jax.eval_shape(optimizer(config).init, shapes), finite)
     places = state_shardings(mesh, model_config, config)
     return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), state, places)
 

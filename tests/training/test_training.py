@@ -1,18 +1,35 @@
 import dataclasses
 import functools
+import json
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
 
+from lmsi_jax import model
+from lmsi_jax.checkpoint.state import StateCheckpoints
 from lmsi_jax.core.config import TrainConfig
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.machine import CHIPS, peak_operations
 from lmsi_jax.formatting.packing import Piece, pack
 from lmsi_jax.sharding import use_mesh
+from lmsi_jax.training.log import operations
 from lmsi_jax.training.loop import batch_rows, train
-from lmsi_jax.training.step import batch_loss, check_batch, gradients, init_state, make_step, place_batch, place_prompts
+from lmsi_jax.training.step import (
+    abstract_state,
+    batch_loss,
+    causal_mask,
+    check_batch,
+    gradients,
+    init_state,
+    make_step,
+    place_batch,
+    place_prompts,
+)
 from tests.conftest import MESHES, mesh_of, place
 
 CONFIG = TrainConfig(steps=6, batch=8, row_length=48, learning_rate=1e-2, warmup=1, save_every=2, log_every=1)
@@ -151,11 +168,11 @@ def test_sharded_step_equals_unsharded(shape, model_config, params):
         np.testing.assert_allclose(a, b, atol=2e-3)  # Adam's first steps turn tiny gradient differences into full steps
 
 
-def run(tmp_path, model_config, params, name, config=CONFIG, **kwargs):
+def run(tmp_path, model_config, params, name, config=CONFIG, some=None, **kwargs):
     mesh = mesh_of(1, 1, 1)
     with use_mesh(mesh):
         return train(
-            mesh, model_config, config, params, pack(pieces(), 48), seed=1,
+            mesh, model_config, config, params, pack(pieces() if some is None else some, 48), seed=1,
             folder=tmp_path / name / "state", metrics_folder=tmp_path / name / "metrics", name="train", **kwargs,
         )  # fmt: skip
 
@@ -212,12 +229,76 @@ def test_training_learns_and_leaves_its_input_alone(tmp_path, model_config, para
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, model_config, params):
     """Catches: NaN parameters saved over good ones."""
-    from lmsi_jax.checkpoint.state import StateCheckpoints
-
     broken = {**params, "embedding": params["embedding"].at[0, 0].set(jnp.nan)}
     with pytest.raises(UserError, match="loss at step 1 is nan.*lower learning_rate"):
         run(tmp_path, model_config, broken, "nan")
     assert StateCheckpoints(tmp_path / "nan" / "state").restore_latest(None) is None
+
+
+def test_the_step_that_diverged_can_be_done_again(tmp_path, model_config, params):
+    """Catches: a state that later steps have gone on from, or another batch than the one that broke it."""
+    some = [*pieces(), Piece([5, 6, 7, 8] * 10, 2, weight=float("inf"))]
+    rows = pack(some, 48)
+    row = int(np.argmax(~np.isfinite(rows.weights).all(axis=1)))
+    step = next(s for s in range(6) if row in batch_rows(1, s, len(rows), 8)) + 1
+    assert step > 1
+    with pytest.raises(UserError, match=f"loss at step {step} is (inf|nan).*the state before that step and its batch"):
+        run(tmp_path, model_config, params, "bad", config=dataclasses.replace(CONFIG, save_every=100), some=some)
+    mesh, kept = mesh_of(1, 1, 1), tmp_path / "bad" / "diverged"
+    state = StateCheckpoints(kept).restore_latest(abstract_state(mesh, model_config, CONFIG))
+    assert int(state.step) == step - 1 and all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
+    batch = dict(np.load(kept / "batch.npz"))
+    with use_mesh(mesh):
+        again = dataclasses.replace(state, finite=jnp.ones((), bool))
+        after, metrics = make_step(model_config, CONFIG)(again, place_batch(mesh, batch), {})
+    assert not np.isfinite(metrics["loss"]) and not after.finite
+
+
+def test_z_loss_is_the_square_of_the_normaliser(model_config, params):
+    """Catches: a z-loss on padding, of another power, or left out of the gradient."""
+    batch = plain_batch(pack(pieces(7), 48))
+    with use_mesh(mesh_of(1, 1, 1)):
+        both = [batch_loss(model_config, params, batch, z_loss=cost).total for cost in (0.0, 0.5)]
+        mask = causal_mask(batch["segments"])
+        logits, _ = model.forward(model_config, params, batch["tokens"], batch["positions"], mask)
+    wide = np.asarray(logits, np.float64)
+    normaliser = np.log(np.exp(wide).sum(axis=-1))
+    assert float(both[1] - both[0]) == pytest.approx(0.5 * float((batch["weights"] * normaliser**2).sum()), rel=1e-4)
+
+
+def test_operations_are_those_that_the_compiler_counts(model_config, params, monkeypatch):
+    """Catches: an MFU from a formula that forgets attention, the shared prompts or the backward pass."""
+    rows = pack(mixture(), 40, share=True)
+    config = TrainConfig(batch=len(rows), row_length=40)
+    mesh = mesh_of(1, 1, 1)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # shapes stand where arrays would
+    with use_mesh(mesh):
+        state = init_state(mesh, model_config, config, params, 0)
+        batch, prompts = place_batch(mesh, rows.take(np.arange(len(rows)))), place_prompts(mesh, rows.prompts)
+        counted = make_step(model_config, config).lower(state, batch, {}, prompts).compile().cost_analysis()["flops"]
+    assert operations(model_config, config, rows) == pytest.approx(counted, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("kind", "chip"),
+    [("TPU v5 lite", "v5e"), ("TPU v5", "v5p"), ("TPU v6 lite", "v6e"), ("NVIDIA H100 80GB HBM3", "h100"), ("GPU X", None)],
+)
+def test_peaks_are_found_by_what_a_device_calls_itself(kind, chip):
+    """Catches: a v5e taken for a v5p; a peak made up for a device that is in no table."""
+    device = mock.Mock(spec=jax.Device, device_kind=kind, platform="tpu", process_index=0)
+    expected = None if chip is None else 4 * CHIPS[chip].operations
+    assert peak_operations([device] * 4, "bfloat16") == expected
+
+
+def test_the_newest_states_and_the_best_are_kept(tmp_path):
+    """Catches: a disk that fills up; the best state removed; a state that does not say what it is of."""
+    checkpoints = StateCheckpoints(tmp_path, {"seed": 7})
+    for step, loss in enumerate([3.0, 1.0, 2.0, 2.5, 2.2], start=1):
+        checkpoints.save(step, {"x": jnp.full((2,), step)}, loss)
+    checkpoints.close()
+    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [2, 4, 5]
+    about = json.loads((tmp_path / "5" / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
+    assert about == {"seed": 7, "step": 5}
 
 
 def test_batch_rows_is_a_permutation_for_each_epoch():
@@ -250,3 +331,5 @@ def test_a_trace_is_written_of_the_steps_asked_for(tmp_path, model_config, param
     """Catches: a profile that is never stopped, or never begun."""
     run(tmp_path, model_config, params, "traced", config=dataclasses.replace(CONFIG, profile=(3, 4)))
     assert list((tmp_path / "traced/metrics/profile").rglob("*.xplane.pb"))
+    rows = [json.loads(line) for line in (tmp_path / "traced/metrics/train.jsonl").read_text().splitlines()]
+    assert all(0 < row["mfu"] < 1 for row in rows)
