@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 GIB = 2.0**30
 
@@ -67,10 +68,13 @@ def seconds(run: Callable[[], Any], repeats: int = 5) -> float:
 
 
 def matmul_peak(dtype: str = "float32", size: int = 2048) -> float:
-    """Floating-point operations a second of a large square product on the first device."""
-    a = jax.device_put(jax.random.normal(jax.random.key(0), (size, size), dtype), jax.local_devices()[0])
+    """Floating-point operations a second of a large square product on one of this process's devices."""
+    device = jax.local_devices()[0]
+    values = np.random.default_rng(0).standard_normal((size, size)).astype(jnp.dtype(dtype))
     product = jax.jit(lambda x: x @ x)
-    return 2 * size**3 / seconds(lambda: product(a))
+    with jax.set_mesh(jax.sharding.Mesh(np.array([device]), ("alone",))):  # whatever mesh the caller works on
+        a = jax.device_put(values, device)
+        return 2 * size**3 / seconds(lambda: product(a))
 
 
 def bandwidth(megabytes: int = 256) -> float:

@@ -1,9 +1,11 @@
 """The loop on several processes, as on the hosts of a pod: the same records, and a missing one is named."""
 
 import json
+import signal
 import socket
 import subprocess
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -61,7 +63,18 @@ def test_a_missing_process_is_named(present, missing):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2])
 def test_several_processes_write_what_one_does(count, compile_cache, tmp_path):
-    """Catches: a host that decodes other questions, writes twice, or trains on other rows; a wait that never ends."""
+    """Catches: a host that decodes other questions, writes twice, or trains on other rows; a wait that never ends.
+
+    One of several is told to stop while they train: all stop, and go on together.
+    """
+    stopped = start(tmp_path / "several", compile_cache, count, 4 // count)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("several/metrics/round-1-finetune.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    stopped[-1].send_signal(signal.SIGTERM)
+    said = [process.communicate(timeout=250)[0] for process in stopped]
+    assert [process.returncode for process in stopped] == [143] * count, said
+    assert len(list(tmp_path.glob("several/scratch/rounds-1-finetune/*/state/*"))) == 1
     for name, number in (("one", 1), ("several", count)):
         running = start(tmp_path / name, compile_cache, number, 4 // number)
         said = [process.communicate(timeout=250)[0] for process in running]
