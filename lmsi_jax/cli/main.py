@@ -77,7 +77,12 @@ def define_flags() -> flags.FlagValues:
         "dtype": "export: float32, bfloat16 or float16; else as the checkpoint has it",
     }.items():
         flags.DEFINE_string(name, None, what, flag_values=values)
-    flags.DEFINE_string("profile", None, "run, finetune: FIRST:LAST, steps to trace (XProf)", flag_values=values)
+    flags.DEFINE_string(
+        "profile",
+        None,
+        "run, sample, finetune, pretrain: FIRST:LAST, steps (sample: questions) to trace (XProf)",
+        flag_values=values,
+    )
     flags.DEFINE_bool("dry-run", False, "run: print what is reused, what would run and why", flag_values=values)
     flags.DEFINE_bool("adapter", False, "export: the LoRA adapters alone, as a PEFT folder", flag_values=values)
     flags.DEFINE_bool("flexible", False, "extract: a guess where no answer is named", flag_values=values)
@@ -140,7 +145,8 @@ def _dispatch(argv: list[str]) -> int:
         first, _, last = values.profile.partition(":")
         if not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
             raise UserError(f"--profile={values.profile} is not FIRST:LAST, two steps such as 10:15.")
-        overrides.append(f"--config.{'train' if command == 'pretrain' else 'finetune'}.profile=({first},{last})")
+        sections = ("train",) if command == "pretrain" else ("sample", "finetune")
+        overrides += [f"--config.{section}.profile=({first},{last})" for section in sections]
     config: Any = load_config(PretrainConfig if command == "pretrain" else Config, values.config, overrides)
     if command == "plan":
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # what is planned for is described, not looked for

@@ -91,6 +91,7 @@ class MeshConfig:
     tensor: int = 1
     cpu_devices: int = 0  # devices to split a CPU into; 0 = as JAX does, which is one. No effect on GPU and TPU
     rules: dict[str, str] = dataclasses.field(default_factory=dict)  # logical axis -> "fsdp", "data,fsdp" or ""
+    largest_whole: float = 0.25  # GiB of a parameter that may be on every device where fsdp or tensor could split it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +194,7 @@ class SampleConfig:
     stops: tuple[str, ...] = ("\nQ:",)  # a path ends before the first of these
     sync_every: int = 16  # decode steps between two looks of the host
     questions_per_shard: int = 64  # questions in one output shard: the unit of resume
+    profile: tuple[int, int] = (0, 0)  # an XProf trace from the first to the last of these questions to finish; (0, 0) = none
 
     def check(self) -> None:
         _require(

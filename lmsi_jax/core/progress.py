@@ -1,5 +1,6 @@
-"""Progress of long stages: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long stages: a bar on a terminal, a plain line now and then elsewhere; where it stands if there is none."""
 
+import faulthandler
 import sys
 import time
 from types import TracebackType
@@ -9,10 +10,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 console = Console(highlight=False, soft_wrap=True)
 PLAIN_SECONDS = 15.0  # between two plain lines
+STALL_SECONDS = 900.0  # without progress, after which all threads say where they are; a large program compiles for minutes
 
 
 class ProgressBar:
-    """``with ProgressBar("decode", 500) as bar: bar.update(done, "3.1k tok/s")``."""
+    """``with ProgressBar("decode", 500) as bar: bar.update(done, "3.1k tok/s")``.
+
+    When nothing is done for STALL_SECONDS the stacks of all threads go to standard error, and again after as long: of
+    a process that waits for another, or for a disk, that is all there is to go by. The process goes on.
+    """
 
     def __init__(self, title: str, total: int, done: int = 0):
         self._title, self._total, self._start_done = title, total, done
@@ -30,16 +36,23 @@ class ProgressBar:
             self._task = self._bar.add_task(title, total=total, completed=done, note="")
 
     def __enter__(self) -> "ProgressBar":
+        self._watch()
         if self._bar:
             self._bar.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        faulthandler.cancel_dump_traceback_later()
         if self._bar:
             self._bar.stop()
 
+    def _watch(self) -> None:
+        if sys.__stderr__ is not None:
+            faulthandler.dump_traceback_later(STALL_SECONDS, repeat=True, file=sys.__stderr__)
+
     def update(self, done: int, note: str = "") -> None:
         """`done` of the total are finished; `note` is what else to say."""
+        self._watch()
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
             return

@@ -38,7 +38,9 @@ class Transformer(Weights):
     def __call__(self, tokens: Array, positions: Array, mask: Array, past: list[list[Block]]) -> tuple[Array, list[KeyValue]]:
         c = self.config
         normal = nn.initializers.normal(1 / math.sqrt(c.width))
-        embedding = self.weight("embedding", (c.vocab, c.width), ("vocab", "embed_table"), normal)
+        embedding = self.weight("embedding", (c.vocab, c.width), ("vocab", "embed"), normal)
+        # Whole rows before they are looked up: from parts of rows XLA would rematerialise the lookup in full.
+        embedding = constrain(embedding, "vocab", None)
         x = embedding[tokens]
         x = constrain(x * math.sqrt(c.width) if c.scaled_embedding else x, "batch", "length", None)
         new_kv = []
@@ -51,7 +53,7 @@ class Transformer(Weights):
         x = Norm(c, name="final_norm")(x)
         table = embedding
         if not c.tied_embedding:
-            table = self.weight("unembedding", (c.vocab, c.width), ("vocab", "embed_table"), normal)
+            table = self.weight("unembedding", (c.vocab, c.width), ("vocab", "embed"), normal)
         logits = jnp.einsum("ntd,vd->ntv", x, table, preferred_element_type=jnp.float32)
         if c.logit_softcap:
             logits = c.logit_softcap * jnp.tanh(logits / c.logit_softcap)

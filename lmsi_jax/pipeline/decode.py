@@ -9,6 +9,7 @@ from etils import epath
 
 from lmsi_jax.core import clock, rng
 from lmsi_jax.core.metrics import MetricWriter
+from lmsi_jax.core.profile import Trace
 from lmsi_jax.core.progress import ProgressBar, console
 from lmsi_jax.core.records import Record, fingerprint, read_jsonl, write_jsonl
 from lmsi_jax.decoding import memory
@@ -83,6 +84,7 @@ class Job:
     output: epath.Path
     title: str
     metrics: epath.Path
+    profile: tuple[int, int] = (0, 0)  # as in the config's `sample` section
 
     def prompt_hash(self, request: Request) -> str:
         """Of the whole prompt, as each of its paths records it."""
@@ -133,6 +135,8 @@ def _decode_shards(decoder: Decoder, job: Job, shards: Sequence[tuple[Sequence[R
     """Each shard to its file, with progress and metrics."""
     done = before = len(job.requests) - sum(len(requests) for requests, _ in shards)
     writer = MetricWriter(job.metrics, job.title.replace(" ", "-"), resume_step=done)
+    trace = Trace(job.profile, job.metrics)
+    trace.step()
     spent, start, beat = clock.spent(), time.perf_counter(), time.monotonic()
     paths = tokens = 0
     with ProgressBar(job.title, len(job.requests), done) as bar:
@@ -146,6 +150,7 @@ def _decode_shards(decoder: Decoder, job: Job, shards: Sequence[tuple[Sequence[R
                 note = f"{paths / seconds:.0f} paths/s {tokens / seconds:.0f} tok/s"
                 bar.update(done, f"{note} slots {decoder.utilisation:.0%} busy" if decoder.utilisation else note)
                 id = found[0].id
+                trace.step()
                 rows[id] = [{**path.record(), "prompt_hash": job.prompt_hash(asked[id])} for path in found]
                 if time.monotonic() - beat > HEARTBEAT and len(rows) < len(requests):
                     beat = time.monotonic()
@@ -155,6 +160,7 @@ def _decode_shards(decoder: Decoder, job: Job, shards: Sequence[tuple[Sequence[R
             times = clock.since(spent, time.perf_counter() - start)
             kinds = {f"{kind}_seconds": passed for kind, passed in times.items()}
             writer.write(done, **speeds, utilisation=decoder.utilisation, **kinds)
+    trace.close()
     writer.close()
     drawn = paths / ((done - before) * decoder.decoding.paths)
     saved = "" if decoder.decoding.enough is None else f" ({drawn:.0%} of those that could be drawn)"

@@ -11,6 +11,7 @@ from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.decoding import memory
+from lmsi_jax.pipeline.placement import check_placements, placement_table
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.workdir import PACKAGES
 from lmsi_jax.sharding import param_shardings
@@ -25,7 +26,10 @@ def preflight(session: Session) -> None:
 
 
 def doctor(session: Session) -> int:
-    """Print versions, devices and every check as ok or problem with its remedy; returns how many are problems."""
+    """Print versions, devices and every check as ok or problem with its remedy, and where parameters live if there is none.
+
+    Returns how many problems there are.
+    """
     console.print(f"Python {platform.python_version()}; " + ", ".join(f"{p} {importlib.metadata.version(p)}" for p in PACKAGES))
     problems = 0
     for name, check in CHECKS:
@@ -34,6 +38,8 @@ def doctor(session: Session) -> int:
         except UserError as error:
             said, word, problems = str(error), "problem", problems + 1
         console.print(f"{word:8}{name}: {said}", markup=False)
+    if not problems:
+        console.print(placement_table(session.mesh, session.model_config))
     return problems
 
 
@@ -71,6 +77,7 @@ def _tokenizer(session: Session) -> str:
 def _sharding(session: Session) -> str:
     config, mesh = session.config, session.mesh
     param_shardings(mesh, *model.abstract(session.model_config))
+    check_placements(mesh, session.model_config, config.mesh.largest_whole)
     check_batch(mesh, config.finetune, "finetune")
     parts = mesh.size("batch")
     if config.sample.lanes % parts:

@@ -66,6 +66,7 @@ def sample(
         paths,
         f"round {round} sample",
         metrics,
+        s.profile,
     )
     if s.engine == "openai":
         processes.by_first(lambda: sample_to_file(session, job))

@@ -16,7 +16,7 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import write_text
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sentencepiece", "ml_collections", "numpy")
-TRACELESS = ("plan.", "finetune.profile")  # settings that leave no trace in a run
+TRACELESS = ("plan.", "finetune.profile", "sample.profile")  # settings that leave no trace in a run
 
 
 def check_workdir(config: Any, folder: epath.Path) -> None:

@@ -11,8 +11,7 @@ from lmsi_jax.core.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 
-# Logical axis -> mesh axes. The embedding table is split over `tensor` only: with `fsdp` on either of its
-# axes XLA rematerialises the token gather in full.
+# Logical axis -> mesh axes.
 DEFAULT_RULES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
     "heads": ("tensor",),
@@ -20,7 +19,6 @@ DEFAULT_RULES: dict[str, tuple[str, ...]] = {
     "mlp": ("tensor",),
     "vocab": ("tensor",),
     "embed": ("fsdp",),
-    "embed_table": (),
     "head_width": (),
     "length": (),
     "norm": (),

@@ -1,9 +1,8 @@
 """The training loop: rows in, parameters out; stops and goes on at any step."""
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from lmsi_jax.core import git
 from lmsi_jax.core.config import ModelConfig, TrainConfig
 from lmsi_jax.core.errors import Terminated, UserError
 from lmsi_jax.core.metrics import MetricWriter
+from lmsi_jax.core.profile import Trace
 from lmsi_jax.formatting.packing import PackedRows
 from lmsi_jax.sharding import Mesh, processes
 from lmsi_jax.training.log import StepLog, finite
@@ -65,6 +65,7 @@ def train(
     step_fn, frozen = make_step(model_config, config), params if config.lora.rank else {}
     prompts, pending = place_prompts(mesh, rows.prompts), None
     writer = MetricWriter(metrics_folder, name, resume_step=start)
+    trace = Trace(config.profile, metrics_folder, start)
     log = StepLog(mesh, model_config, config, rows, writer, start, on_step)
 
     def batch_of(step: int) -> dict[str, np.ndarray]:
@@ -83,10 +84,8 @@ def train(
 
     try:
         for step in range(start + 1, config.steps + 1):
-            with _traced(config.profile, step, metrics_folder):
-                state, metrics = step_fn(state, place_batch(mesh, batch_of(step)), frozen, prompts)
-                if step == config.profile[1]:
-                    jax.block_until_ready(metrics)
+            trace.step(pending)
+            state, metrics = step_fn(state, place_batch(mesh, batch_of(step)), frozen, prompts)
             if pending:
                 read(*pending)
             pending = (step, metrics)
@@ -100,6 +99,7 @@ def train(
             checkpoints.save(int(state.step), state)
         raise
     finally:
+        trace.close()
         checkpoints.close()
         writer.close()
     return state.params
@@ -117,15 +117,3 @@ def _keep_diverged(
         arrays: dict[str, Any] = {**batch, **dict(zip(("prompt_tokens", "prompt_length"), shared, strict=False))}
         with (folder / "batch.npz").open("wb") as file:
             np.savez(file, **arrays)
-
-
-@contextlib.contextmanager
-def _traced(steps: tuple[int, int], step: int, folder: os.PathLike | str) -> Iterator[None]:
-    """An XProf trace from the first of `steps` to the end of the last."""
-    if step == steps[0]:
-        options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0  # it crashes beside the threads that save a checkpoint
-        jax.profiler.start_trace(os.path.join(folder, "profile"), profiler_options=options)
-    yield
-    if step == steps[1]:
-        jax.profiler.stop_trace()
