@@ -91,18 +91,24 @@ def _prefill_chunk(
     return [(append(k, new_k), append(v, new_v)) for (k, v), (new_k, new_v) in zip(before, after, strict=True)]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+def widths(slots: int) -> list[int]:
+    """In how many slots questions are prefilled of which the longest takes `slots`: one program each."""
+    return sorted({-(-slots // (32 * part)) * 32 for part in (4, 2, 1)})
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def prefill_questions(
     config: ModelConfig,
+    slots: int,
     params: model.Params | model.Quantized,
     prompt: Prompt,
     tokens: Int[Array, "b s"],
     length: Int[Array, " b"],
 ) -> Cache:
-    """The caches of `b` questions, padded to `s` tokens; slots from `length` on hold nothing of use."""
+    """The caches of `b` questions of at most `s` tokens, in `slots` slots; those from `length` on hold nothing of use."""
     b, s = tokens.shape
     positions = jnp.broadcast_to(prompt.length + jnp.arange(s)[None, :], (b, s))
     inside = jnp.arange(s)[None, :] < length[:, None]
     mask = jnp.tril(jnp.ones((s, s), bool))[None] & inside[:, None, :] | jnp.eye(s, dtype=bool)[None]
     _, cache = model.forward(config, params, tokens, positions, mask, prompt.blocks())
-    return cache
+    return jax.tree.map(lambda array: jnp.pad(array, ((0, 0), (0, 0), (0, slots - s), (0, 0))), cache)

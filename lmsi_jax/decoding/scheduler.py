@@ -3,8 +3,9 @@
 import collections
 import dataclasses
 import functools
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.decoding import engine
-from lmsi_jax.decoding.prefill import Cache, Prompt, load_prompt, prefill_prompt, prefill_questions, save_prompt
+from lmsi_jax.decoding.prefill import Cache, Prompt, load_prompt, prefill_prompt, prefill_questions, save_prompt, widths
 from lmsi_jax.decoding.stop import cut, stop_table
 from lmsi_jax.sharding import Mesh, processes, sharding
 from lmsi_jax.tokenizers import Tokenizer
@@ -68,32 +69,34 @@ class Decoding:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Asked:
+    request: Request
+    tokens: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
 class _Ready:
     """A question whose keys and values are in row `row` of `cache`, counted within its part of the batch axis."""
 
-    request: Request | None  # None: there are no more questions
-    tokens: list[int]
+    asked: _Asked | None  # None: there are no more questions
     cache: Cache
     row: int
 
 
 class _Queue:
-    """Questions in order, each for one part of the batch axis; `prefill` readies as many at a time as there are lanes."""
+    """Questions in order, each for one part of the batch axis; `prefill` readies a batch of them at a time."""
 
-    def __init__(
-        self, requests: Sequence[Request], lanes: int, parts: int, prefill: Callable[[Sequence[Request]], list[_Ready]]
-    ):
-        self._left, self._lanes, self._prefill = collections.deque(requests), lanes, prefill
+    def __init__(self, batches: Iterable[list[_Asked]], parts: int, prefill: Callable[[list[_Asked]], list[_Ready]]):
+        self._left, self._prefill = collections.deque(batches), prefill
         self._ready: list[collections.deque[_Ready]] = [collections.deque() for _ in range(parts)]
 
     def take(self, part: int) -> _Ready:
         """The next question for a part of the batch axis."""
-        if not self._ready[part] and self._left:
-            batch = [self._left.popleft() for _ in range(min(self._lanes, len(self._left)))]
-            for i, ready in enumerate(self._prefill(batch)):
+        while not self._ready[part] and self._left:
+            for i, ready in enumerate(self._prefill(self._left.popleft())):
                 self._ready[i % len(self._ready)].append(ready)
                 self._last = ready.cache
-        return self._ready[part].popleft() if self._ready[part] else _Ready(None, [0], self._last, 0)
+        return self._ready[part].popleft() if self._ready[part] else _Ready(None, self._last, 0)
 
 
 Place = tuple[int, int]  # a lane, and which of its questions
@@ -182,7 +185,7 @@ class Decoder:
         if not requests:
             return
         lanes = self._settings.lanes
-        queue = _Queue(requests, lanes, self._mesh.size("batch"), self._prefill)
+        queue = _Queue(self._batches(requests), self._mesh.size("batch"), self._prefill)
         held: dict[Place, tuple[str, int]] = {}  # a question's id, and the calls made when it was put there
         state = engine.start(self._config, self._settings, self._slots)
         state = self._load(state, held, [(lane, i) for i in range(engine.HELD) for lane in range(lanes)], queue, 0)
@@ -228,32 +231,46 @@ class Decoder:
             nothing = np.tile(np.array([[-1], [0], [0], [0], [0], [0]], np.int32), lanes)
             _, fields = loads.setdefault((i, id(ready.cache)), (ready.cache, nothing))
             held.pop((lane, i), None)
-            values = (i, ready.row, len(ready.tokens) - 1, ready.tokens[-1], 0, 0)
-            if ready.request:
-                held[lane, i] = (ready.request.id, calls)
-                values = (*values[:4], stable_hash(ready.request.id), self._settings.paths)
+            values = (i, ready.row, 0, 0, 0, 0)
+            if ready.asked:
+                request, tokens = ready.asked.request, ready.asked.tokens
+                held[lane, i] = (request.id, calls)
+                values = (i, ready.row, len(tokens) - 1, tokens[-1], stable_hash(request.id), self._settings.paths)
             fields[:, lane] = values
         for cache, fields in loads.values():
             state = engine.load(state, cache, engine.Loading(*jax.device_put(list(fields), sharding(self._mesh))), parts)
         return state
 
-    def _prefill(self, requests: Sequence[Request]) -> list[_Ready]:
-        """The caches of at most as many questions as there are lanes."""
+    def _batches(self, requests: Sequence[Request]) -> Iterator[list[_Asked]]:
+        """As many questions at a time as there are lanes, shorter ones first, of one width each.
+
+        A question's width depends on nothing but itself, and so do its keys and values, to the last bit.
+        """
+        asked = sorted((_Asked(request, self._tokenizer.encode(request.text)) for request in requests), key=self._width)
+        for _, alike in itertools.groupby(asked, key=self._width):
+            while batch := list(itertools.islice(alike, self._settings.lanes)):
+                yield batch
+
+    def _width(self, asked: _Asked) -> int:
+        """Slots that a question is prefilled in; its last token is left to the first step of decoding."""
+        return next(width for width in widths(self._slots) if width >= len(asked.tokens) - 1)
+
+    def _prefill(self, batch: list[_Asked]) -> list[_Ready]:
+        """The caches of a batch of questions."""
         lanes, parts = self._settings.lanes, self._mesh.size("batch")
-        tokens, length = np.zeros((lanes, self._slots), np.int32), np.zeros(lanes, np.int32)
-        ids = [self._tokenizer.encode(request.text) for request in requests]
-        for i, question in enumerate(ids):  # in turn to each part of the batch axis
+        tokens, length = np.zeros((lanes, self._width(batch[0])), np.int32), np.zeros(lanes, np.int32)
+        for i, asked in enumerate(batch):  # in turn to each part of the batch axis
             row = (i % parts) * (lanes // parts) + i // parts
-            length[row] = len(question) - 1
-            tokens[row, : length[row]] = question[:-1]
+            length[row] = len(asked.tokens) - 1
+            tokens[row, : length[row]] = asked.tokens[:-1]
         placed = jax.device_put(tokens, sharding(self._mesh, "batch", None))
         lengths = jax.device_put(length, sharding(self._mesh, "batch"))
         with clock.spend("decode"):
             jax.block_until_ready(self._out)
-        cache = prefill_questions(self._config, self._params, self._task.prompt, placed, lengths)
+        cache = prefill_questions(self._config, self._slots, self._params, self._task.prompt, placed, lengths)
         with clock.spend("prefill"):
             jax.block_until_ready(cache)
-        return [_Ready(request, ids[i], cache, i // parts) for i, request in enumerate(requests)]
+        return [_Ready(asked, cache, i // parts) for i, asked in enumerate(batch)]
 
     def _collect(self, id: str, tokens: np.ndarray, count: np.ndarray, logprob: np.ndarray, finish: np.ndarray) -> list[Path]:
         """The paths that are finished, up to the first that is not."""

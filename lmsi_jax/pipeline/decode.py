@@ -113,6 +113,7 @@ def decode_to_file(session: Session, checkpoint: str, job: Job) -> None:
             with memory.explained(planned, shape):
                 decoder = Decoder(mesh, config, params, tokenizer, decoding, job.few_shot, longest, key, kept)
                 _decode_shards(decoder, job, [(shards[i], files[i]) for i in todo])
+    processes.wait_for_all("shards")
     processes.by_first(lambda: write_jsonl(job.output, (row for file in files for row in read_jsonl(file))))
 
 
@@ -140,7 +141,7 @@ def _decode_shards(decoder: Decoder, job: Job, shards: Sequence[tuple[Sequence[R
     spent, start, beat = clock.spent(), time.perf_counter(), time.monotonic()
     paths = tokens = 0
     with ProgressBar(job.title, len(job.requests), done) as bar:
-        for requests, file in shards:
+        for number, (requests, file) in enumerate(shards):
             asked = {request.id: request for request in requests}
             rows: dict[str, list[Record]] = {}
             for found in decoder.run(requests):
@@ -155,7 +156,7 @@ def _decode_shards(decoder: Decoder, job: Job, shards: Sequence[tuple[Sequence[R
                 if time.monotonic() - beat > HEARTBEAT and len(rows) < len(requests):
                     beat = time.monotonic()
                     writer.write(done, **speeds)
-            if processes.is_first():
+            if processes.is_turn(number):
                 write_jsonl(file, (row for request in requests for row in rows[request.id]))
             times = clock.since(spent, time.perf_counter() - start)
             kinds = {f"{kind}_seconds": passed for kind, passed in times.items()}

@@ -201,7 +201,7 @@ def _decode(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
         step = engine.decode.lower(shape, settings, params, engine.Task(prompt, table, key, heat), state).compile()
         tokens = _leaf((sample.lanes, question), jnp.int32, sharding(mesh, "batch", None))
         length = _leaf((sample.lanes,), jnp.int32, sharding(mesh, "batch"))
-        prefill = prefill_questions.lower(shape, params, prompt, tokens, length).compile()
+        prefill = prefill_questions.lower(shape, question, params, prompt, tokens, length).compile()
     analysis: Any = prefill.memory_analysis()
     ready = memory.READY * analysis.output_size_in_bytes
     cost = _cost(step)
@@ -224,7 +224,8 @@ def _train(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
         prompts = SharedPrompts(tokens, length) if train.share_prompts else None
         frozen = _params(shape, mesh) if train.lora.rank else {}
         step: Any = make_step(shape, train)
-        return _cost(step.lower(state, batch, frozen, prompts).compile())
+        cost = _cost(step.lower(state, batch, frozen, prompts).compile())
+        return dataclasses.replace(cost, operations=cost.operations * train.accumulate)  # a loop's body is counted once
 
 
 def _cost(compiled: Any) -> Cost:

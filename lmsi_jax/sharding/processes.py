@@ -1,4 +1,7 @@
-"""Several processes that run one program, one a host: they all compute, and the first of them reads and writes for all."""
+"""Several processes that run one program, one a host: they all compute.
+
+They take turns in writing shards, to a work directory that all of them see; all else the first of them writes for all.
+"""
 
 import contextlib
 import json
@@ -100,6 +103,17 @@ def count() -> int:
 def is_first() -> bool:
     """Does this process read and write for all?"""
     return jax.process_index() == 0
+
+
+def is_turn(number: int) -> bool:
+    """Does this process write the file of this number? They take turns."""
+    return number % jax.process_count() == jax.process_index()
+
+
+def wait_for_all(what: str) -> None:
+    """Go on when every process has come here: what each wrote can be read by all."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
 
 
 def by_first(work: Callable[[], T]) -> T:

@@ -63,6 +63,14 @@ def test_what_trains_takes_what_was_planned():
     assert planned.arguments == pytest.approx(held, rel=0.1)
 
 
+def test_microbatches_are_all_counted():
+    """Catches: a step of many microbatches that is planned to take the time of one."""
+    mesh = make_mesh(CONFIG.mesh, jax.devices())
+    trains = [TrainConfig(batch=16, row_length=128, share_prompts=False, accumulate=parts) for parts in (1, 4)]
+    one, four = (plan._train(dataclasses.replace(CONFIG, finetune=train), SHAPE, mesh) for train in trains)
+    assert four.operations == pytest.approx(one.operations, rel=0.1) and four.working < one.working
+
+
 def test_tables_say_whether_it_fits(capsys, monkeypatch):
     """Catches: a plan for a pod that is too small which nobody notices; a dollar that is a cent."""
     config = dataclasses.replace(CONFIG, plan=dataclasses.replace(CONFIG.plan, preset="tiny", price=2.0, watts=500.0))
