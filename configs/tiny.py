@@ -2,7 +2,7 @@
 
 lmsi run --config=configs/tiny.py --workdir=runs/tiny
 
-About six minutes on two CPU cores. Expect CoT greedy to rise from about 40% to above 50%; configs/tiny_full.py is the run
+About four minutes on two CPU cores. Expect CoT greedy to rise from about 40% to above 50%; configs/tiny_full.py is the run
 behind the README's table.
 """
 

@@ -14,7 +14,16 @@ import jinja2
 from etils import epath
 
 from lmsi_jax.analysis.browser import read_questions, round_payload
-from lmsi_jax.analysis.rounds import Round, label_precision, label_rows, read_gold, read_rounds, stage_times, throughput
+from lmsi_jax.analysis.rounds import (
+    Round,
+    label_precision,
+    label_rows,
+    metric_rows,
+    read_gold,
+    read_rounds,
+    stage_times,
+    throughput,
+)
 from lmsi_jax.analysis.summary import TITLES, Score, checkpoint_name, p_text, read_scores, summarise
 from lmsi_jax.core.build import build
 from lmsi_jax.core.config import DataConfig
@@ -182,17 +191,28 @@ def _stages(workdir: epath.Path) -> list[dict[str, Any]]:
     whole, table = sum(spent for spent, _ in times.values()), []
     for name, (spent, kinds) in times.items():
         parts = name.split("/")
-        rate = throughput(workdir, f"round-{parts[1]}-{parts[2]}") if parts[0] == "rounds" else None
+        metrics = metric_rows(workdir, f"round-{parts[1]}-{parts[2]}") if parts[0] == "rounds" else []
+        rate = throughput(metrics)
+        told = [f"{kind} {duration(part)}" for kind, part in kinds.items() if part >= TOLD]
         table.append(
             {
                 "name": _stage_title(parts),
                 "time": duration(spent),
                 "share": f"{100 * spent / whole if whole else 0:.1f}",
                 "rate": f"{rate:,.0f}" if rate is not None else "",
-                "kinds": ", ".join(f"{kind} {duration(part)}" for kind, part in kinds.items() if part >= TOLD),
+                "kinds": ", ".join([*told, *_spendings(metrics[-1] if metrics else {})]),
             }
         )
     return [*table, {"name": "All stages", "time": duration(whole), "share": "", "rate": "", "kinds": ""}] if table else []
+
+
+def _spendings(metrics: Record) -> list[str]:
+    """What a stage took beside time: of the paths that it could draw, or of a server."""
+    told = [f"{metrics['drawn']:.0%} of the paths that could be drawn"] if "drawn" in metrics else []
+    if "requests" in metrics:
+        tokens = f"{metrics['prompt_tokens']:,.0f} prompt and {metrics['completion_tokens']:,.0f} completion tokens"
+        told.append(f"{metrics['requests']:,.0f} requests, {tokens}")
+    return told + ([f"{metrics['dollars']:,.2f} dollars"] if metrics.get("dollars") else [])
 
 
 def _stage_title(parts: Sequence[str]) -> str:

@@ -90,9 +90,9 @@ def _read_round(folder: epath.Path, number: int, answer_type: str) -> Round:
     return Round(number, folder, votes, dict(formats), trained, missing)
 
 
-def throughput(workdir: epath.Path, name: str) -> float | None:
-    """Median tokens per second that `metrics/<name>.jsonl` holds."""
-    values = sorted(r["tokens_per_second"] for r in metric_rows(workdir, name) if "tokens_per_second" in r)
+def throughput(metrics: Sequence[Record]) -> float | None:
+    """Median tokens per second of a stage."""
+    values = sorted(r["tokens_per_second"] for r in metrics if "tokens_per_second" in r)
     return values[len(values) // 2] if values else None
 
 

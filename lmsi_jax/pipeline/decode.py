@@ -160,10 +160,10 @@ def _decode_shards(decoder: Decoder, job: Job, shards: Sequence[tuple[Sequence[R
                 write_jsonl(file, (row for request in requests for row in rows[request.id]))
             times = clock.since(spent, time.perf_counter() - start)
             kinds = {f"{kind}_seconds": passed for kind, passed in times.items()}
-            writer.write(done, **speeds, utilisation=decoder.utilisation, **kinds)
+            share = {} if decoder.decoding.enough is None else {"drawn": paths / ((done - before) * decoder.decoding.paths)}
+            writer.write(done, **speeds, utilisation=decoder.utilisation, **share, **kinds)
     trace.close()
     writer.close()
-    drawn = paths / ((done - before) * decoder.decoding.paths)
-    saved = "" if decoder.decoding.enough is None else f" ({drawn:.0%} of those that could be drawn)"
+    saved = f" ({share['drawn']:.0%} of those that could be drawn)" if share else ""
     busy = f"slots {decoder.utilisation:.0%} busy"
     console.print(f"{job.title}: {paths} paths{saved}, {tokens} tokens, {tokens / seconds:.0f} tok/s, {busy}")

@@ -97,6 +97,10 @@ def make_run(folder, *, scored: bool = True, gold: bool = True, rounds: int = 2)
         write_jsonl(
             folder / "metrics" / f"round-{number}-finetune.jsonl", [{"step": 10, "loss": 0.5, "tokens_per_second": 1234.0}]
         )
+        server = {"requests": 36, "prompt_tokens": 1000, "completion_tokens": 2000, "dollars": 0.13}
+        write_jsonl(
+            folder / f"metrics/round-{number}-sample.jsonl", [{"step": 3, **(server if number == 1 else {"drawn": 0.54})}]
+        )
         for stage, seconds in (("sample", 125.0), ("finetune", 30.0)):
             times = {"compile": 20.0, "host": 0.1}
             manifest = {"stage": f"rounds/{number}/{stage}", "seconds": seconds, "times": times}
@@ -182,8 +186,12 @@ def test_label_table(tmp_path):
     assert page.row("cut at the longest length")[1:] == twice("25.0%")
     assert page.row("Training rows")[1:] == twice("6")
     assert page.row("zero_shot_cot")[1:] == twice("3")
-    assert page.row("Round 2: sample") == ["Round 2: sample", "2 min 05 s", "", "", "compile 20 s"]
+    assert page.row("Round 2: finetune") == ["Round 2: finetune", "30 s", "", "1,234", "compile 20 s"]
     assert page.row("All stages")[1] == "5 min 10 s"
+    assert (
+        page.row("Round 1: sample")[-1] == "compile 20 s, 36 requests, 1,000 prompt and 2,000 completion tokens, 0.13 dollars"
+    )
+    assert page.row("Round 2: sample")[-1] == "compile 20 s, 54% of the paths that could be drawn"
 
 
 @pytest.mark.parametrize("what", [{}, {"scored": False, "gold": False}])
