@@ -286,7 +286,8 @@ class TrainConfig:
     optimizer: Literal["adamw", "adafactor"] = "adamw"  # adafactor keeps sums of rows and columns in place of two moments
     remat: Literal["none", "dots", "full"] = "none"  # activations kept for the backward pass, see model/transformer.py
     learning_rate: float = 5e-4
-    final_learning_rate: float = 0.1  # at the last step, as a share of learning_rate
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate, after the warm-up
+    final_learning_rate: float = 0.1  # at the last step, as a share of learning_rate; not of a constant one
     warmup: int = 20  # steps
     weight_decay: float = 0.01
     beta2: float = 0.98

@@ -34,15 +34,20 @@ class TrainState:
     finite: Any  # were all losses and gradients so far? From the first that was not, steps leave the rest as it was before it
 
 
+def learning_rate(config: TrainConfig) -> optax.Schedule:
+    """By the number of the step, from 0: linear warm-up, then as the config's `schedule` says."""
+    peak, left = config.learning_rate, max(config.steps - config.warmup, 1)
+    after = {
+        "cosine": optax.cosine_decay_schedule(peak, left, config.final_learning_rate),
+        "linear": optax.linear_schedule(peak, peak * config.final_learning_rate, left),
+        "constant": optax.constant_schedule(peak),
+    }[config.schedule]
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, config.warmup), after], [config.warmup])
+
+
 def optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW or Adafactor with linear warm-up, cosine decay and clipping; weights decay, norm scales and biases do not."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.learning_rate,
-        warmup_steps=config.warmup,
-        decay_steps=max(config.steps, 2),
-        end_value=config.learning_rate * config.final_learning_rate,
-    )
+    """AdamW or Adafactor with clipping; weights decay, norm scales and biases do not."""
+    schedule = learning_rate(config)
 
     def decayed(params: Any) -> Any:
         plain = lambda path: path[-1].key == "scale" or path[-1].key.endswith("_bias")  # noqa: E731

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 from unittest import mock
 
 import jax
@@ -26,6 +27,7 @@ from lmsi_jax.training.step import (
     check_batch,
     gradients,
     init_state,
+    learning_rate,
     make_step,
     place_batch,
     place_prompts,
@@ -168,11 +170,11 @@ def test_sharded_step_equals_unsharded(shape, model_config, params):
         np.testing.assert_allclose(a, b, atol=2e-3)  # Adam's first steps turn tiny gradient differences into full steps
 
 
-def run(tmp_path, model_config, params, name, config=CONFIG, some=None, **kwargs):
-    mesh = mesh_of(1, 1, 1)
+def run(tmp_path, model_config, params, name, config=CONFIG, some=None, shape=(1, 1, 1), **kwargs):
+    mesh = mesh_of(*shape)
     with use_mesh(mesh):
         return train(
-            mesh, model_config, config, params, pack(pieces() if some is None else some, 48), seed=1,
+            mesh, model_config, config, place(mesh, model_config, params), pack(pieces() if some is None else some, 48), seed=1,
             folder=tmp_path / name / "state", metrics_folder=tmp_path / name / "metrics", name="train", **kwargs,
         )  # fmt: skip
 
@@ -197,6 +199,21 @@ def test_a_run_cut_short_goes_on_to_the_same_parameters(tmp_path, model_config, 
         np.testing.assert_array_equal(a, b)
     lines = (tmp_path / "cut" / "metrics" / "train.jsonl").read_text().splitlines()
     assert [int(line.split('"step": ')[1].split(",")[0]) for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_state_goes_on_on_other_meshes(tmp_path, model_config, params):
+    """Catches: a state that only its own mesh can read, or whose moments end up beside other parameters."""
+
+    def losses(name, shape):
+        found = {}
+        note = lambda step, metrics: found.update({step: metrics["loss"]})  # noqa: E731
+        run(tmp_path, model_config, params, name, shape=shape, on_step=note)
+        return found
+
+    whole = losses("whole", (2, 2, 2))
+    for name, shape in (("one", (1, 1, 1)), ("eight", (8, 1, 1))):
+        shutil.copytree(tmp_path / "whole" / "state", tmp_path / name / "state", ignore=lambda *_: ["6"])
+        assert losses(name, shape) == pytest.approx({step: whole[step] for step in (5, 6)}, rel=1e-5)
 
 
 def test_a_stop_keeps_what_was_trained(tmp_path, model_config, params):
@@ -313,6 +330,13 @@ def test_batch_must_divide_over_the_mesh():
     """Catches: a crash inside XLA instead of an error with the numbers."""
     with pytest.raises(UserError, match="finetune.batch=12 in 1 .* data x fsdp = 8 devices"):
         check_batch(mesh_of(8, 1, 1), TrainConfig(batch=12), "finetune")
+
+
+@pytest.mark.parametrize(("schedule", "middle", "end"), [("cosine", 0.55, 0.1), ("linear", 0.55, 0.1), ("constant", 1.0, 1.0)])
+def test_learning_rates(schedule, middle, end):
+    """Catches: a warm-up that is missing or never ends, a decay that starts from step 0 or misses its end."""
+    rate = learning_rate(TrainConfig(steps=110, warmup=10, learning_rate=2.0, schedule=schedule))
+    assert [float(rate(step)) / 2 for step in (0, 5, 10, 60, 110)] == pytest.approx([0, 0.5, 1, middle, end])
 
 
 def test_norm_scales_do_not_decay(model_config, params):
