@@ -9,15 +9,24 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 
 class StateCheckpoints:
-    """The newest two states of a run under one folder, and that of the lowest loss since the one before it.
+    """The newest two states of a run under one folder, and the one whose step had the lowest loss.
 
     A save that was cut off is never taken for a good one. `about` goes into each state's `_CHECKPOINT_METADATA`.
     """
 
     def __init__(self, folder: os.PathLike | str, about: dict[str, Any] | None = None):
-        kept = AnyPreservationPolicy([LatestN(n=2), BestN(get_metric_fn=lambda metrics: -metrics["loss"], n=1)])
-        options = ocp.CheckpointManagerOptions(preservation_policy=kept, create=True, enable_async_checkpointing=True)
+        loss = lambda metrics: metrics["loss"]  # noqa: E731
+        best = BestN(get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(n=2), best]),
+            best_fn=loss,  # without it losses are not written down, and a later process knows no best
+            best_mode="min",
+            create=True,
+            enable_async_checkpointing=True,
+        )
         self._manager = ocp.CheckpointManager(epath.Path(folder).resolve(), options=options)
+        # It would tell the runtime its own steps where `processes.stop_together` counts, and a SIGTERM would be lost.
+        self._manager.reached_preemption = lambda step: False
         self._about = about or {}
 
     def restore_latest(self, abstract: Any) -> Any | None:
@@ -25,12 +34,11 @@ class StateCheckpoints:
         step = self._manager.latest_step()
         return None if step is None else self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
 
-    def save(self, step: int, state: Any, loss: float | None = None) -> None:
+    def save(self, step: int, state: Any, loss: float) -> None:
         """Start saving; returns as soon as the arrays are copied."""
         if self._manager.latest_step() != step:
-            metrics = None if loss is None else {"loss": loss}
             args = ocp.args.StandardSave(state)
-            self._manager.save(step, args=args, metrics=metrics, custom_metadata={**self._about, "step": step})
+            self._manager.save(step, args=args, metrics={"loss": loss}, custom_metadata={**self._about, "step": step})
 
     def close(self) -> None:
         """Wait until everything is on disk."""

@@ -21,9 +21,10 @@ WIDE = 220  # columns of a table of several tasks
 def _with_scratch(config: Config, inputs: list[epath.Path], output: epath.Path, run: Callable[[epath.Path], None]) -> None:
     """Partial results stand beside the output, under a name that belongs to these inputs, until it is written."""
     from lmsi_jax.checkpoint.folder import locate
+    from lmsi_jax.pipeline.workdir import flat
 
     inputs = [*inputs, locate(config.model.checkpoint)]
-    made_from = fingerprint(to_dict(config), [path_fingerprint(path) for path in inputs], lmsi_jax.__version__)
+    made_from = fingerprint(flat(to_dict(config)), [path_fingerprint(path) for path in inputs], lmsi_jax.__version__)
     scratch = output.parent / f".{output.name}-{made_from}"
     run(scratch)
     if scratch.exists():

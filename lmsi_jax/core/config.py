@@ -189,6 +189,7 @@ class SampleConfig:
     slots: int = 8  # paths in flight of each
     memory: float = 0.0  # GiB of each device that decoding may take, where lanes = 0; 0 = nine tenths of what is free
     weights: Literal["stored", "int8"] = "stored"  # int8: rounded for decoding, a quarter of float32; see model/quantize.py
+    gather: bool = True  # whole weights on each part of mesh.fsdp while decoding; False = as in training, gathered every step
     adaptive: AdaptiveConfig = AdaptiveConfig()
     endpoint: EndpointConfig = EndpointConfig()
     stops: tuple[str, ...] = ("\nQ:",)  # a path ends before the first of these

@@ -27,6 +27,7 @@ CHIPS = {
     "v5p": Chip(95 * GIB, 459e12, 2.77e12),
     "v6e": Chip(32 * GIB, 918e12, 1.64e12),
     "a100": Chip(80 * GIB, 312e12, 2.0e12),
+    "h100-pcie": Chip(80 * GIB, 756e12, 2.0e12),
     "h100": Chip(80 * GIB, 989e12, 3.35e12),
     "cpu": Chip(8 * GIB, 0.1e12, 0.02e12),
 }
@@ -40,6 +41,7 @@ KINDS = {
     "v5": "v5p",
     "v4": "v4",
     "a100": "a100",
+    "h100 pcie": "h100-pcie",
     "h100": "h100",
 }
 
@@ -47,7 +49,8 @@ KINDS = {
 def peak_operations(devices: Sequence[jax.Device], dtype: str) -> float | None:
     """Floating-point operations a second of all devices together; None where no data sheet is known.
 
-    A CPU's are measured, on this host; others are taken to be like it.
+    A CPU's are measured, in `dtype`, on this host; others are taken to be like it. Of accelerators it is bfloat16's, whatever
+    the dtype: a model that computes in float32 shows what that costs.
     """
     kind = devices[0].device_kind.lower()
     if devices[0].platform == "cpu":

@@ -18,7 +18,7 @@ from lmsi_jax.decoding.prefill import CHUNK
 from lmsi_jax.sharding import Mesh, param_shardings, use_mesh
 
 GIB = 2**30
-READY = 2  # prefilled batches beside the lanes' own: the one that lanes take from, and the one being computed
+READY = 4  # prefilled batches beside the lanes' own: two to fill all lanes, and one more at each change of width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def fitting_lanes(mesh: Mesh, config: ModelConfig, shape: Shape, budget: int, we
         raise UserError(
             f"Decoding does not fit: {parts} lanes of {shape.slots} slots need {least}, and there are {size_text(budget)}. "
             f"Set fewer --config.sample.slots, a shorter --config.sample.max_tokens, --config.sample.weights=int8, or spread "
-            f"the model over more devices (--config.mesh.tensor)."
+            f"the model over more devices (--config.mesh.tensor; --config.sample.gather=False where mesh.fsdp is above 1)."
         )
     return fitting * parts
 

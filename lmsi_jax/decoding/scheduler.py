@@ -84,7 +84,7 @@ class _Ready:
 
 
 class _Queue:
-    """Questions in order, each for one part of the batch axis; `prefill` readies a batch of them at a time."""
+    """Questions as they come, each for one part of the batch axis; `prefill` readies a batch of them at a time."""
 
     def __init__(self, batches: Iterable[list[_Asked]], parts: int, prefill: Callable[[list[_Asked]], list[_Ready]]):
         self._left, self._prefill = collections.deque(batches), prefill
@@ -244,7 +244,7 @@ class Decoder:
     def _batches(self, requests: Sequence[Request]) -> Iterator[list[_Asked]]:
         """As many questions at a time as there are lanes, shorter ones first, of one width each.
 
-        A question's width depends on nothing but itself, and so do its keys and values, to the last bit.
+        A question's width depends on its own length and not on its neighbours', and so do its keys and values, to the last bit.
         """
         asked = sorted((_Asked(request, self._tokenizer.encode(request.text)) for request in requests), key=self._width)
         for _, alike in itertools.groupby(asked, key=self._width):

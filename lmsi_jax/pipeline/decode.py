@@ -1,5 +1,6 @@
 """Decoding to a file, in shards that are whole or absent: a killed run goes on with the next shard."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from lmsi_jax.sharding import processes, use_mesh
 from lmsi_jax.voting.adaptive import beta_decided, forecast_decided, paths_needed, window_decided
 
 HEARTBEAT = 30.0  # seconds between two lines of metrics, at least
+VISIBLE = 120.0  # seconds until a file that another host wrote is taken for lost
 
 
 def sampling(session: Session, temperature: float) -> Decoding:
@@ -114,7 +116,15 @@ def decode_to_file(session: Session, checkpoint: str, job: Job) -> None:
                 decoder = Decoder(mesh, config, params, tokenizer, decoding, job.few_shot, longest, key, kept)
                 _decode_shards(decoder, job, [(shards[i], files[i]) for i in todo])
     processes.wait_for_all("shards")
-    processes.by_first(lambda: write_jsonl(job.output, (row for file in files for row in read_jsonl(file))))
+    processes.by_first(lambda: _join(files, job.output))
+
+
+def _join(files: Sequence[epath.Path], output: epath.Path) -> None:
+    """All shards in one file. What another host wrote may take a network's file system a minute to show."""
+    deadline = time.monotonic() + VISIBLE
+    while not all(file.exists() for file in files) and time.monotonic() < deadline:
+        time.sleep(1.0)
+    write_jsonl(output, (row for file in files for row in read_jsonl(file)))
 
 
 def _fitted(
@@ -136,11 +146,11 @@ def _decode_shards(decoder: Decoder, job: Job, shards: Sequence[tuple[Sequence[R
     """Each shard to its file, with progress and metrics."""
     done = before = len(job.requests) - sum(len(requests) for requests, _ in shards)
     writer = MetricWriter(job.metrics, job.title.replace(" ", "-"), resume_step=done)
-    trace = Trace(job.profile, job.metrics)
+    trace = Trace(job.profile, job.metrics, done)
     trace.step()
     spent, start, beat = clock.spent(), time.perf_counter(), time.monotonic()
     paths = tokens = 0
-    with ProgressBar(job.title, len(job.requests), done) as bar:
+    with contextlib.closing(writer), contextlib.closing(trace), ProgressBar(job.title, len(job.requests), done) as bar:
         for number, (requests, file) in enumerate(shards):
             asked = {request.id: request for request in requests}
             rows: dict[str, list[Record]] = {}
@@ -162,8 +172,6 @@ def _decode_shards(decoder: Decoder, job: Job, shards: Sequence[tuple[Sequence[R
             kinds = {f"{kind}_seconds": passed for kind, passed in times.items()}
             share = {} if decoder.decoding.enough is None else {"drawn": paths / ((done - before) * decoder.decoding.paths)}
             writer.write(done, **speeds, utilisation=decoder.utilisation, **share, **kinds)
-    trace.close()
-    writer.close()
     saved = f" ({share['drawn']:.0%} of those that could be drawn)" if share else ""
     busy = f"slots {decoder.utilisation:.0%} busy"
     console.print(f"{job.title}: {paths} paths{saved}, {tokens} tokens, {tokens / seconds:.0f} tok/s, {busy}")

@@ -27,9 +27,8 @@ class Placed:
     each: int  # bytes on a device, of one of them
 
     def whole(self, mesh: Mesh) -> bool:
-        """Has every device of a group that shares parameters all of it?"""
-        used = {axis for axes in self.spec for axis in axes.split(",") if axis}
-        return not any(mesh.devices.shape[axis] > 1 for axis in used & {"fsdp", "tensor"})
+        """Has every device all of it?"""
+        return not any(mesh.devices.shape[axis] > 1 for axes in self.spec for axis in axes.split(",") if axis)
 
 
 def placements(mesh: Mesh, config: ModelConfig) -> Counter[Placed]:

@@ -49,10 +49,14 @@ class Session:
         return self._load(checkpoint, "stored", lambda: folder.load_params(checkpoint, self.mesh))
 
     def decoding_params(self, checkpoint: str) -> model.Params | model.Quantized:
-        """The same, as the config's `sample.weights` has them in decoding."""
-        if self.config.sample.weights == "stored":
+        """The same, as the config's `sample.weights` and `sample.gather` have them in decoding."""
+        sample = self.config.sample
+        mesh = self.mesh.gathered if sample.gather else self.mesh
+        if sample.weights == "int8":
+            return self._load(checkpoint, "int8", lambda: model.quantize(folder.load_params(checkpoint, mesh)))
+        if mesh is self.mesh:
             return self.params(checkpoint)
-        return self._load(checkpoint, "int8", lambda: model.quantize(folder.load_params(checkpoint, self.mesh)))
+        return self._load(checkpoint, "gathered", lambda: folder.load_params(checkpoint, mesh))
 
     def _load(self, checkpoint: str, form: str, load: Callable[[], Any]) -> Any:
         if self._loaded is None or self._loaded[0] != (checkpoint, form):

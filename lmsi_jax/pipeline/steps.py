@@ -14,7 +14,7 @@ from lmsi_jax.formatting.packing import pack
 from lmsi_jax.pipeline.decode import Job, adaptive, decode_to_file, sampling
 from lmsi_jax.pipeline.remote import sample_to_file
 from lmsi_jax.pipeline.session import Session
-from lmsi_jax.sharding import processes, use_mesh
+from lmsi_jax.sharding import use_mesh
 from lmsi_jax.tasks import registry
 from lmsi_jax.tasks.overlap import describe, overlap
 from lmsi_jax.training.loop import train
@@ -69,7 +69,7 @@ def sample(
         s.profile,
     )
     if s.engine == "openai":
-        processes.by_first(lambda: sample_to_file(session, job))
+        sample_to_file(session, job)
     else:
         decode_to_file(session, checkpoint, job)
 

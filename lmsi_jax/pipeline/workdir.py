@@ -16,7 +16,7 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import write_text
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sentencepiece", "ml_collections", "numpy")
-TRACELESS = ("plan.", "finetune.profile", "sample.profile")  # settings that leave no trace in a run
+TRACELESS = ("plan.", "finetune.profile", "sample.profile", "train.profile")  # settings that leave no trace in a run
 
 
 def check_workdir(config: Any, folder: epath.Path) -> None:
@@ -26,8 +26,8 @@ def check_workdir(config: Any, folder: epath.Path) -> None:
         raise UserError(f"--workdir={folder} is a file; name a directory.")
     if not stored.exists():
         return
-    before, now = _flat(json.loads(stored.read_text())), _flat(json.loads(json.dumps(to_dict(config))))
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and not key.startswith(TRACELESS)]
+    before, now = flat(json.loads(stored.read_text())), flat(json.loads(json.dumps(to_dict(config))))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         rows = "; ".join(f"{key}: {before.get(key)!r:.40} there, {now.get(key)!r:.40} here" for key in changed[:5])
         raise UserError(
@@ -36,11 +36,12 @@ def check_workdir(config: Any, folder: epath.Path) -> None:
         )
 
 
-def _flat(tree: dict, path: str = "") -> dict:
-    flat: dict = {}
+def flat(tree: dict, path: str = "") -> dict:
+    """Values by their whole names ("sample.paths"), but for those that leave no trace in a run."""
+    found: dict = {}
     for key, value in tree.items():
-        flat.update(_flat(value, f"{path}{key}.") if isinstance(value, dict) and value else {f"{path}{key}": value})
-    return flat
+        found.update(flat(value, f"{path}{key}.") if isinstance(value, dict) and value else {f"{path}{key}": value})
+    return {name: value for name, value in found.items() if not name.startswith(TRACELESS)}
 
 
 def describe_run(config: Any, folder: epath.Path, command_line: Sequence[str]) -> None:

@@ -36,6 +36,14 @@ class Mesh:
         """Number of parts that a logical axis is cut into."""
         return math.prod(self.devices.shape[axis] for axis in dict(self.rules)[logical])
 
+    @property
+    def gathered(self) -> "Mesh":
+        """The same devices, with parameters whole over `fsdp`: where nothing is updated, nothing need be gathered each step."""
+        if self.devices.shape["fsdp"] == 1:
+            return self
+        keep = lambda name, axes: axes if name == "batch" else tuple(axis for axis in axes if axis != "fsdp")  # noqa: E731
+        return dataclasses.replace(self, rules=tuple((name, keep(name, axes)) for name, axes in self.rules))
+
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
     """The mesh of `config` over `devices` (default: all). Raises UserError when the sizes do not fit."""

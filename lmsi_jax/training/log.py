@@ -1,4 +1,4 @@
-"""What steps of training measured: read once it is there, written down, and a stop where it is not finite."""
+"""What steps of training measured: read once it is there, and written down."""
 
 import time
 from collections.abc import Callable

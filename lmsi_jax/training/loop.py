@@ -64,6 +64,7 @@ def train(
     start = int(state.step)
     step_fn, frozen = make_step(model_config, config), params if config.lora.rank else {}
     prompts, pending = place_prompts(mesh, rows.prompts), None
+    metrics: dict[str, jax.Array] = {}
     writer = MetricWriter(metrics_folder, name, resume_step=start)
     trace = Trace(config.profile, metrics_folder, start)
     log = StepLog(mesh, model_config, config, rows, writer, start, on_step)
@@ -77,7 +78,7 @@ def train(
             _keep_diverged(kept, step, state, batch_of(step), prompts)
             raise UserError(
                 f"{name}: the loss at step {step} is {values['loss']} (gradient norm {values['grad_norm']}). Training has "
-                f"diverged; lower learning_rate (now {config.learning_rate}). The last good state is in {folder}; the state "
+                f"diverged; lower learning_rate (now {config.learning_rate}). What was saved before is in {folder}; the state "
                 f"before that step and its batch are in {kept}."
             )
         return values["loss"]
@@ -94,14 +95,15 @@ def train(
                 checkpoints.save(step, state, loss)
             processes.stop_together()
     except (KeyboardInterrupt, Terminated) as stop:
-        # Keep what was trained; with several processes, where all of them stop here.
-        if (processes.count() == 1 or isinstance(stop, Terminated)) and state.finite:
-            checkpoints.save(int(state.step), state)
+        together = processes.count() == 1 or isinstance(stop, Terminated)  # several save where all of them stop
+        # Of a stop in the middle of a call the state is gone: the next start goes on from the last save.
+        if together and metrics and not state.step.is_deleted() and state.finite:
+            checkpoints.save(int(state.step), state, float(metrics["loss"]))
         raise
     finally:
-        trace.close()
         checkpoints.close()
         writer.close()
+        trace.close()
     return state.params
 
 
@@ -109,8 +111,9 @@ def _keep_diverged(
     folder: epath.Path, step: int, state: Any, batch: dict[str, np.ndarray], prompts: SharedPrompts | None
 ) -> None:
     """Write down what a step that came to nothing was given: the state before it, and `batch.npz`."""
+    processes.by_first(lambda: folder.rmtree(missing_ok=True))
     before = StateCheckpoints(folder)
-    before.save(step - 1, state)
+    before.save(step - 1, dataclasses.replace(state, finite=state.step >= 0), float("inf"))
     before.close()
     shared = processes.to_host([prompts.tokens, prompts.length]) if prompts else ()
     if processes.is_first():

@@ -93,6 +93,13 @@ def test_no_questions(changes, message, capsys, tmp_path):
     assert message in run_main(capsys, "run", f"--config={ROOT}/configs/tiny.py", f"--workdir={tmp_path}/run", **config)
 
 
+def test_commands_of_one_process_refuse_several(capsys, tmp_path, monkeypatch):
+    """Catches: hosts that all train the same thing, and write over each other."""
+    monkeypatch.setenv("LMSI_DISTRIBUTED", "1")
+    arguments = ("finetune", f"--config={ROOT}/configs/tiny.py", "--examples=x.jsonl", f"--output={tmp_path}/out")
+    assert "lmsi finetune is one process" in run_main(capsys, *arguments)
+
+
 @pytest.mark.parametrize("name", ["jsonl", "hf"])
 def test_a_file_of_few_questions_needs_no_other_setting(name, capsys, tmp_path):
     """Catches: a config for anybody's questions that works only with as many as its author had."""

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -108,6 +109,23 @@ def test_sharded_equals_unsharded(shape, model_config, params, tokenizer):
     mesh = mesh_of(*shape)
     got = decode(model_config, place(mesh, model_config, params), tokenizer, mesh=mesh)
     assert_same(got, expected)
+
+
+def test_gathered_weights_are_whole_and_say_the_same(model_config, params, tokenizer, monkeypatch):
+    """Catches: weights that are still sent between devices at every step; heads that are whole too; other text."""
+    mesh = mesh_of(2, 2, 2)
+    gathered = place(mesh.gathered, model_config, params)
+    assert gathered["mlp_0"]["gate"].sharding.shard_shape((32, 64)) == (32, 32)
+    got = decode(model_config, gathered, tokenizer, mesh=mesh)
+    assert_same(got, decode(model_config, params, tokenizer))
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # shapes stand where arrays would
+    mesh = mesh_of(1, 8, 1)
+    tokens, mask = jnp.zeros((8, 4), jnp.int32), jnp.ones((8, 4, 4), bool)
+    forward = jax.jit(lambda p, t: model.forward(model_config, p, t, t, mask)[0])
+    for placed, moved in ((mesh, True), (mesh.gathered, False)):
+        with use_mesh(mesh):
+            text = forward.lower(place(placed, model_config, params), tokens).compile().as_text()
+        assert ("all-gather" in text or "all-reduce" in text) == moved
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 0.0])
