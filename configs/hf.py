@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
                 "batch": 32,
                 "accumulate": 32,
                 "row_length": 2048,
+                "remat": "full",
                 "learning_rate": 1e-5,
                 "warmup": 50,
                 "save_every": 250,

@@ -150,6 +150,11 @@ def _dispatch(argv: list[str]) -> int:
     config: Any = load_config(PretrainConfig if command == "pretrain" else Config, values.config, overrides)
     if command == "plan":
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # what is planned for is described, not looked for
+        if "cpu:" not in values.topology:
+            # The CPU's compiler stands in for a GPU's. It would begin many things at once, and hold what they all need; a GPU
+            # does one after another.
+            flags_before = os.environ.get("XLA_FLAGS", "")
+            os.environ["XLA_FLAGS"] = f"{flags_before} --xla_cpu_enable_concurrency_optimized_scheduler=false".strip()
     if command not in ("convert", "prompt", "extract", "vote", "format", "compare", "report"):  # those need no JAX
         _set_devices(config.mesh.cpu_devices)
     return _run_command(command, config, values, argv)
