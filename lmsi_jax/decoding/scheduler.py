@@ -84,16 +84,21 @@ class _Ready:
 
 
 class _Queue:
-    """Questions as they come, each for one part of the batch axis; `prefill` readies a batch of them at a time."""
+    """Questions as they come, each for one part of the batch axis; `prefill` readies a batch of one width at a time."""
 
-    def __init__(self, batches: Iterable[list[_Asked]], parts: int, prefill: Callable[[list[_Asked]], list[_Ready]]):
+    def __init__(
+        self,
+        batches: Iterable[tuple[int, list[_Asked]]],
+        parts: int,
+        prefill: Callable[[int, list[_Asked]], list[_Ready]],
+    ):
         self._left, self._prefill = collections.deque(batches), prefill
         self._ready: list[collections.deque[_Ready]] = [collections.deque() for _ in range(parts)]
 
     def take(self, part: int) -> _Ready:
         """The next question for a part of the batch axis."""
         while not self._ready[part] and self._left:
-            for i, ready in enumerate(self._prefill(self._left.popleft())):
+            for i, ready in enumerate(self._prefill(*self._left.popleft())):
                 self._ready[i % len(self._ready)].append(ready)
                 self._last = ready.cache
         return self._ready[part].popleft() if self._ready[part] else _Ready(None, self._last, 0)
@@ -241,24 +246,26 @@ class Decoder:
             state = engine.load(state, cache, engine.Loading(*jax.device_put(list(fields), sharding(self._mesh))), parts)
         return state
 
-    def _batches(self, requests: Sequence[Request]) -> Iterator[list[_Asked]]:
-        """As many questions at a time as there are lanes, shorter ones first, of one width each.
+    def _batches(self, requests: Sequence[Request]) -> Iterator[tuple[int, list[_Asked]]]:
+        """As many questions at a time as there are lanes, shorter ones first, and the slots that they are prefilled in.
 
-        A question's width depends on its own length and not on its neighbours', and so do its keys and values, to the last bit.
+        These depend on a question's own length and not on its neighbours', and so do its keys and values, to the last bit.
         """
-        asked = sorted((_Asked(request, self._tokenizer.encode(request.text)) for request in requests), key=self._width)
-        for _, alike in itertools.groupby(asked, key=self._width):
-            while batch := list(itertools.islice(alike, self._settings.lanes)):
-                yield batch
+        lanes = self._settings.lanes
+        choices = widths(self._slots) if len(requests) > lanes else [self._slots]  # in one batch they go together
 
-    def _width(self, asked: _Asked) -> int:
-        """Slots that a question is prefilled in; its last token is left to the first step of decoding."""
-        return next(width for width in widths(self._slots) if width >= len(asked.tokens) - 1)
+        def width(asked: _Asked) -> int:  # its last token is left to the first step of decoding
+            return next(width for width in choices if width >= len(asked.tokens) - 1)
 
-    def _prefill(self, batch: list[_Asked]) -> list[_Ready]:
+        asked = sorted((_Asked(request, self._tokenizer.encode(request.text)) for request in requests), key=width)
+        for slots, alike in itertools.groupby(asked, key=width):
+            while batch := list(itertools.islice(alike, lanes)):
+                yield slots, batch
+
+    def _prefill(self, slots: int, batch: list[_Asked]) -> list[_Ready]:
         """The caches of a batch of questions."""
         lanes, parts = self._settings.lanes, self._mesh.size("batch")
-        tokens, length = np.zeros((lanes, self._width(batch[0])), np.int32), np.zeros(lanes, np.int32)
+        tokens, length = np.zeros((lanes, slots), np.int32), np.zeros(lanes, np.int32)
         for i, asked in enumerate(batch):  # in turn to each part of the batch axis
             row = (i % parts) * (lanes // parts) + i // parts
             length[row] = len(asked.tokens) - 1

@@ -79,7 +79,7 @@ def test_the_number_of_programs_is_known(model_config, params, tokenizer):
     decode(model_config, params, tokenizer, questions=QUESTIONS[:1], lanes=3, max_tokens=11, temperature=0.3)
     assert count() == first
     decode(model_config, params, tokenizer, lanes=3, max_tokens=11)
-    assert prefill.widths(64) == [32, 64], "one program for each"
+    assert prefill.widths(64) == [32, 64], "one program for each, where there is more than one batch"
     assert [b - a for a, b in zip(first, count(), strict=True)] == [0, 0, 1, 0, 0]
 
 
