@@ -1,7 +1,11 @@
 """Eight CPU devices, strict ranks, and shapes checked at every call of the package."""
 
+import atexit
 import os
+import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 os.environ.setdefault("NPROC", "64")  # threads for the collectives of eight devices, see cli/main.py
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -10,6 +14,10 @@ import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+COMPILED = tempfile.mkdtemp(prefix="lmsi-compiled-")  # what one test compiled another need not
+atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", COMPILED)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 from jaxtyping import install_import_hook
 
@@ -65,8 +73,9 @@ def checkpoint(tmp_path_factory, model_config, tokenizer, params):
 
 
 @pytest.fixture(scope="session")
-def compile_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compile_cache")
+def compile_cache():
+    """For processes that tests start."""
+    return Path(COMPILED)
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def peak_operations(devices: Sequence[jax.Device], dtype: str) -> float | None:
     """
     kind = devices[0].device_kind.lower()
     if devices[0].platform == "cpu":
-        return matmul_peak(dtype) * len({device.process_index for device in devices})
+        return matmul_peak(dtype, size=1024) * len({device.process_index for device in devices})
     found = next((chip for name, chip in KINDS.items() if name in kind), None)
     return None if found is None else CHIPS[found].operations * len(devices)
 

@@ -29,7 +29,7 @@ print(plan._decode(config, shape, mesh), plan._train(config, shape, mesh))
 """
 
 
-@pytest.mark.parametrize("mesh", [(2, 2, 2, 1), (1, 4, 2, 0), (1, 8, 1, 1)])
+@pytest.mark.parametrize("mesh", [(2, 2, 2, 1), (1, 8, 1, 0)])
 def test_nothing_is_gathered_that_was_not_meant_to_be(mesh):
     """Catches: a layout that the compiler can only reach by copying an array to every device."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "0"}
