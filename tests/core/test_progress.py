@@ -39,11 +39,11 @@ def test_a_stall_says_where_it_is():
 def test_a_trace_holds_the_steps_asked_for(tmp_path):
     """Catches: a trace that never begins after a resume, one that never ends, one for each step."""
     double = jax.jit(lambda x: 2 * x)
-    for start, steps in ((0, (2, 3)), (4, (5, 9)), (0, (0, 0)), (0, (8, 9))):
+    for start, steps in ((0, (2, 3)), (4, (8, 9)), (0, (0, 0)), (0, (8, 9))):
         folder, done = tmp_path / f"{start}-{steps}", jnp.ones(())
         trace = Trace(steps, folder, start)
         for _ in range(5):
             trace.step(done)
             done = double(done)
         trace.close()
-        assert len(list(folder.rglob("*.xplane.pb"))) == (0 if steps in ((0, 0), (8, 9)) else 1)
+        assert len(list(folder.rglob("*.xplane.pb"))) == (1 if start < steps[0] <= start + 5 else 0)

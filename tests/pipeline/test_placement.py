@@ -20,6 +20,7 @@ def test_bytes_are_those_that_devices_hold(shape, model_config, params):
     found = placements(mesh, model_config)
     assert sum(count * placed.each for placed, count in found.items()) == held
     said = placement_table(mesh, model_config)
+    assert f"{held / 2**20:,.1f} MiB a device" in said.caption
     assert said.row_count == len(found) and f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters" in said.caption
 
 
