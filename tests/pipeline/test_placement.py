@@ -3,10 +3,13 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
+from lmsi_jax import model
 from lmsi_jax.core.config import MeshConfig
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.presets import preset
 from lmsi_jax.pipeline.placement import check_placements, placement_table, placements
 from lmsi_jax.sharding import make_mesh
 from tests.conftest import mesh_of, place
@@ -20,8 +23,14 @@ def test_bytes_are_those_that_devices_hold(shape, model_config, params):
     found = placements(mesh, model_config)
     assert sum(count * placed.each for placed, count in found.items()) == held
     said = placement_table(mesh, model_config)
-    assert f"{held / 2**20:,.1f} MiB a device" in said.caption
     assert said.row_count == len(found) and f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters" in said.caption
+
+
+def test_the_table_counts_every_layer():
+    """Catches: a sum of one layer's parameters for all of them."""
+    shape = preset("qwen2.5-0.5b")
+    size = model.count_params(shape) * np.dtype(shape.param_dtype).itemsize / 2**20
+    assert f"{size:,.1f} MiB a device" in placement_table(mesh_of(1, 1, 1), shape).caption
 
 
 def test_a_large_parameter_on_every_device_is_refused(model_config):
