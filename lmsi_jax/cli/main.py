@@ -177,12 +177,14 @@ def _set_devices(cpu_devices: int) -> None:
 
 def _run_command(command: str, config: Any, values: flags.FlagValues, argv: list[str]) -> int:
     # Imported here: the vote needs no accelerator, and a wrong flag no minute of start-up.
-    together = os.environ.get("JAX_COORDINATOR_ADDRESS") or os.environ.get("LMSI_DISTRIBUTED", "0") not in ("", "0")
-    if together and command in ("sample", "finetune", "evaluate", "pretrain"):
-        raise UserError(
-            f"lmsi {command} is one process, and JAX_COORDINATOR_ADDRESS or LMSI_DISTRIBUTED says that there are several, "
-            f"which would write over each other. Unset both, or use lmsi run, with --only for one stage."
-        )
+    if command in ("sample", "finetune", "evaluate", "pretrain"):
+        from lmsi_jax.sharding import processes
+
+        if processes.expected():
+            raise UserError(
+                f"lmsi {command} is one process, and JAX_COORDINATOR_ADDRESS or LMSI_DISTRIBUTED says that there are several, "
+                f"which would write over each other. Unset both, or use lmsi run, with --only for one stage."
+            )
     if command == "pretrain":
         from lmsi_jax.pipeline.pretrain import pretrain
 

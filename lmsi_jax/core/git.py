@@ -6,7 +6,7 @@ from pathlib import Path
 import lmsi_jax
 
 
-def commit() -> str | None:
+def describe() -> str | None:
     """The commit of a source checkout, with "-dirty" where it was changed; None for an installed package."""
     root = Path(lmsi_jax.__file__).parent.parent
     if not (root / ".git").exists():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-GIB = 2.0**30
+GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Chip:
 
 
 CHIPS = {
-    "v4": Chip(32 * GIB, 275e12, 1.2e12),
-    "v5e": Chip(16 * GIB, 197e12, 0.82e12),
-    "v5p": Chip(95 * GIB, 459e12, 2.77e12),
-    "v6e": Chip(32 * GIB, 918e12, 1.64e12),
-    "a100": Chip(80 * GIB, 312e12, 2.0e12),
-    "h100-pcie": Chip(80 * GIB, 756e12, 2.0e12),
-    "h100": Chip(80 * GIB, 989e12, 3.35e12),
-    "cpu": Chip(8 * GIB, 0.1e12, 0.02e12),
+    "v4": Chip(32.0 * GIB, 275e12, 1.2e12),
+    "v5e": Chip(16.0 * GIB, 197e12, 0.82e12),
+    "v5p": Chip(95.0 * GIB, 459e12, 2.77e12),
+    "v6e": Chip(32.0 * GIB, 918e12, 1.64e12),
+    "a100": Chip(80.0 * GIB, 312e12, 2.0e12),
+    "h100-pcie": Chip(80.0 * GIB, 756e12, 2.0e12),
+    "h100": Chip(80.0 * GIB, 989e12, 3.35e12),
+    "cpu": Chip(8.0 * GIB, 0.1e12, 0.02e12),
 }
 TPUS = ("v4", "v5e", "v5p", "v6e")
 # What a device calls itself; the first that is part of it counts.

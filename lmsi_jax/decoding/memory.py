@@ -13,11 +13,11 @@ import jax
 from lmsi_jax import model
 from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.machine import GIB
 from lmsi_jax.decoding.engine import HELD
 from lmsi_jax.decoding.prefill import CHUNK
 from lmsi_jax.sharding import Mesh, param_shardings, use_mesh
 
-GIB = 2**30
 READY = 4  # prefilled batches beside the lanes' own: two to fill all lanes, and one more at each change of width
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 
 from lmsi_jax.core import clock, rng
+from lmsi_jax.core.machine import GIB
 from lmsi_jax.core.metrics import MetricWriter
 from lmsi_jax.core.profile import Trace
 from lmsi_jax.core.progress import ProgressBar, console
@@ -136,7 +137,7 @@ def _fitted(
     lanes = decoding.lanes or questions
     shape = memory.Shape(lanes, decoding.slots, decoding.paths, decoding.max_tokens, prompt, longest)
     if not decoding.lanes:
-        budget = int(sample.memory * memory.GIB) or int(0.9 * memory.free(mesh)) + weights
+        budget = int(sample.memory * GIB) or int(0.9 * memory.free(mesh)) + weights
         shape = dataclasses.replace(shape, lanes=memory.fitting_lanes(mesh, config, shape, budget, weights))
     planned = memory.needed(mesh, config, shape, weights)
     return dataclasses.replace(decoding, lanes=shape.lanes), shape, planned
@@ -166,7 +167,7 @@ def _decode_shards(decoder: Decoder, job: Job, shards: Sequence[tuple[Sequence[R
                 if time.monotonic() - beat > HEARTBEAT and len(rows) < len(requests):
                     beat = time.monotonic()
                     writer.write(done, **speeds)
-            if processes.is_turn(number):
+            if processes.writes(number):
                 write_jsonl(file, (row for request in requests for row in rows[request.id]))
             times = clock.since(spent, time.perf_counter() - start)
             kinds = {f"{kind}_seconds": passed for kind, passed in times.items()}

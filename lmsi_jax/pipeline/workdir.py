@@ -49,7 +49,7 @@ def describe_run(config: Any, folder: epath.Path, command_line: Sequence[str]) -
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     start = {
         "command_line": list(command_line),
-        "git": git.commit(),
+        "git": git.describe(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {"lmsi_jax": lmsi_jax.__version__, **versions},

@@ -22,15 +22,20 @@ _looked = 0  # how often `stop_together` was called
 JOIN_SECONDS = 110  # how long processes wait for each other to begin with
 
 
+def expected() -> bool:
+    """Does the launcher say that there are several processes?"""
+    return bool(os.environ.get("JAX_COORDINATOR_ADDRESS")) or os.environ.get("LMSI_DISTRIBUTED", "0") not in ("", "0")
+
+
 def join() -> None:
     """Meet the other processes, where the launcher says that there are any. To be called before the devices are looked at.
 
     By JAX's own variables: JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID; with LMSI_DISTRIBUTED=1
     as JAX finds them itself on a TPU pod, under SLURM or in a Kubernetes job. Raises UserError that names who is missing.
     """
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if not address and os.environ.get("LMSI_DISTRIBUTED", "0") in ("", "0"):
+    if not expected():
         return
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     known: dict[str, Any] = {}
     if address:
         names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -105,7 +110,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def is_turn(number: int) -> bool:
+def writes(number: int) -> bool:
     """Does this process write the file of this number? They take turns."""
     return number % jax.process_count() == jax.process_index()
 

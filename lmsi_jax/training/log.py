@@ -9,6 +9,7 @@ import numpy as np
 from lmsi_jax import model
 from lmsi_jax.core import clock
 from lmsi_jax.core.config import ModelConfig, TrainConfig
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.machine import peak_operations
 from lmsi_jax.core.metrics import MetricWriter
 from lmsi_jax.core.progress import console
@@ -30,6 +31,14 @@ def operations(config: ModelConfig, train: TrainConfig, rows: PackedRows) -> flo
     weights = 2 * dense * (n * t + p * s) + 2 * table * n * t
     read = attention * (n * t * (t + s) + p * s * s)
     return float((2 if train.lora.rank else 3) * weights + 3 * read)
+
+
+class Diverged(UserError):
+    """The loss or the gradient of `step` is not finite."""
+
+    def __init__(self, step: int, message: str):
+        super().__init__(message)
+        self.step = step
 
 
 class StepLog:
@@ -54,12 +63,16 @@ class StepLog:
         self._last, self._at = start, time.perf_counter()
 
     def read(self, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
-        """Values of one step, waited for; written down every `log_every` steps, if they are finite."""
+        """Values of one step, waited for; written down every `log_every` steps. Raises Diverged where they are not finite."""
         config = self._config
         with clock.spend("train"):
             values = {key: float(value) for key, value in metrics.items()}
-        if not finite(values):
-            return values
+        if not (np.isfinite(values["loss"]) and np.isfinite(values["grad_norm"])):
+            raise Diverged(
+                step,
+                f"the loss at step {step} is {values['loss']} (gradient norm {values['grad_norm']}). Training has diverged; "
+                f"lower learning_rate (now {config.learning_rate}).",
+            )
         self._on_step(step, values)
         if step % config.log_every == 0 or step == config.steps:
             now = time.perf_counter()
@@ -70,8 +83,3 @@ class StepLog:
             self._last, self._at = step, now
             self._writer.write(step, **values)
         return values
-
-
-def finite(values: dict[str, float]) -> bool:
-    """Has the step of these metrics a loss and a gradient?"""
-    return bool(np.isfinite(values["loss"]) and np.isfinite(values["grad_norm"]))

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -18,7 +17,7 @@ from lmsi_jax.core.metrics import MetricWriter
 from lmsi_jax.core.profile import Trace
 from lmsi_jax.formatting.packing import PackedRows
 from lmsi_jax.sharding import Mesh, processes
-from lmsi_jax.training.log import StepLog, finite
+from lmsi_jax.training.log import Diverged, StepLog
 from lmsi_jax.training.step import SharedPrompts, abstract_state, init_state, make_step, place_batch, place_prompts
 
 
@@ -56,15 +55,14 @@ def train(
     """
     if len(rows) == 0:
         raise UserError("There is nothing to train on: no path was kept. Look at votes.jsonl for the reason codes.")
-    about = {"seed": seed, "config": dataclasses.asdict(config), "git": git.commit()}
+    about = {"seed": seed, "config": dataclasses.asdict(config), "git": git.describe()}
     checkpoints = StateCheckpoints(folder, about)
-    state = checkpoints.restore_latest(abstract_state(mesh, model_config, config))
-    if state is None:
-        state = init_state(mesh, model_config, config, params, seed)
+    state = checkpoints.restore_latest(abstract_state(mesh, model_config, config)) or init_state(
+        mesh, model_config, config, params, seed
+    )
     start = int(state.step)
     step_fn, frozen = make_step(model_config, config), params if config.lora.rank else {}
-    prompts, pending = place_prompts(mesh, rows.prompts), None
-    metrics: dict[str, jax.Array] = {}
+    prompts, pending, metrics = place_prompts(mesh, rows.prompts), None, None
     writer = MetricWriter(metrics_folder, name, resume_step=start)
     trace = Trace(config.profile, metrics_folder, start)
     log = StepLog(mesh, model_config, config, rows, writer, start, on_step)
@@ -72,28 +70,22 @@ def train(
     def batch_of(step: int) -> dict[str, np.ndarray]:
         return rows.take(batch_rows(seed, step - 1, len(rows), config.batch))
 
-    def read(step: int, metrics: dict[str, jax.Array]) -> float:
-        values, kept = log.read(step, metrics), epath.Path(folder).parent / "diverged"
-        if not finite(values):
-            _keep_diverged(kept, step, state, batch_of(step), prompts)
-            raise UserError(
-                f"{name}: the loss at step {step} is {values['loss']} (gradient norm {values['grad_norm']}). Training has "
-                f"diverged; lower learning_rate (now {config.learning_rate}). What was saved before is in {folder}; the state "
-                f"before that step and its batch are in {kept}."
-            )
-        return values["loss"]
-
     try:
         for step in range(start + 1, config.steps + 1):
             trace.step(pending)
             state, metrics = step_fn(state, place_batch(mesh, batch_of(step)), frozen, prompts)
             if pending:
-                read(*pending)
+                log.read(*pending)
             pending = (step, metrics)
             if step % config.save_every == 0 or step == config.steps:
-                loss, pending = read(*pending), None
+                loss, pending = log.read(*pending)["loss"], None
                 checkpoints.save(step, state, loss)
             processes.stop_together()
+    except Diverged as error:
+        kept = _keep_diverged(epath.Path(folder).parent, error.step, state, batch_of(error.step), prompts)
+        raise UserError(
+            f"{name}: {error} What was saved before is in {folder}; the state before that step and its batch are in {kept}."
+        ) from error
     except (KeyboardInterrupt, Terminated) as stop:
         together = processes.count() == 1 or isinstance(stop, Terminated)  # several save where all of them stop
         # Of a stop in the middle of a call the state is gone: the next start goes on from the last save.
@@ -108,9 +100,10 @@ def train(
 
 
 def _keep_diverged(
-    folder: epath.Path, step: int, state: Any, batch: dict[str, np.ndarray], prompts: SharedPrompts | None
-) -> None:
-    """Write down what a step that came to nothing was given: the state before it, and `batch.npz`."""
+    parent: epath.Path, step: int, state: Any, batch: dict[str, np.ndarray], prompts: SharedPrompts | None
+) -> epath.Path:
+    """Write down what a step that came to nothing was given: the state before it, and `batch.npz`; returns the folder."""
+    folder = parent / "diverged"
     processes.by_first(lambda: folder.rmtree(missing_ok=True))
     before = StateCheckpoints(folder)
     before.save(step - 1, dataclasses.replace(state, finite=state.step >= 0), float("inf"))
@@ -120,3 +113,4 @@ def _keep_diverged(
         arrays: dict[str, Any] = {**batch, **dict(zip(("prompt_tokens", "prompt_length"), shared, strict=False))}
         with (folder / "batch.npz").open("wb") as file:
             np.savez(file, **arrays)
+    return folder
