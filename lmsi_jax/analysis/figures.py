@@ -47,7 +47,7 @@ def figures(
         found.append(_shares(rounds))
     if curves:
         drawing = markupsafe.Markup(plots.loss(curves))
-        found.append(Figure("Fine-tuning loss", drawing, "Mean over the target tokens of the batches between two points."))
+        found.append(Figure("Fine-tuning loss", drawing, "Mean over the target tokens of the batch of each step shown."))
     return found
 
 
