@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lmsi_jax.cli.commands import COMMANDS, parse
 from lmsi_jax.cli.configs import load_config
-from lmsi_jax.cli.main import COMMANDS, NEEDED, define_flags
-from lmsi_jax.core.config import Config, PretrainConfig
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "configs").glob("*.py")), *sorted((ROOT / "launch").glob("*.sh"))]
@@ -27,12 +26,9 @@ def test_commands_are_ones_that_run(line):
     """Catches: a documented command with a flag, file or setting that is not there."""
     _, command, *args = shlex.split(line)
     assert command in COMMANDS
-    values = define_flags()
-    assert values(["lmsi", *(arg for arg in args if not arg.startswith("--config."))])[1:] == []
-    assert all(values[name].value for name in NEEDED[command]), "every flag it needs"
-    file = str(ROOT / values.config) if values.config else None
-    overrides = [arg for arg in args if arg.startswith("--config.")]
-    load_config(PretrainConfig if command == "pretrain" else Config, file, overrides)
+    values, settings = parse(COMMANDS[command], args)
+    file = values["config"].value if "config" in values else None
+    load_config(COMMANDS[command].config, str(ROOT / file) if file else None, settings)
 
 
 def test_readme_names_files_that_exist():

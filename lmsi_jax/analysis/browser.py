@@ -6,9 +6,9 @@ from typing import Any
 
 from etils import epath
 
-from lmsi_jax.analysis.rounds import REASONS, Round
+from lmsi_jax.analysis.rounds import REASONS, Gold, Round
 from lmsi_jax.core.records import Record, read_jsonl
-from lmsi_jax.tasks.answers import Answer, extract
+from lmsi_jax.tasks.reading import answers_by_path
 
 MOST_QUESTIONS = 300  # of a round
 FEWEST_QUESTIONS = 20
@@ -27,7 +27,7 @@ def choose(votes: Sequence[Record], limit: int) -> list[Record]:
     return [ordered[round(i * step)] for i in range(limit)]
 
 
-def round_payload(round: Round, questions: dict[str, Record], gold: dict[str, str], answer_type: str) -> dict[str, Any]:
+def round_payload(round: Round, questions: dict[str, Record], gold: Gold) -> dict[str, Any]:
     """One round for the page: the chosen questions with all of their paths."""
     file = round.folder / "paths.jsonl"
     size = file.stat().length / len(round.votes) if file.exists() else 1.0
@@ -38,7 +38,7 @@ def round_payload(round: Round, questions: dict[str, Record], gold: dict[str, st
         if row["id"] in wanted:
             paths[row["id"]].append(row)
     trained: dict[str, list[int]] = {id: [] for id in wanted}
-    for id, path in round.trained or {}:
+    for id, path in round.trained or ():
         if id in wanted:
             trained[id].append(path)
     return {
@@ -49,44 +49,40 @@ def round_payload(round: Round, questions: dict[str, Record], gold: dict[str, st
                 "id": v["id"],
                 "question": questions.get(v["id"], {}).get("question", ""),
                 "choices": questions.get(v["id"], {}).get("choices"),
-                "gold": gold.get(v["id"]),
+                "gold": gold.shown(v["id"]),
                 "answer": v["answer"],
+                "right": gold.right(v["id"], v["answer"]) if v["id"] in gold else None,
                 "confidence": v["confidence"],
-                "counts": list(v["counts"].items()),  # a list keeps its order; an object with number-like keys does not
+                # A list keeps its order; an object with number-like keys does not.
+                "counts": [[a, n, v["id"] in gold and gold.right(v["id"], a)] for a, n in v["counts"].items()],
                 "num_paths": v["num_paths"],
                 "trained": sorted(trained[v["id"]]),
-                "paths": _paths(v, paths[v["id"]], answer_type),
+                "paths": _paths(v, paths[v["id"]]),
             }
             for v in chosen
         ],
     }
 
 
-def _paths(vote: Record, rows: Sequence[Record], answer_type: str) -> list[dict[str, Any]]:
-    """Each path with what became of it: it agrees with the vote, says something else, or abstains for a reason."""
+def _paths(vote: Record, rows: Sequence[Record]) -> list[dict[str, Any]]:
+    """Each path with what became of it: it agrees with the vote, has another answer, or abstains for a reason."""
     kept, reasons = set(vote["kept"]), {a["path"]: a["reason"] for a in vote["abstained"]}
-    found = []
+    answers, shown = answers_by_path(vote), []
     for row in sorted(rows, key=lambda row: row["path"]):
         number = row["path"]
-        if number in kept:
-            outcome, said = "agrees", vote["answer"]
-        elif number in reasons:
-            outcome, said = "abstains", REASONS.get(reasons[number], reasons[number])
-        else:
-            answer = extract(row["text"], answer_type, row.get("finish", "stop"))
-            outcome, said = "other", answer.value if isinstance(answer, Answer) else None
-        found.append(
+        abstains = number in reasons
+        shown.append(
             {
                 "path": number,
                 "text": row["text"],
-                "outcome": outcome,
-                "said": said,
+                "outcome": "agrees" if number in kept else "abstains" if abstains else "other",
+                "answer": REASONS.get(reasons[number], reasons[number]) if abstains else answers.get(number),
                 "tokens": row.get("num_tokens"),
                 "logprob": _finite(row.get("logprob")),
                 "cut": row.get("finish") == "length",
             }
         )
-    return found
+    return shown
 
 
 def _finite(value: float | None) -> float | None:

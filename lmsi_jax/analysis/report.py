@@ -15,6 +15,7 @@ from etils import epath
 
 from lmsi_jax.analysis.browser import read_questions, round_payload
 from lmsi_jax.analysis.rounds import (
+    Gold,
     Round,
     label_precision,
     label_rows,
@@ -28,7 +29,8 @@ from lmsi_jax.analysis.summary import TITLES, Score, checkpoint_name, p_text, re
 from lmsi_jax.core.build import build
 from lmsi_jax.core.config import DataConfig
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import Record, read_jsonl, write_text
+from lmsi_jax.core.files import read_json, write_text
+from lmsi_jax.core.records import Record, read_jsonl
 from lmsi_jax.evaluation.statistics import wilson_interval
 from lmsi_jax.tasks import registry
 from lmsi_jax.tasks.overlap import describe
@@ -61,12 +63,12 @@ def write_report(workdir: epath.Path) -> epath.Path:
 def _context(workdir: epath.Path) -> dict[str, Any]:
     from lmsi_jax.analysis.figures import figures  # matplotlib is slow to import, and only a report needs it
 
-    config = json.loads((workdir / "config.json").read_text())
-    about = json.loads((workdir / "run.json").read_text()) if (workdir / "run.json").exists() else {}
+    config = read_json(workdir / "config.json")
+    about = read_json(workdir / "run.json") if (workdir / "run.json").exists() else {}
     answer_type = registry.answer_type(build(DataConfig, config["data"]))
     scores, rounds, gold = (
         read_scores(workdir),
-        read_rounds(workdir, config["rounds"], answer_type),
+        read_rounds(workdir, config["rounds"]),
         read_gold(workdir, answer_type),
     )
     voted, leaks = [r for r in rounds if r.votes], workdir / "audit" / "leaks.jsonl"
@@ -84,7 +86,7 @@ def _context(workdir: epath.Path) -> dict[str, Any]:
         "rounds": [r.number for r in voted],
         "labels": label_rows(voted, gold) if voted else [],
         "has_gold": bool(gold),
-        "payloads": [round_payload(r, questions, gold, answer_type) for r in voted],
+        "payloads": [round_payload(r, questions, gold) for r in voted],
         "stages": _stages(workdir),
         "config": json.dumps(config, indent=2, ensure_ascii=False),
     }
@@ -120,15 +122,15 @@ def verdict(rows: Sequence[Score], voted: Sequence[Round]) -> str:
     )
 
 
-def remark(voted: Sequence[Round], gold: dict[str, str]) -> str:
+def remark(voted: Sequence[Round], gold: Gold) -> str:
     """A second sentence, on the self-made labels; empty without gold answers to audit them against."""
     right, known = label_precision(voted[-1].votes, gold) if voted else (0, 0)
     if not known:
         return ""
     low, high = wilson_interval(right, known)
     return (
-        f"Of the {known:,} labels voted in round {voted[-1].number}, {right / known:.1%} [{low:.1%}, {high:.1%}] equal the "
-        f"gold answer (audit only: the loop never reads gold)."
+        f"Of the {known:,} labels voted in round {voted[-1].number}, {right / known:.1%} [{low:.1%}, {high:.1%}] agree with "
+        f"the gold answer (audit only: the loop never reads gold)."
     )
 
 

@@ -2,15 +2,17 @@
 
 import dataclasses
 import functools
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from etils import epath
 
+from lmsi_jax.core.files import read_json
+from lmsi_jax.core.metric_log import read_metrics
 from lmsi_jax.core.records import Record, read_jsonl
 from lmsi_jax.evaluation.statistics import wilson_interval
-from lmsi_jax.tasks.answers import Answer, canonical, extract
+from lmsi_jax.tasks.answers import canonical
+from lmsi_jax.tasks.reading import accepted_answers, answers_by_path, is_right
 
 # What a finished round has left in its folder, in the order in which it comes to be.
 PRODUCTS = {"paths.jsonl": "paths", "votes.jsonl": "votes", "examples.jsonl": "training rows", "model": "fine-tuned model"}
@@ -24,6 +26,7 @@ REASONS = {
     "no_text": "nothing after “answer is”",
     "no_span": "nothing after “answer is”",
     "no_math": "no expression after “answer is”",
+    "hedged": "says that the answer depends",
 }
 NOTHING = "–"
 
@@ -36,7 +39,7 @@ class Round:
     folder: epath.Path
     votes: list[Record]
     formats: dict[str, int]  # training rows of each format
-    trained: dict[tuple[str, int], str | None] | None  # (id, path) trained on -> its answer; None before that stage
+    trained: list[tuple[str, int]] | None  # (id, path) of the paths trained on; None before that stage
     missing: tuple[str, ...]  # values of PRODUCTS
 
     @property
@@ -51,6 +54,28 @@ class Round:
 
 
 @dataclasses.dataclass(frozen=True)
+class Gold:
+    """The gold answers of training questions, for the audit alone: by id all that are accepted, as they were written."""
+
+    accepted: Mapping[str, Sequence[str]]
+    answer_type: str
+
+    def __bool__(self) -> bool:
+        return bool(self.accepted)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self.accepted
+
+    def right(self, id: str, answer: str | None) -> bool:
+        """Is an answer to a question right, as scores of held-out questions judge it?"""
+        return is_right(answer, self.accepted[id], self.answer_type)
+
+    def shown(self, id: str) -> str | None:
+        """The gold answer of a question as a page shows it; None where there is none."""
+        return canonical(self.accepted[id][0], self.answer_type) if id in self.accepted else None
+
+
+@dataclasses.dataclass(frozen=True)
 class LabelRow:
     """A row of the label table, a cell for each round. `audit`: needs gold answers."""
 
@@ -60,32 +85,28 @@ class LabelRow:
     part: bool = False  # of the row above
 
 
-def read_gold(workdir: epath.Path, answer_type: str) -> dict[str, str]:
-    """Canonical gold answers of the training questions by id; questions without a readable one are left out."""
+def read_gold(workdir: epath.Path, answer_type: str) -> Gold:
+    """The gold answers of a run's training questions; questions without a readable one are left out."""
     file = workdir / "audit" / "gold.jsonl"
-    rows = read_jsonl(file) if file.exists() else ()
-    found = {r["id"]: canonical(str(r["answer"]), answer_type) for r in rows if r.get("answer") is not None}
-    return {id: answer for id, answer in found.items() if answer is not None}
+    rows = [row for row in read_jsonl(file) if row.get("answer") is not None] if file.exists() else []
+    readable = [row for row in rows if canonical(accepted_answers(row)[0], answer_type) is not None]
+    return Gold({row["id"]: accepted_answers(row) for row in readable}, answer_type)
 
 
-def read_rounds(workdir: epath.Path, planned: int, answer_type: str) -> list[Round]:
+def read_rounds(workdir: epath.Path, planned: int) -> list[Round]:
     """The rounds that are planned, as far as they have come."""
-    return [_read_round(workdir / "rounds" / str(number), number, answer_type) for number in range(1, planned + 1)]
+    return [_read_round(workdir / "rounds" / str(number), number) for number in range(1, planned + 1)]
 
 
-def _read_round(folder: epath.Path, number: int, answer_type: str) -> Round:
+def _read_round(folder: epath.Path, number: int) -> Round:
     present = {name for name in PRODUCTS if (folder / name).exists()}
     votes = list(read_jsonl(folder / "votes.jsonl")) if "votes.jsonl" in present else []
     formats: Counter[str] = Counter()
-    trained: dict[tuple[str, int], str | None] | None = None
+    trained: list[tuple[str, int]] | None = None
     if "examples.jsonl" in present:
-        trained = {}
-        for row in read_jsonl(folder / "examples.jsonl"):
-            formats[row["format"]] += 1
-            key = row["id"], row["path"]
-            if key not in trained:  # all formats of a path conclude alike
-                said = extract(row["target"], answer_type)
-                trained[key] = said.value if isinstance(said, Answer) else None
+        rows = list(read_jsonl(folder / "examples.jsonl"))
+        formats.update(row["format"] for row in rows)
+        trained = list(dict.fromkeys((row["id"], row["path"]) for row in rows))
     missing = tuple(words for name, words in PRODUCTS.items() if name not in present)
     return Round(number, folder, votes, dict(formats), trained, missing)
 
@@ -97,15 +118,13 @@ def throughput(metrics: Sequence[Record]) -> float | None:
 
 
 def metric_rows(workdir: epath.Path, name: str) -> list[Record]:
-    """Rows of a metrics file. A run in progress may have written half of the last line, which is left out."""
-    file = workdir / "metrics" / f"{name}.jsonl"
-    lines = file.read_text().split("\n")[:-1] if file.exists() else []
-    return [json.loads(line) for line in lines if line.strip()]
+    """Rows of a metrics file."""
+    return read_metrics(workdir / "metrics" / f"{name}.jsonl")
 
 
 def stage_times(workdir: epath.Path) -> dict[str, tuple[float, dict[str, float]]]:
     """Seconds of each finished stage by name, in all and by kind, in the order of the run; but for the report's own."""
-    manifests = [json.loads(file.read_text()) for file in (workdir / "manifests").glob("*.json")]
+    manifests = [read_json(file) for file in (workdir / "manifests").glob("*.json")]
     found = {m["stage"]: (float(m["seconds"]), m.get("times", {})) for m in manifests if m["stage"] != "report"}
     steps = ("prepare", "sample", "vote", "format", "finetune", "evaluate")
 
@@ -117,13 +136,13 @@ def stage_times(workdir: epath.Path) -> dict[str, tuple[float, dict[str, float]]
     return dict(sorted(found.items(), key=lambda item: (*order(item[0]), item[0])))
 
 
-def label_precision(votes: Sequence[Record], gold: dict[str, str]) -> tuple[int, int]:
+def label_precision(votes: Sequence[Record], gold: Gold) -> tuple[int, int]:
     """(right, all) of the voted answers whose question has a gold answer."""
-    known = [v["answer"] == gold[v["id"]] for v in votes if v["answer"] is not None and v["id"] in gold]
+    known = [gold.right(v["id"], v["answer"]) for v in votes if v["answer"] is not None and v["id"] in gold]
     return sum(known), len(known)
 
 
-def label_rows(rounds: Sequence[Round], gold: dict[str, str]) -> list[LabelRow]:
+def label_rows(rounds: Sequence[Round], gold: Gold) -> list[LabelRow]:
     """The label table of the rounds that have votes."""
 
     def row(name: str, cell: Callable[[Round], str], audit: bool = False, part: bool = False) -> LabelRow:
@@ -171,14 +190,16 @@ def _rows_of(format: str, round: Round) -> str:
     return NOTHING if round.trained is None else f"{round.formats.get(format, 0):,}"
 
 
-def _agreeing_precision(round: Round, gold: dict[str, str]) -> tuple[int, int]:
+def _agreeing_precision(round: Round, gold: Gold) -> tuple[int, int]:
     """(right, all) of the paths that agree with their vote: label precision, weighted by votes."""
-    known = [(len(v["kept"]), v["answer"] == gold[v["id"]]) for v in round.votes if v["id"] in gold]
+    known = [(len(v["kept"]), gold.right(v["id"], v["answer"])) for v in round.votes if v["id"] in gold]
     return sum(n for n, right in known if right), sum(n for n, _ in known)
 
 
-def _trained_precision(round: Round, gold: dict[str, str]) -> tuple[int, int]:
-    known = [answer == gold[id] for (id, _), answer in (round.trained or {}).items() if id in gold]
+def _trained_precision(round: Round, gold: Gold) -> tuple[int, int]:
+    """(right, all) of the paths that were trained on."""
+    answers = {v["id"]: answers_by_path(v) for v in round.votes if v["id"] in gold}
+    known = [gold.right(id, answers[id].get(path)) for id, path in round.trained or () if id in answers]
     return sum(known), len(known)
 
 

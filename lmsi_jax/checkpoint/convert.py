@@ -1,21 +1,20 @@
 """Between our checkpoint folders and those of Hugging Face: `lmsi import` and `lmsi export`."""
 
 import json
-import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax import traverse_util
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 
 from lmsi_jax import model
 from lmsi_jax.checkpoint import folder, huggingface
 from lmsi_jax.checkpoint.families import family
 from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import write_text
+from lmsi_jax.core.files import begin_folder, publish_folder, write_bytes, write_text
 from lmsi_jax.model import lora
 from lmsi_jax.sharding import Mesh, use_mesh
 
@@ -26,16 +25,11 @@ def import_folder(source: str, target: str, mesh: Mesh) -> str:
     """Write a Hugging Face folder as a checkpoint of ours; returns what it holds, in words."""
     if not huggingface.is_folder(folder.locate(source)):
         raise UserError(f"{source} is a checkpoint of ours already; --from of `lmsi import` is a Hugging Face folder.")
-    _must_be_absent(target)
+    folder.check_absent(target, "--to")
     folder.load_tokenizer(source)  # before anything large is read
     config = folder.load_config(source)
     folder.save(target, config, folder.load_params(source, mesh), folder.companions(source))
     return f"{model.count_params(config):,} parameters in {config.param_dtype}"
-
-
-def _must_be_absent(target: str) -> None:
-    if epath.Path(target).exists():
-        raise UserError(f"{target} exists; nothing was overwritten. Choose another --to, or remove it.")
 
 
 def export_folder(source: str, target: str, mesh: Mesh, dtype: str, shard_bytes: int) -> None:
@@ -43,7 +37,7 @@ def export_folder(source: str, target: str, mesh: Mesh, dtype: str, shard_bytes:
     known = list(huggingface.DTYPES.values())
     if dtype and dtype not in known:
         raise UserError(f"--dtype={dtype} is not one of {', '.join(known)}.")
-    _must_be_absent(target)
+    folder.check_absent(target, "--to")
     hf, companions = _origin(source)
     config = folder.load_config(source)
     params = folder.load_params(source, mesh)
@@ -65,7 +59,7 @@ def _origin(source: str) -> tuple[dict, dict[str, bytes]]:
 def export_adapters(source: str, target: str) -> None:
     """Write the LoRA adapters of a checkpoint as a folder that `peft` loads onto the model they were trained on."""
     adapters, path = folder.load_adapters(source), epath.Path(target)
-    _must_be_absent(target)
+    folder.check_absent(target, "--to")
     names = _peft_names(source)
     low_rank = traverse_util.flatten_dict(adapters.tree, sep="/")
     weights = sorted({name.rpartition("/")[0] for name in low_rank})
@@ -87,13 +81,10 @@ def export_adapters(source: str, target: str) -> None:
         "inference_mode": True,
         "target_modules": sorted({names[weight].removeprefix("base_model.model.") for weight in weights}),
     }
-    temporary = path.parent / f".{path.name}.tmp"
-    if temporary.exists():
-        temporary.rmtree()
-    temporary.mkdir(parents=True)
-    save_file(tensors, os.fspath(temporary / ADAPTER_TENSORS), metadata={"format": "pt"})
-    write_text(temporary / ADAPTER_CONFIG, json.dumps(settings, indent=2) + "\n")
-    temporary.rename(path)
+    place = begin_folder(path)
+    write_bytes(place / ADAPTER_TENSORS, save(tensors, metadata={"format": "pt"}))
+    write_text(place / ADAPTER_CONFIG, json.dumps(settings, indent=2) + "\n")
+    publish_folder(place, path)
 
 
 def _peft_names(source: str) -> dict[str, str]:
@@ -114,7 +105,7 @@ def largest_difference(source: str, target: str, mesh: Mesh, *, adapters: bool) 
 def _adapted(source: str, target: str, mesh: Mesh) -> model.Params:
     """The model that the adapters were trained on, with the exported adapters merged."""
     stored, names = folder.load_adapters(source), _peft_names(source)
-    tensors = load_file(os.fspath(epath.Path(target) / ADAPTER_TENSORS))
+    tensors = load((epath.Path(target) / ADAPTER_TENSORS).read_bytes())
     shapes = traverse_util.flatten_dict(stored.tree, sep="/")
     read = {
         path: tensors[f"{names[path.rpartition('/')[0]]}.lora_{path[-1].upper()}.weight"].T.reshape(leaf.shape)

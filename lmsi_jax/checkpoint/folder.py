@@ -1,8 +1,8 @@
 """A model on disk, in one folder.
 
 Ours: config.json (its architecture), params/ (Orbax), and its companions, which are the tokenizer's files and, of a model that
-came from Hugging Face, huggingface.json (its config.json there) and generation_config.json. A folder that `transformers` wrote
-is read as it is.
+came from Hugging Face, huggingface.json (its config.json there) and generation_config.json. A model that was fine-tuned on its
+own paths has finetuned.json beside them. A folder that `transformers` wrote is read as it is.
 """
 
 import dataclasses
@@ -19,11 +19,14 @@ from lmsi_jax.checkpoint import huggingface
 from lmsi_jax.core.build import build, to_dict
 from lmsi_jax.core.config import LoraConfig, ModelConfig
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import dumps, write_text
+from lmsi_jax.core.files import begin_folder, is_unfinished, publish_folder, write_bytes, write_text
+from lmsi_jax.core.records import dumps
 from lmsi_jax.sharding import Mesh, param_shardings, processes
 
 BUILTIN = Path(__file__).parent.parent / "assets" / "builtin"
 ORIGIN = "huggingface.json"
+FINETUNED = "finetuned.json"  # which checkpoint a model was fine-tuned from
+OURS = {"config.json", "params", "adapters", "adapters.json", ORIGIN, FINETUNED, *huggingface.COMPANIONS}
 
 
 def locate(checkpoint: str) -> epath.Path:
@@ -32,6 +35,8 @@ def locate(checkpoint: str) -> epath.Path:
     if huggingface.is_folder(folder):
         return folder
     missing = [name for name in ("config.json", "params") if not (folder / name).exists()]
+    if is_unfinished(folder):
+        raise UserError(f"{folder} was never written to its end; start the command that writes it again.")
     if missing:
         raise UserError(
             f"{folder} is not a checkpoint folder: it has no {', '.join(missing)}. Name one that lmsi wrote "
@@ -136,47 +141,65 @@ def load_adapters(checkpoint: str) -> Adapters:
     return Adapters(tree, build(LoraConfig, about["lora"]), about["base"])
 
 
+def is_finetuned(checkpoint: str) -> bool:
+    """Was this model fine-tuned by us, on paths that a model sampled?"""
+    return (locate(checkpoint) / FINETUNED).exists()
+
+
 def save(
     target: os.PathLike | str,
     config: ModelConfig,
     params: model.Params,
     companions: dict[str, bytes],
     adapters: Adapters | None = None,
+    finetuned_from: str = "",
 ) -> None:
-    """Write a checkpoint folder: under a temporary name first, then renamed, so that it is whole or absent."""
+    """Write a checkpoint folder, whole or not at all, in the place of one that we wrote before.
+
+    `finetuned_from` names the checkpoint that fine-tuning started from; a base model has none.
+    """
     folder = epath.Path(target)
-    temporary = folder.parent / f".{folder.name}.tmp"
-    processes.by_first(lambda: _begin(folder, temporary))
+    place = epath.Path(processes.by_first(lambda: os.fspath(_begin(folder))))
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((temporary / "params").resolve(), params)
+        checkpointer.save((place / "params").resolve(), params)
         if adapters:
-            checkpointer.save((temporary / "adapters").resolve(), adapters.tree)
+            checkpointer.save((place / "adapters").resolve(), adapters.tree)
         checkpointer.wait_until_finished()
-    processes.by_first(lambda: _end(folder, temporary, config, companions, adapters))
+
+    def end() -> None:
+        files = dict(companions)
+        if finetuned_from:
+            files[FINETUNED] = (dumps({"base": finetuned_from}) + "\n").encode()
+        if adapters:
+            files["adapters.json"] = (dumps({"lora": to_dict(adapters.lora), "base": adapters.base}) + "\n").encode()
+        for name, content in files.items():
+            write_bytes(place / name, content)
+        write_text(place / "config.json", dumps(to_dict(config)) + "\n")
+        publish_folder(place, folder)
+
+    processes.by_first(end)
 
 
-def _begin(folder: epath.Path, temporary: epath.Path) -> None:
+def _begin(folder: epath.Path) -> epath.Path:
     check_target(folder)
-    if temporary.exists():
-        temporary.rmtree()
-    temporary.mkdir(parents=True)
+    return begin_folder(folder)
 
 
-def _end(
-    folder: epath.Path, temporary: epath.Path, config: ModelConfig, companions: dict[str, bytes], adapters: Adapters | None
-) -> None:
-    if adapters:
-        write_text(temporary / "adapters.json", dumps({"lora": to_dict(adapters.lora), "base": adapters.base}) + "\n")
-    write_text(temporary / "config.json", dumps(to_dict(config)) + "\n")
-    for name, content in companions.items():
-        (temporary / name).write_bytes(content)
-    if folder.exists():
-        folder.rmtree()
-    temporary.rename(folder)
+def check_target(folder: epath.Path) -> None:
+    """Raise UserError when a checkpoint is to be written where something stands that is not a checkpoint of ours alone."""
+    if not folder.exists() or is_unfinished(folder):
+        return
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not folder.is_dir() or names - OURS or (names and not names >= {"config.json", "params"}):
+        foreign = f" (it has {', '.join(sorted(names - OURS)[:5])})" if names - OURS else ""
+        raise UserError(
+            f"{folder} exists and is not a checkpoint folder that lmsi wrote{foreign}; nothing was overwritten. Choose another "
+            f"target."
+        )
 
 
-def check_target(target: os.PathLike | str) -> None:
-    """Raise UserError when something that is no checkpoint stands where one is to be written."""
+def check_absent(target: os.PathLike | str, flag: str) -> None:
+    """Raise UserError when `target`, which a command is to write, exists already."""
     folder = epath.Path(target)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "params").exists())):
-        raise UserError(f"{folder} exists and is not a checkpoint folder; nothing was overwritten. Choose another target.")
+    if folder.exists() and not is_unfinished(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} exists; nothing was overwritten. Choose another {flag}, or remove it.")

@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from lmsi_jax import model
+from lmsi_jax.checkpoint.bucket import BucketTensors
 from lmsi_jax.checkpoint.families import Row, family, model_config
 from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import write_text
+from lmsi_jax.core.files import begin_folder, is_local, publish_folder, write_bytes, write_text
 from lmsi_jax.sharding import Mesh, param_shardings
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -85,8 +86,8 @@ class Tensors:
 
 def _opened(file: epath.Path):
     try:
-        return safe_open(file, framework="numpy")
-    except (SafetensorError, OSError) as error:
+        return safe_open(file, framework="numpy") if is_local(file) else BucketTensors(file)
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file} is not a whole safetensors file ({error}); copy it again from the model's source.") from error
 
 
@@ -223,16 +224,13 @@ def export(
     The folder is whole or absent: it is written under a temporary name. One file of about `shard_bytes` is on the host at a
     time.
     """
-    temporary = target.parent / f".{target.name}.tmp"
-    if temporary.exists():
-        temporary.rmtree()
-    temporary.mkdir(parents=True)
-    _write_tensors(params, names(config, family(hf).tensors), temporary, np.dtype(dtype), shard_bytes)
+    place = begin_folder(target)
+    _write_tensors(params, names(config, family(hf).tensors), place, np.dtype(dtype), shard_bytes)
     key = "torch_dtype" if "torch_dtype" in hf else "dtype"
-    write_text(temporary / "config.json", json.dumps({**hf, key: dtype}, indent=2, ensure_ascii=False) + "\n")
+    write_text(place / "config.json", json.dumps({**hf, key: dtype}, indent=2, ensure_ascii=False) + "\n")
     for name, content in companions.items():
-        (temporary / name).write_bytes(content)
-    temporary.rename(target)
+        write_bytes(place / name, content)
+    publish_folder(place, target)
 
 
 def _write_tensors(
@@ -253,12 +251,19 @@ def _write_tensors(
         # Of a copy, as an array keeps what it once was on the host.
         host = {p: np.asarray(jnp.copy(leaves[p])) for p in paths}
         tensors = {wanted[p][0]: to_file(array.astype(dtype, copy=False), wanted[p][1]) for p, array in host.items()}
-        save_file(tensors, folder / file.format(number, len(shards)), metadata={"format": "pt"})
+        _save(tensors, folder / file.format(number, len(shards)))
         weight_map.update(dict.fromkeys(tensors, file.format(number, len(shards))))
         total += sum(tensor.nbytes for tensor in tensors.values())
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
+
+
+def _save(tensors: dict[str, np.ndarray], file: epath.Path) -> None:
+    if is_local(file):  # without a second copy of the tensors in memory
+        save_file(tensors, file, metadata={"format": "pt"})
+    else:
+        write_bytes(file, save(tensors, metadata={"format": "pt"}))
 
 
 def flatten(tree: Any) -> dict[str, Any]:

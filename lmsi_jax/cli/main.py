@@ -1,24 +1,4 @@
-"""`lmsi COMMAND --config=FILE.py --config.section.key=value ...`
-
-run         all rounds (resumes; --only, --from, --dry-run, --profile)  --config --workdir
-sample      decode paths                                      --config --questions --output
-convert     samples of vLLM (OpenAI batch) or lm-eval to paths  --input --output
-prompt      print the prompt of a task                        --task (--format)
-extract     the answer of each path, or why there is none     --input --output (--task or --answer_type, --flexible)
-vote        extract answers and vote                          --input --output (--task or --answer_type, --questions)
-format      training rows in four formats                     --questions --paths --votes --output
-finetune    train on examples                                 --config --examples --output
-evaluate    score a checkpoint on questions with answers      --config --output (--questions; else those of the task)
-compare     two folders of scores: gains, intervals, tests    --before --after (--output)
-report      rebuild report.html                               --workdir
-plan        memory, time and cost on devices that are not here  --config --topology
-doctor      check that model, mesh, prompts and data fit      --config
-import      a Hugging Face folder to a checkpoint             --from --to
-export      a checkpoint to a Hugging Face folder             --from --to (--dtype --adapter --verify)
-pretrain    train a base model from nothing                   --config --workdir
-
-"-" as --input or --output is standard input or output.
-"""
+"""`lmsi COMMAND --flag=value ... --config.section.key=value ...`; the commands are those of `commands.py`."""
 
 import os
 import signal
@@ -28,68 +8,13 @@ from typing import Any
 
 from absl import flags
 
+import lmsi_jax
+from lmsi_jax.cli.commands import COMMANDS, Command, command_usage, parse, usage
 from lmsi_jax.cli.configs import load_config
-from lmsi_jax.core.config import Config, PretrainConfig
-from lmsi_jax.core.errors import Terminated, UserError
-
-NEEDED = {
-    "run": ("config", "workdir"),
-    "sample": ("config", "questions", "output"),
-    "convert": ("input", "output"),
-    "prompt": ("task",),
-    "extract": ("input", "output"),
-    "vote": ("input", "output"),
-    "format": ("questions", "paths", "votes", "output"),
-    "finetune": ("config", "examples", "output"),
-    "evaluate": ("config", "output"),
-    "compare": ("before", "after"),
-    "report": ("workdir",),
-    "plan": ("config", "topology"),
-    "doctor": ("config",),
-    "import": ("from", "to"),
-    "export": ("from", "to"),
-    "pretrain": ("config", "workdir"),
-}
-COMMANDS = tuple(NEEDED)
-
-
-def define_flags() -> flags.FlagValues:
-    """All flags of all commands but those under --config."""
-    values = flags.FlagValues()
-    for name, what in {
-        "config": "a Python file with get_config()",
-        "workdir": "directory of a run",
-        "questions": "questions.jsonl",
-        "paths": "paths.jsonl",
-        "input": "convert: samples of another engine; extract, vote: paths.jsonl",
-        "task": "prompt, extract, vote: short for --config.data.task",
-        "answer_type": "extract, vote: short for --config.data.answer_type, on the task jsonl",
-        "format": "prompt: one of the four formats; else few_shot_cot",
-        "votes": "votes.jsonl",
-        "examples": "examples.jsonl",
-        "output": "file or folder to write",
-        "before": "compare: folder of scores, of the checkpoint to compare with",
-        "after": "compare: folder of scores",
-        "only": "run: one stage, by name or kind",
-        "from": "run: redo this stage and all after it; import, export: what to read",
-        "topology": "plan: one or more of v5e:4x4, v5p:4x4x4, h100:8, cpu:8, with commas between them",
-        "to": "import, export: folder to write",
-        "dtype": "export: float32, bfloat16 or float16; else as the checkpoint has it",
-    }.items():
-        flags.DEFINE_string(name, None, what, flag_values=values)
-    flags.DEFINE_string(
-        "profile",
-        None,
-        "run, sample, finetune, pretrain: FIRST:LAST, steps (sample: questions) to trace (XProf)",
-        flag_values=values,
-    )
-    flags.DEFINE_bool("dry-run", False, "run: print what is reused, what would run and why", flag_values=values)
-    flags.DEFINE_bool("adapter", False, "export: the LoRA adapters alone, as a PEFT folder", flag_values=values)
-    flags.DEFINE_bool("flexible", False, "extract: a guess where no answer is named", flag_values=values)
-    flags.DEFINE_bool("verify", False, "export: read it back and compare logits", flag_values=values)
-    flags.DEFINE_integer("shard-mb", 5000, "export: size of a safetensors file, in MB", flag_values=values)
-    flags.DEFINE_bool("reconfigure", False, "run: take over a changed config in an old workdir", flag_values=values)
-    return values
+from lmsi_jax.core.errors import Terminated, UserError, nearest
+from lmsi_jax.core.progress import console
+from lmsi_jax.core.records import STANDARD
+from lmsi_jax.core.text import printable
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -97,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv if argv is None else argv)
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
+    for stream in (sys.stdout, sys.stderr):  # a text that the terminal's encoding lacks is no reason to stop
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = _dispatch(argv)
     except UserError as error:
@@ -115,49 +43,74 @@ def _on_sigterm(number: int, frame: Any) -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"lmsi: {message}", file=sys.stderr)
+    print(f"lmsi: {printable(message)}", file=sys.stderr)
     return 2
 
 
 def _dispatch(argv: list[str]) -> int:
-    if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
-        print(__doc__)
+    words = argv[1:]
+    if words[:1] == ["--version"]:
+        print(lmsi_jax.__version__)
         return 0
-    command, rest = argv[1], argv[2:]
-    if command not in COMMANDS:
-        raise UserError(f"There is no command '{command}'. Commands: {', '.join(COMMANDS)}.")
-    overrides = [arg for arg in rest if arg.startswith("--config.")]
-    values = define_flags()
-    try:
-        left = values([argv[0], *(arg for arg in rest if not arg.startswith("--config."))])[1:]
-    except flags.Error as error:
-        raise UserError(f"{error}. `lmsi help` lists the flags of each command.") from error
-    if left:
-        raise UserError(f"'{left[0]}' is not a flag; write --name=value. `lmsi help` lists the flags of each command.")
-    missing = [f"--{name}" for name in NEEDED[command] if not values[name].value]
-    if missing:
-        raise UserError(f"lmsi {command} needs {' and '.join(missing)}. `lmsi help` lists the flags of each command.")
-    if values.task or values.answer_type:
-        overrides.append(f"--config.data.task={values.task or 'jsonl'}")
-    if values.answer_type:
-        overrides.append(f"--config.data.answer_type={values.answer_type}")
-    if values.profile:
-        first, _, last = values.profile.partition(":")
-        if not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
-            raise UserError(f"--profile={values.profile} is not FIRST:LAST, two steps such as 10:15.")
-        sections = ("train",) if command == "pretrain" else ("sample", "finetune")
-        overrides += [f"--config.{section}.profile=({first},{last})" for section in sections]
-    config: Any = load_config(PretrainConfig if command == "pretrain" else Config, values.config, overrides)
-    if command == "plan":
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # what is planned for is described, not looked for
-        if "cpu:" not in values.topology:
-            # The CPU's compiler stands in for a GPU's. It would begin many things at once, and hold what they all need; a GPU
-            # does one after another.
-            flags_before = os.environ.get("XLA_FLAGS", "")
-            os.environ["XLA_FLAGS"] = f"{flags_before} --xla_cpu_enable_concurrency_optimized_scheduler=false".strip()
-    if command not in ("convert", "prompt", "extract", "vote", "format", "compare", "report"):  # those need no JAX
+    wants_help = not words or any(word in ("-h", "--help", "help") for word in words)
+    names = [word for word in words if word not in ("-h", "--help", "help")]
+    if wants_help and not names:
+        print(usage())
+        return 0
+    if names[0] not in COMMANDS:
+        near = nearest(names[0], COMMANDS)
+        raise UserError(f"There is no command '{names[0]}'; the nearest is '{near}'. Commands: {', '.join(COMMANDS)}.")
+    command = COMMANDS[names[0]]
+    if wants_help:
+        print(command_usage(command))
+        return 0
+    values, settings = parse(command, words[1:])
+    settings += _shorthands(command, values)
+    config: Any = load_config(command.config, _value(values, "config"), settings)
+    _direct_output(command, values)
+    if command.name == "plan":
+        _describe_devices(values.topology)
+    if command.uses_jax:
         _set_devices(config.mesh.cpu_devices)
     return _run_command(command, config, values, argv)
+
+
+def _value(values: flags.FlagValues, name: str) -> Any:
+    """The value of a flag; None where the command does not have it."""
+    return values[name].value if name in values else None
+
+
+def _shorthands(command: Command, values: flags.FlagValues) -> list[str]:
+    """The settings that --task, --answer_type and --profile are short for."""
+    task, answer_type, profile = (_value(values, name) for name in ("task", "answer_type", "profile"))
+    settings = [f"--config.data.task={task or 'jsonl'}"] if task or answer_type else []
+    if answer_type:
+        settings.append(f"--config.data.answer_type={answer_type}")
+    if profile:
+        first, _, last = profile.partition(":")
+        if not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
+            raise UserError(f"--profile={profile} is not FIRST:LAST, two steps such as 10:15.")
+        sections = {"pretrain": ("train",), "sample": ("sample",), "finetune": ("finetune",)}
+        for section in sections.get(command.name, ("sample", "finetune")):
+            settings.append(f"--config.{section}.profile=({first},{last})")
+    return settings
+
+
+def _direct_output(command: Command, values: flags.FlagValues) -> None:
+    """Where records go to standard output, everything else that is printed goes to standard error."""
+    console.stderr = _value(values, "output") == STANDARD
+    if console.stderr and not command.streams:
+        raise UserError(f"lmsi {command.name} writes a folder, so --output=- cannot be standard output; name a folder.")
+
+
+def _describe_devices(topology: str) -> None:
+    """Make JAX plan for devices instead of looking for them."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if "cpu:" not in topology:
+        # The CPU's compiler stands in for a GPU's. It would begin many things at once, and hold what they all need; a GPU
+        # does one after another.
+        before = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{before} --xla_cpu_enable_concurrency_optimized_scheduler=false".strip()
 
 
 def _set_devices(cpu_devices: int) -> None:
@@ -175,22 +128,21 @@ def _set_devices(cpu_devices: int) -> None:
         jax.config.update("jax_num_cpu_devices", cpu_devices)
 
 
-def _run_command(command: str, config: Any, values: flags.FlagValues, argv: list[str]) -> int:
+def _run_command(command: Command, config: Any, values: flags.FlagValues, argv: list[str]) -> int:
     # Imported here: the vote needs no accelerator, and a wrong flag no minute of start-up.
-    if command in ("sample", "finetune", "evaluate", "pretrain"):
+    if command.one_process:
         from lmsi_jax.sharding import processes
 
         if processes.expected():
             raise UserError(
-                f"lmsi {command} is one process, and JAX_COORDINATOR_ADDRESS or LMSI_DISTRIBUTED says that there are several, "
-                f"which would write over each other. Unset both, or use lmsi run, with --only for one stage."
+                f"lmsi {command.name} is one process, and JAX_COORDINATOR_ADDRESS or LMSI_DISTRIBUTED says that there are "
+                f"several, which would write over each other. Unset both, or use lmsi run, with --only for one stage."
             )
-    if command == "pretrain":
+    if command.name == "pretrain":
         from lmsi_jax.pipeline.pretrain import pretrain
 
         pretrain(config, values.workdir, argv)
-    elif command == "run":
-        from lmsi_jax.core.progress import console
+    elif command.name == "run":
         from lmsi_jax.pipeline.runner import run
         from lmsi_jax.sharding import processes
 
@@ -203,12 +155,13 @@ def _run_command(command: str, config: Any, values: flags.FlagValues, argv: list
             only=values.only or "",
             start_from=values["from"].value or "",
             dry_run=bool(values["dry-run"].value),
-            reconfigure=values.reconfigure,
+            reconfigure=bool(values.reconfigure),
+            any_code=bool(values["any-code"].value),
         )
     else:
         from lmsi_jax.cli import stages
 
-        return getattr(stages, command.replace("import", "import_"))(config, values) or 0
+        return getattr(stages, command.name.replace("import", "import_"))(config, values) or 0
     return 0
 
 

@@ -1,37 +1,51 @@
 """An XProf trace of some steps of a stage."""
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
+
+from etils import epath
+
+from lmsi_jax.core.files import is_local
 
 
 class Trace:
     """Traces steps `first` to `last`, counted from 1, into `folder/profile`; (0, 0) = none.
 
-    `step` is called before each step; `start` says how many were done before this process came.
+    `step` is called before each step; `start` is the number of steps completed before this process. The profiler writes to
+    a local disk alone: a trace for a bucket is copied there when it ends.
     """
 
     def __init__(self, steps: tuple[int, int], folder: os.PathLike | str, start: int = 0):
         self._first, self._last = steps
-        self._folder, self._step, self._running = os.path.join(folder, "profile"), start, False
+        self._target, self._step = epath.Path(folder) / "profile", start
+        self._local = ""  # the folder that a running trace is written to
 
     def step(self, before: Any = None) -> None:
         """The next step begins; `before` is what the one before it returned, and is waited for where the trace ends."""
         import jax
 
         self._step += 1
-        if self._running and self._step > self._last:
+        if self._local and self._step > self._last:
             jax.block_until_ready(before)
             self.close()
-        elif self._first <= self._step <= self._last and not self._running:
+        elif self._first <= self._step <= self._last and not self._local:
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0  # it crashes beside the threads that save a checkpoint
-            jax.profiler.start_trace(self._folder, profiler_options=options)
-            self._running = True
+            self._local = os.fspath(self._target) if is_local(self._target) else tempfile.mkdtemp(prefix="lmsi-profile-")
+            jax.profiler.start_trace(self._local, profiler_options=options)
 
     def close(self) -> None:
         """End the trace, if there is one."""
         import jax
 
-        if self._running:
-            jax.profiler.stop_trace()
-            self._running = False
+        if not self._local:
+            return
+        jax.profiler.stop_trace()
+        if not is_local(self._target):
+            for file in (path for path in Path(self._local).rglob("*") if path.is_file()):
+                (self._target / file.relative_to(self._local).as_posix()).write_bytes(file.read_bytes())
+            shutil.rmtree(self._local)
+        self._local = ""

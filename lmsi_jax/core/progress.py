@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 PLAIN_SECONDS = 15.0  # between two plain lines
 STALL_SECONDS = 900.0  # without progress, after which all threads say where they are; a large program compiles for minutes
 
@@ -26,11 +26,11 @@ class ProgressBar:
         self._bar: Progress | None = None
         if sys.stderr.isatty() and not console.quiet:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
             )
             self._bar = Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task(title, total=total, completed=done, note="")

@@ -1,11 +1,8 @@
-"""JSON Lines records and files that are either whole or absent.
-
-Every file is written under a temporary name in its own folder and renamed, so that a reader, or a
-run that resumes after a kill, never sees half a file.
-"""
+"""JSON Lines records: one JSON object a line, UTF-8. Whatever is read can be written, and whatever is written can be read."""
 
 import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,16 +11,29 @@ from typing import Any
 from etils import epath
 
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.files import write_text
+from lmsi_jax.core.text import clean
 
 Record = dict[str, Any]
-SMALL_FILE = 64 * 1024  # bytes
 BOM = b"\xef\xbb\xbf"  # that some editors put in front of a file
 STANDARD = "-"  # standard input or output, in place of a file
+MOST_NESTED = 100  # lists and objects within each other
 
 
 def dumps(value: Any) -> str:
-    """JSON on one line, the same text for equal values."""
-    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+    """JSON on one line, the same text for equal values. NaN and infinities, which JSON does not have, become null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def fingerprint(*values: Any) -> str:
@@ -32,52 +42,11 @@ def fingerprint(*values: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def path_fingerprint(source: os.PathLike | str) -> str:
-    """16 hex digits of a file's bytes, or of a folder: its small files' bytes; name, size and end of large ones."""
-    path = epath.Path(source)
-    if not path.is_dir():
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    described = []
-    for file in _files(path):
-        size = file.stat().length
-        with file.open("rb") as stream:
-            stream.seek(max(size - SMALL_FILE, 0))
-            content = [size, hashlib.sha256(stream.read()).hexdigest()]
-        described.append((str(file.relative_to(path)), content))
-    return fingerprint(sorted(described))
-
-
-def _files(folder: epath.Path) -> Iterator[epath.Path]:
-    for path in folder.iterdir():
-        yield from _files(path) if path.is_dir() else (path,)
-
-
-def write_text(file: os.PathLike | str, text: str) -> None:
-    """Write `text` to `file` at once: temporary name, flush to disk, rename."""
-    path = epath.Path(file)
-    temporary = path.parent / f".{path.name}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(text.encode("utf-8", "surrogatepass"))
-            stream.flush()
-            if os.path.exists(temporary):  # on this machine, not in a bucket
-                os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise UserError(
-            f"Cannot write {path}: {error.strerror or error}. Nothing of this file was kept; free space or choose "
-            f"another --workdir, and start the same command again: finished stages are reused."
-        ) from error
-
-
 def write_jsonl(path: os.PathLike | str, records: Iterable[Record]) -> int:
     """Write records, one JSON object a line; returns their number. "-" is standard output."""
-    lines = [dumps(record) + "\n" for record in records]
+    lines = [clean(dumps(record)) + "\n" for record in records]
     if str(path) == STANDARD:
-        sys.stdout.buffer.write("".join(lines).encode("utf-8", "surrogatepass"))
+        sys.stdout.buffer.write("".join(lines).encode("utf-8"))
         sys.stdout.flush()
     else:
         write_text(path, "".join(lines))
@@ -112,6 +81,8 @@ def _parse_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, Recor
 def _parse(line: bytes, where: str) -> Record:
     try:
         record = json.loads(line.decode("utf-8"))
+        if _depth(record) > MOST_NESTED:
+            raise RecursionError
     except UnicodeDecodeError as error:
         raise UserError(
             f"{where}: byte {error.start} of the line (0x{line[error.start]:02x}) is not UTF-8 text. The file is binary or in "
@@ -122,6 +93,25 @@ def _parse(line: bytes, where: str) -> Record:
             f"{where}: not valid JSON ({error}). Each line must hold one JSON object; the line starts with "
             f"{line[:60].decode('utf-8', 'replace')!r}."
         ) from error
+    except RecursionError as error:
+        raise UserError(
+            f"{where}: lists and objects are nested more than {MOST_NESTED} deep; leave out the field that holds them."
+        ) from error
     if not isinstance(record, dict):
         raise UserError(f"{where}: a JSON {type(record).__name__}, not an object {{...}}.")
-    return record
+    return clean(record) if b"\\u" in line else record
+
+
+def _depth(value: Any) -> int:
+    """How many lists and objects stand within each other, at most; counting ends above MOST_NESTED."""
+    depth, level = 0, [value]
+    while level and depth <= MOST_NESTED:
+        level = [
+            item
+            for nested in level
+            if isinstance(nested, dict | list)
+            for item in (nested.values() if isinstance(nested, dict) else nested)
+            if isinstance(item, dict | list)
+        ]
+        depth += 1
+    return depth

@@ -22,7 +22,7 @@ from lmsi_jax.decoding.prefill import Cache, Prompt
 from lmsi_jax.decoding.sampling import sample
 from lmsi_jax.decoding.stop import START
 from lmsi_jax.model import Block
-from lmsi_jax.sharding import constrain
+from lmsi_jax.sharding import constrain, jit
 
 RUNNING, STOPPED, TOO_LONG = 0, 1, 2
 HELD = 2  # questions a lane holds (q): while the last paths of one run out, free slots work on the other
@@ -120,7 +120,7 @@ def _placed(state: State) -> State:
     return rest.replace(questions=cache(state.questions), cache=cache(state.cache))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jit, static_argnums=(0, 1, 2))
 def start(config: ModelConfig, settings: Settings, question_slots: int) -> State:
     """A state in which every lane is idle."""
     b, m, p, r = settings.lanes, settings.slots, HELD * settings.paths, settings.max_tokens
@@ -151,7 +151,7 @@ def start(config: ModelConfig, settings: Settings, question_slots: int) -> State
     return _placed(state)
 
 
-@functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+@functools.partial(jit, donate_argnums=(0,), static_argnums=(3,))
 def load(state: State, cache: Cache, new: Loading, parts: int) -> State:
     """Put prefilled questions into lanes, and slots that are free to work on their paths.
 
@@ -213,7 +213,7 @@ def _start_paths(state: State, free: Bool[Array, "b m"]) -> State:
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
+@functools.partial(jit, static_argnums=(0, 1), donate_argnums=(4,))
 def decode(
     config: ModelConfig, settings: Settings, params: model.Params | model.Quantized, task: Task, state: State
 ) -> tuple[State, Output]:

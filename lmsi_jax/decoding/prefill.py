@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, Int
 
 from lmsi_jax import model
 from lmsi_jax.core.config import ModelConfig
+from lmsi_jax.core.files import write_bytes
 from lmsi_jax.model import Block
-from lmsi_jax.sharding import Mesh, constrain, sharding
+from lmsi_jax.sharding import Mesh, constrain, jit, sharding
 
 Cache = list[tuple[Float[Array, "_ k _ h"], Float[Array, "_ k _ h"]]]  # one (keys, values) a layer, as in a Block
 CHUNK = 1024  # tokens of a few-shot prompt that are computed at a time: its scores take memory in proportion
@@ -47,7 +48,7 @@ def prefill_prompt(
     return Prompt(cache, jax.device_put(np.int32(len(tokens)), sharding(mesh)))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit, static_argnums=(0,))
 def _nothing(config: ModelConfig) -> Cache:
     shape = (1, config.kv_heads, 0, config.head_width)
     empty = constrain(jnp.zeros(shape, model.cache_dtype(config)), None, "kv_heads", "length", "head_width")
@@ -56,12 +57,8 @@ def _nothing(config: ModelConfig) -> Cache:
 
 def save_prompt(file: os.PathLike | str, prompt: Prompt) -> None:
     """Write a few-shot prompt's keys and values, so that a later process need not compute them."""
-    path = epath.Path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {f"{kind}_{i}": array for i, layer in enumerate(prompt.cache) for kind, array in zip("kv", layer, strict=True)}
-    temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_bytes(safetensors.flax.save(tensors, {"length": str(int(prompt.length))}))
-    temporary.replace(path)
+    write_bytes(file, safetensors.flax.save(tensors, {"length": str(int(prompt.length))}))
 
 
 def load_prompt(file: os.PathLike | str, mesh: Mesh) -> Prompt:
@@ -75,7 +72,7 @@ def load_prompt(file: os.PathLike | str, mesh: Mesh) -> Prompt:
     return Prompt([(tensors[f"k_{i}"], tensors[f"v_{i}"]) for i in layers], jax.device_put(length, sharding(mesh)))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit, static_argnums=(0,))
 def _prefill_chunk(
     config: ModelConfig, params: model.Params | model.Quantized, before: Cache, tokens: Int[Array, "n t"]
 ) -> Cache:
@@ -96,7 +93,7 @@ def widths(slots: int) -> list[int]:
     return sorted({-(-slots // (32 * part)) * 32 for part in (4, 2, 1)})
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jit, static_argnums=(0, 1))
 def prefill_questions(
     config: ModelConfig,
     slots: int,

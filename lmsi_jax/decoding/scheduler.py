@@ -212,18 +212,22 @@ class Decoder:
         with clock.spend("decode"):
             finish = processes.to_host(out.finish)
         paths, enough = self._settings.paths, self.decoding.enough
-        found: dict[Place, list[Path]] = {}
+        drawn: dict[Place, list[Path]] = {}
+        complete: set[Place] = set()
         whole: list[np.ndarray] = []
         for (lane, i), id in held.items():
             own = slice(i * paths, (i + 1) * paths)
             ended = finish[lane, own] != engine.RUNNING
             if ended.all() or (enough and ended[0]):
                 whole = whole or processes.to_host(jax.tree.leaves(out))
-                drawn = self._collect(id, *(array[lane, own] for array in whole))
-                wanted = enough(drawn) if enough else 0
-                if ended.all() or wanted:
-                    found[lane, i] = drawn[: wanted or None]
-        return found
+                drawn[lane, i] = self._collect(id, *(array[lane, own] for array in whole))
+                complete |= {(lane, i)} if ended.all() else set()
+        if enough is None:
+            return drawn
+        # One process decides for all: they must load the same questions, and reading an answer may take a limited time.
+        wanted = processes.by_first(lambda: [enough(found) for found in drawn.values()]) if drawn else []
+        counted = zip(drawn.items(), wanted, strict=True)
+        return {at: found[: count or None] for (at, found), count in counted if count or at in complete}
 
     def _load(
         self, state: engine.State, held: dict[Place, tuple[str, int]], places: Sequence[Place], queue: _Queue, calls: int
@@ -289,5 +293,11 @@ class Decoder:
             written = b"".join(self._bytes[t] if t < len(self._bytes) else b"" for t in drawn)
             text = cut(written.decode("utf-8", "replace"), self.decoding.stops)
             kind = "stop" if finish[p] == engine.STOPPED else "length"
+            if not np.isfinite(logprob[p]):
+                raise UserError(
+                    f"The model gives logits that are not finite: path {p} of question '{id}' has the log-probability "
+                    f"{logprob[p]} after {len(drawn)} tokens. What is finished is kept. Check the checkpoint for NaN; "
+                    f"a float16 or bfloat16 model may overflow: compute in float32 (--config.model.dtype=float32)."
+                )
             paths.append(Path(id, p, text, len(drawn), round(float(logprob[p]), 4), kind, drawn))
         return paths

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.formatting.packing import Piece
 from lmsi_jax.tasks import prompts
 from lmsi_jax.tasks.registry import Task
@@ -53,6 +54,18 @@ class Prompts:
     def target(self, text: str) -> str:
         """An answer as it follows its prompt."""
         return text.strip() if self.after is not None else f" {text.strip()}"
+
+
+def check_control_tokens(questions: Sequence[dict], tokenizer: Tokenizer) -> None:
+    """Raise UserError when a question holds the name of a control token, which a chat prompt would take for that token."""
+    for row in questions:
+        text = prompts.with_choices(row["question"], row["choices"])
+        names = [name for name in tokenizer.control_names if name in text]
+        if names:
+            raise UserError(
+                f"Question '{row['id']}' holds {names[0]!r}, which the model's chat template would take for a control token; "
+                f"reword it, or set --config.data.chat=False."
+            )
 
 
 @dataclass(frozen=True)

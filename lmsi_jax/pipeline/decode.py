@@ -10,15 +10,16 @@ from etils import epath
 
 from lmsi_jax.core import clock, rng
 from lmsi_jax.core.machine import GIB
-from lmsi_jax.core.metrics import MetricWriter
+from lmsi_jax.core.metric_log import MetricWriter
 from lmsi_jax.core.profile import Trace
 from lmsi_jax.core.progress import ProgressBar, console
 from lmsi_jax.core.records import Record, fingerprint, read_jsonl, write_jsonl
 from lmsi_jax.decoding import memory
 from lmsi_jax.decoding.scheduler import Decoder, Decoding, Enough, Path, Request
 from lmsi_jax.pipeline.session import Session
-from lmsi_jax.pipeline.vote import extract_all, said_by
 from lmsi_jax.sharding import processes, use_mesh
+from lmsi_jax.tasks.reading import read_answers
+from lmsi_jax.tasks.registry import load_questions
 from lmsi_jax.voting.adaptive import beta_decided, forecast_decided, paths_needed, window_decided
 
 HEARTBEAT = 30.0  # seconds between two lines of metrics, at least
@@ -56,21 +57,26 @@ def greedy(session: Session, max_tokens: int) -> Decoding:
     )
 
 
-def adaptive(session: Session) -> Enough | None:
-    """When a question's vote is decided, as the config's `sample.adaptive` says; None = the paper's m paths."""
+def adaptive(session: Session, questions: epath.Path) -> Enough | None:
+    """When a question's vote is decided, as the config's `sample.adaptive` says; None = the paper's m paths.
+
+    The answers are read as the vote reads them, with the options of each question.
+    """
     sample, task = session.config.sample, session.task
     config = sample.adaptive
     if config.rule == "none":
         return None
+    choices = {row["id"]: row["choices"] for row in load_questions(questions)}
     decided = {
-        "forecast": lambda said: forecast_decided(said, sample.paths, config.threshold),
-        "beta": lambda said: beta_decided(said, config.threshold),
-        "window": lambda said: window_decided(said, config.window),
+        "forecast": lambda read: forecast_decided(read, sample.paths, config.threshold),
+        "beta": lambda read: beta_decided(read, config.threshold),
+        "window": lambda read: window_decided(read, config.window),
     }[config.rule]
 
     def enough(paths: Sequence[Path]) -> int:
-        found = extract_all([{"text": path.text, "finish": path.finish} for path in paths], task)
-        return paths_needed(said_by(found, task), decided, config.floor) or 0
+        rows = [{"text": path.text, "finish": path.finish} for path in paths]
+        read = read_answers(rows, task, choices[paths[0].id]).answers
+        return paths_needed(read, decided, config.floor) or 0
 
     return enough
 

@@ -7,14 +7,15 @@ from typing import Any
 from etils import epath
 
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import Record, write_jsonl
+from lmsi_jax.core.records import Record, fingerprint, write_jsonl
 from lmsi_jax.evaluation.statistics import mean_estimate, share_estimate
 from lmsi_jax.pipeline.decode import Job, decode_to_file, greedy, sampling
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.steps import requests
-from lmsi_jax.pipeline.vote import extract_all, paths_by_question, said_by
+from lmsi_jax.pipeline.vote import paths_by_question
 from lmsi_jax.sharding import processes
 from lmsi_jax.tasks import answers, registry, spans
+from lmsi_jax.tasks.reading import accepted_answers, is_right, read_answers
 from lmsi_jax.tasks.registry import Task
 from lmsi_jax.voting.majority import vote
 
@@ -33,8 +34,7 @@ def evaluate(
 
     `name` is what the scores call it, if it belongs to no run.
     """
-    config, prompts = session.config, session.prompts
-    temperature = config.sample.temperature if number == 0 else config.sample.temperature_after
+    config, prompts, temperature = session.config, session.prompts, session.temperature(number)
     manners = {
         "standard": (prompts.direct_examples, greedy(session, config.evaluate.standard_tokens)),
         "cot": (prompts.cot_examples, greedy(session, config.sample.max_tokens)),
@@ -47,7 +47,7 @@ def evaluate(
         paths = scratch / f"{prompting}.jsonl"
         title = f"evaluate {number} {prompting.replace('_', '-')}"
         names = ("evaluate", number, prompting)
-        job = Job(few_shot, requests(held_out, prompts), decoding, names, scratch, paths, title, metrics)
+        job = Job(few_shot, requests(held_out, session), decoding, names, scratch, paths, title, metrics)
         decode_to_file(session, checkpoint, job)
         manner = {"prompting": prompting, "checkpoint": name or number, "temperature": decoding.temperature}
         processes.by_first(functools.partial(_write_scores, session.task, questions, paths, file, manner, title))
@@ -71,11 +71,10 @@ def score(questions: Sequence[Record], paths: Sequence[Sequence[Record]], task: 
     by_id = {rows[0]["id"]: rows for rows in paths}
     scored = []
     for question in questions:
-        rows = by_id[question["id"]]
-        said = said_by(extract_all(rows, task.asking(question["choices"])), task)
-        outcome = vote(said)
-        accepted = [str(answer) for answer in question.get("answers") or (question["answer"],)]
-        right = [is_right(answer, accepted, task.answer_type) for answer in said]
+        rows, accepted = by_id[question["id"]], accepted_answers(question)
+        read = read_answers(rows, task, question["choices"]).answers
+        outcome = vote(read)
+        right = [is_right(answer, accepted, task.answer_type) for answer in read]
         scored.append(
             {
                 "id": question["id"],
@@ -83,25 +82,17 @@ def score(questions: Sequence[Record], paths: Sequence[Sequence[Record]], task: 
                 "correct": is_right(outcome.answer, accepted, task.answer_type),
                 "gold": answers.canonical(accepted[0], task.answer_type),
                 "confidence": outcome.confidence,
-                "answers": said,
+                "answers": read,
                 "right": right,
                 "num_paths": len(rows),
-                "unparsed": sum(a is None for a in said),
+                "unparsed": sum(a is None for a in read),
                 "truncated": sum(row.get("finish") == "length" for row in rows),
                 "num_tokens": sum(row["num_tokens"] for row in rows),
                 "prompt_hash": rows[0]["prompt_hash"],
+                "question_hash": fingerprint(question["question"], question["choices"]),
                 "extractor": answers.VERSION,
                 **({"f1": spans.score(outcome.answer, accepted)[1]} if task.answer_type == "span" else {}),
                 **({"terms": question["terms"]} if "terms" in question else {}),
             }
         )
     return scored
-
-
-def is_right(answer: str | None, accepted: Sequence[str], answer_type: str) -> bool:
-    """Does an answer say the same as one of those that are accepted?"""
-    if answer is None:
-        return False
-    if answer_type == "span":
-        return spans.score(answer, accepted)[0]
-    return any(answers.equivalent(answer, gold, answer_type) for gold in accepted)

@@ -7,14 +7,14 @@ from typing import Any
 from etils import epath
 
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
-from lmsi_jax.pipeline.vote import to_user
 
 
 def convert_file(source: epath.Path, output: epath.Path) -> None:
     """Write each sample as a path; samples of one question are numbered in the order of the file."""
     total = write_jsonl(output, paths(source))
-    to_user(output).print(f"convert: {total} paths")
+    console.print(f"convert: {total} paths")
 
 
 def paths(source: epath.Path) -> Iterator[Record]:

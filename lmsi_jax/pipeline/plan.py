@@ -146,7 +146,7 @@ def _whole(compile: Callable[[Config, ModelConfig, Mesh], Cost], config: Config,
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        console.print(f"Not even {2 * period} of {shape.layers} layers: {str(error).splitlines()[0][:300]}", markup=False)
+        console.print(f"Not even {2 * period} of {shape.layers} layers: {str(error).splitlines()[0][:300]}")
         return Cost(math.inf, math.inf, math.inf)
     each = (two + one * -1.0) * (1 / period)
     return one + each * float(shape.layers - period)

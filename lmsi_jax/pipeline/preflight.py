@@ -11,6 +11,7 @@ from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.decoding import memory
+from lmsi_jax.formatting.mixed import check_control_tokens
 from lmsi_jax.pipeline.placement import check_placements, placement_table
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.workdir import PACKAGES
@@ -37,7 +38,7 @@ def doctor(session: Session) -> int:
             said, word = check(session), "ok"
         except UserError as error:
             said, word, problems = str(error), "problem", problems + 1
-        console.print(f"{word:8}{name}: {said}", markup=False)
+        console.print(f"{word:8}{name}: {said}")
     if not problems:
         console.print(placement_table(session.mesh, session.model_config))
     return problems
@@ -130,14 +131,7 @@ def _row_length(session: Session, few_shot: int, question: int) -> None:
 def _lengths(session: Session) -> str:
     config, encode = session.config, session.tokenizer.encode
     questions = registry.training_questions(config.data, config.seed) + registry.held_out_questions(config.data, config.seed)
-    for row in questions:
-        said = prompts.with_choices(row["question"], row["choices"])
-        names = [name for name in session.tokenizer.control_names if name in said]
-        if names:
-            raise UserError(
-                f"Question '{row['id']}' holds {names[0]!r}, which the model's chat template would take for a control token; "
-                f"reword it, or set --config.data.chat=False."
-            )
+    check_control_tokens(questions, session.tokenizer)
     few_shot = len(session.tokenizer.start(session.prompts.cot_examples))
     sizes = [len(encode(session.prompts.question(row["question"], row["choices"]))) for row in questions]
     longest = max(sizes)

@@ -9,7 +9,7 @@ from concurrent import futures
 
 from etils import epath
 
-from lmsi_jax.core.metrics import MetricWriter
+from lmsi_jax.core.metric_log import MetricWriter
 from lmsi_jax.core.progress import ProgressBar, console
 from lmsi_jax.core.records import Record, dumps, fingerprint, write_jsonl, write_text
 from lmsi_jax.core.rng import stable_hash

@@ -1,14 +1,20 @@
 """Running the stages that are not done yet."""
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from etils import epath
+from rich.text import Text
 
 from lmsi_jax.analysis.summary import print_table, read_scores, summarise
+from lmsi_jax.core.build import to_dict
 from lmsi_jax.core.config import Config
 from lmsi_jax.core.errors import UserError, nearest
+from lmsi_jax.core.files import absolute, remove_temporary
+from lmsi_jax.core.lock import locked
 from lmsi_jax.core.progress import console
+from lmsi_jax.core.version import code_version
 from lmsi_jax.pipeline.preflight import preflight
 from lmsi_jax.pipeline.self_improve import SelfImprove
 from lmsi_jax.pipeline.session import Session
@@ -26,19 +32,51 @@ def run(
     start_from: str = "",
     dry_run: bool = False,
     reconfigure: bool = False,
+    any_code: bool = False,
 ) -> None:
-    """All stages in order, leaving out what is done. `only` names one stage (or kind), `start_from` redoes from one on."""
-    folder = epath.Path(workdir).absolute() if "://" not in workdir else epath.Path(workdir)
-    session = Session(config)
+    """All stages in order, leaving out what is done. `only` names one stage (or kind), `start_from` redoes from one on.
+
+    `reconfigure` takes over a work directory of another config; `any_code` keeps stages that another version of the code
+    made. The work directory is locked against other runs, unless this is a `dry_run`, which writes nothing.
+    """
+    folder, session = absolute(workdir), Session(config)
+    processes.check_equal("the config", to_dict(config))
+    processes.check_equal("the code of lmsi_jax", code_version())
     if not reconfigure:
         processes.by_first(lambda: check_workdir(config, folder))
     preflight(session)
-    loop, ledger = SelfImprove(session, folder), Ledger(folder)
+    loop, ledger = SelfImprove(session, folder), Ledger(folder, any_code=any_code)
     for name in (only, start_from):
         _check_name(loop, name)
-    if not dry_run:
-        processes.by_first(lambda: describe_run(config, folder, command_line))
-    stale: set[epath.Path] = set()
+    with contextlib.nullcontext() if dry_run else _writing(config, folder, command_line, reconfigure):
+        ran = _run_stages(loop, ledger, only, start_from, dry_run)
+    if dry_run:
+        return
+    if not ran:
+        console.print("Every stage is done; nothing to do.")
+    if not only and processes.is_first():
+        _show_results(folder)
+
+
+@contextlib.contextmanager
+def _writing(config: Config, folder: epath.Path, command_line: Sequence[str], reconfigure: bool) -> Iterator[None]:
+    """The lock of the work directory, taken by the first process for all, and the files that describe the run in it."""
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> None:
+            stack.enter_context(locked(folder))
+            if not reconfigure:
+                check_workdir(config, folder)  # again: another run may have begun in between
+            remove_temporary(folder)
+            describe_run(config, folder, command_line)
+
+        processes.by_first(begin)
+        yield
+
+
+def _run_stages(loop: SelfImprove, ledger: Ledger, only: str, start_from: str, dry_run: bool) -> int:
+    """Run the stages that are stale, and say so; returns how many ran."""
+    folder, stale = loop.workdir, set[epath.Path]()
     ran, forced = 0, False
     for stage in loop.stages():
         forced = forced or start_from in (stage.name, stage.kind)
@@ -54,16 +92,11 @@ def run(
             continue
         if remade or why.startswith("waits"):
             raise UserError(f"Stage {stage.name}: {why}. Run the stages before it first (lmsi run without --only).")
-        console.print(f"[bold]{stage.name}[/bold]: {why}")
+        console.print(Text(stage.name, style="bold").append(f": {why}", style="not bold"))
         seconds = ledger.execute(stage)
         console.print(f"{stage.name}: done in {seconds:.0f} s")
         ran += 1
-    if dry_run:
-        return
-    if not ran:
-        console.print("Every stage is done; nothing to do.")
-    if not only and processes.is_first():
-        _show_results(folder)
+    return ran
 
 
 def _show_results(folder: epath.Path) -> None:

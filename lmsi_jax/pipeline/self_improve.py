@@ -70,7 +70,7 @@ class SelfImprove:
             "seed": self.config.seed,
             **self.prompt(),
             "dtype": self.config.model.dtype,
-            "temperature": sample.temperature if number == 0 else sample.temperature_after,
+            "temperature": self.session.temperature(number),
             **{name: getattr(sample, name) for name in names},
             **({"weights": sample.weights} if sample.weights != "stored" else {}),
         }
@@ -115,13 +115,14 @@ class SelfImprove:
 
     def vote(self, round: int) -> Stage:
         paths, output = self.round(round) / "paths.jsonl", self.round(round) / "votes.jsonl"
-        select = self.config.select
+        select, sample = self.config.select, self.config.sample
+        planned = 0 if sample.adaptive.rule == "none" else sample.paths
         return Stage(
             f"rounds/{round}/vote",
             (self.questions, paths),
             (output,),
-            {**self.reading(), "tie": select.tie, "vote": select.vote},
-            lambda scratch: vote_file(paths, output, self.session.task, select, self.questions),
+            {**self.reading(), "tie": select.tie, "vote": select.vote, **({"planned": planned} if planned else {})},
+            lambda scratch: vote_file(paths, output, self.session.task, select, self.questions, planned),
         )
 
     def format(self, round: int) -> Stage:

@@ -44,6 +44,12 @@ class Session:
         dtype = self.config.model.dtype
         return stored if dtype == "stored" else dataclasses.replace(stored, dtype=dtype)
 
+    def temperature(self, number: int) -> float:
+        """The sampling temperature of the model after round `number`; 0 is the base, which may itself be fine-tuned already."""
+        sample = self.config.sample
+        finetuned = number > 0 or folder.is_finetuned(self.config.model.checkpoint)
+        return sample.temperature_after if finetuned else sample.temperature
+
     def params(self, checkpoint: str) -> model.Params:
         """The parameters of a checkpoint folder, or of "builtin"."""
         return self._load(checkpoint, "stored", lambda: folder.load_params(checkpoint, self.mesh))

@@ -8,9 +8,10 @@ from typing import Any
 
 from etils import epath
 
-import lmsi_jax
 from lmsi_jax.core import clock
-from lmsi_jax.core.records import dumps, fingerprint, path_fingerprint, write_text
+from lmsi_jax.core.files import path_fingerprint, read_json, remove, write_text
+from lmsi_jax.core.records import dumps, fingerprint
+from lmsi_jax.core.version import code_version
 from lmsi_jax.sharding import processes
 
 
@@ -35,10 +36,10 @@ class Stage:
 
 
 class Ledger:
-    """Which stages of a work directory are done."""
+    """Which stages of a work directory are done. With `any_code` a stage that only other code made is done too."""
 
-    def __init__(self, workdir: epath.Path):
-        self._workdir = workdir
+    def __init__(self, workdir: epath.Path, *, any_code: bool = False):
+        self._workdir, self._any_code = workdir, any_code
 
     def _manifest(self, stage: Stage) -> epath.Path:
         return self._workdir / "manifests" / f"{stage.name.replace('/', '-')}.json"
@@ -46,7 +47,7 @@ class Ledger:
     def _sources(self, stage: Stage) -> dict[str, Any]:
         inputs = {self._label(path): path_fingerprint(path) for path in stage.inputs}
         settings = json.loads(json.dumps(stage.settings))
-        return {"inputs": inputs, "settings": settings, "version": lmsi_jax.__version__}
+        return {"inputs": inputs, "settings": settings, "version": code_version()}
 
     def _label(self, path: epath.Path) -> str:
         return str(path.relative_to(self._workdir)) if path.is_relative_to(self._workdir) else str(path)
@@ -59,8 +60,8 @@ class Ledger:
         manifest = self._manifest(stage)
         if not manifest.exists():
             return "not run yet"
-        before, now = json.loads(manifest.read_text()), self._sources(stage)
-        for what in ("inputs", "settings", "version"):
+        before, now = read_json(manifest), self._sources(stage)
+        for what in ("inputs", "settings") if self._any_code else ("inputs", "settings", "version"):
             if before[what] != now[what]:
                 return f"{what} changed: {_difference(before[what], now[what])}"
         gone = [self._label(path) for path in stage.outputs if not path.exists()]
@@ -95,8 +96,7 @@ class Ledger:
 
     def _end(self, stage: Stage, manifest: dict[str, Any]) -> None:
         write_text(self._manifest(stage), dumps(manifest) + "\n")
-        if self._scratch(stage).exists():  # of earlier settings too
-            self._scratch(stage).rmtree()
+        remove(self._scratch(stage))  # of earlier settings too
 
 
 def _difference(before: Any, now: Any, path: str = "") -> str:

@@ -9,7 +9,7 @@ from lmsi_jax.core.progress import ProgressBar, console
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.decoding.scheduler import Request
-from lmsi_jax.formatting.mixed import Prompts, tokenize
+from lmsi_jax.formatting.mixed import check_control_tokens, tokenize
 from lmsi_jax.formatting.packing import pack
 from lmsi_jax.pipeline.decode import Job, adaptive, decode_to_file, sampling
 from lmsi_jax.pipeline.remote import sample_to_file
@@ -17,6 +17,7 @@ from lmsi_jax.pipeline.session import Session
 from lmsi_jax.sharding import use_mesh
 from lmsi_jax.tasks import registry
 from lmsi_jax.tasks.overlap import describe, overlap
+from lmsi_jax.tasks.reading import accepted_answers
 from lmsi_jax.training.loop import train
 from lmsi_jax.training.step import check_batch, trained_model
 
@@ -34,14 +35,16 @@ def prepare(session: Session, questions: epath.Path, gold: epath.Path, held_out:
     pairs = [("equal", pair) for pair in found.equal] + [("shared", pair) for pair in found.shared]
     write_jsonl(leaks, ({"id": scored, "training_id": trained, "overlap": kind} for kind, (scored, trained) in pairs))
     known = [r for r in rows if r.get("answer") is not None]
-    write_jsonl(gold, ({"id": r["id"], "answer": str(r["answer"])} for r in known))
+    write_jsonl(gold, ({"id": r["id"], "answer": str(r["answer"]), "answers": accepted_answers(r)} for r in known))
     write_jsonl(held_out, evaluation)
     write_jsonl(questions, ({k: v for k, v in r.items() if k not in GOLD} for r in rows))
 
 
-def requests(questions: epath.Path, prompts: Prompts) -> list[Request]:
-    """The prompt's last part for each question of a file."""
-    return [Request(r["id"], prompts.question(r["question"], r["choices"])) for r in registry.load_questions(questions)]
+def requests(questions: epath.Path, session: Session) -> list[Request]:
+    """The prompt's last part for each question of a file. Raises UserError when one holds the name of a control token."""
+    rows = registry.load_questions(questions)
+    check_control_tokens(rows, session.tokenizer)
+    return [Request(r["id"], session.prompts.question(r["question"], r["choices"])) for r in rows]
 
 
 def sample(
@@ -55,11 +58,10 @@ def sample(
 ) -> None:
     """Decode m chain-of-thought paths of each question (section 3.1)."""
     s = session.config.sample
-    manner = sampling(session, s.temperature if round == 1 else s.temperature_after)
-    decoding = dataclasses.replace(manner, enough=adaptive(session))
+    decoding = dataclasses.replace(sampling(session, session.temperature(round - 1)), enough=adaptive(session, questions))
     job = Job(
         session.prompts.cot_examples,
-        requests(questions, session.prompts),
+        requests(questions, session),
         decoding,
         ("sample", round),
         scratch,
@@ -110,4 +112,4 @@ def finetune(
         )
         params = trained_model(architecture, config, start, trained)
         adapters = folder.Adapters(trained, config.lora, checkpoint) if config.lora.rank else None
-        folder.save(target, architecture, params, folder.companions(checkpoint), adapters)
+        folder.save(target, architecture, params, folder.companions(checkpoint), adapters, finetuned_from=checkpoint)

@@ -5,17 +5,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from etils import epath
-from rich.console import Console
 
 from lmsi_jax.core.config import Config, SelectConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import STANDARD, Record, read_jsonl, write_jsonl
+from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
 from lmsi_jax.formatting.mixed import Prompts, Solution, examples
 from lmsi_jax.tasks import answers
+from lmsi_jax.tasks.reading import accepted_answers, answers_by_path, is_right, paths_hash, read_answers
 from lmsi_jax.tasks.registry import Task, load_questions
+from lmsi_jax.voting.adaptive import expected_share
 from lmsi_jax.voting.majority import probabilities, vote
-from lmsi_jax.voting.select import narrow, select, select_gold, select_random
+from lmsi_jax.voting.select import narrow, select, select_random
 
 
 def paths_by_question(file: epath.Path) -> Iterator[list[Record]]:
@@ -36,19 +37,6 @@ def paths_by_question(file: epath.Path) -> Iterator[list[Record]]:
         yield sorted(rows, key=lambda row: row["path"])
 
 
-def extract_all(rows: Sequence[Record], task: Task) -> list[answers.Answer | answers.Abstention]:
-    return [extract_one(row, task) for row in rows]
-
-
-def extract_one(row: Record, task: Task, *, flexible: bool = False) -> answers.Answer | answers.Abstention:
-    return answers.extract(row["text"], task.answer_type, row.get("finish", "stop"), flexible=flexible, allowed=task.labels)
-
-
-def said_by(found: Sequence[answers.Answer | answers.Abstention], task: Task) -> list[str | None]:
-    """What each path votes for: one answer of each class of equivalent ones; None abstains."""
-    return answers.group([a.value if isinstance(a, answers.Answer) else None for a in found], task.answer_type)
-
-
 def extract_file(paths: epath.Path, output: epath.Path, task: Task, flexible: bool = False) -> None:
     """Every row of `paths` with its `answer` (canonical, or null) and, where it is null, the `reason`."""
     reasons: Counter[str] = Counter()
@@ -57,60 +45,71 @@ def extract_file(paths: epath.Path, output: epath.Path, task: Task, flexible: bo
         for row in read_jsonl(paths):
             if not isinstance(row.get("text"), str):
                 raise UserError(f"{paths}: a path needs `text` (str); this row has {row!r:.120}.")
-            found = extract_one(row, task, flexible=flexible)
-            answer, reason = (found.value, None) if isinstance(found, answers.Answer) else (None, found.reason)
+            read = answers.extract(
+                row["text"], task.answer_type, row.get("finish", "stop"), flexible=flexible, allowed=task.labels
+            )
+            answer, reason = (read.value, None) if isinstance(read, answers.Answer) else (None, read.reason)
             reasons[reason or ""] += 1
             yield {**row, "answer": answer, "reason": reason, "extractor": answers.VERSION}
 
     total = write_jsonl(output, rows())
     silent = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common() if reason) or "none"
-    to_user(output).print(f"extract: {reasons['']} of {total} paths have an answer; without one: {silent}")
-
-
-def to_user(output: epath.Path) -> Console:
-    """Where to say something: standard output, unless the records go there."""
-    return Console(stderr=True) if str(output) == STANDARD else console
+    console.print(f"extract: {reasons['']} of {total} paths have an answer; without one: {silent}")
 
 
 def vote_file(
-    paths: epath.Path, votes: epath.Path, task: Task, config: SelectConfig, questions: epath.Path | None = None
+    paths: epath.Path,
+    votes: epath.Path,
+    task: Task,
+    config: SelectConfig,
+    questions: epath.Path | None = None,
+    planned: int = 0,
 ) -> None:
-    """Extract the answers and vote; needs no model and no JAX. Where `questions` are known, so are their options."""
-    records = []
+    """Read the answers of the paths and vote; needs no model and no JAX. Where `questions` are known, so are their options.
+
+    `planned` is the number of paths that were to be sampled of each question: where a decided vote ended the sampling early,
+    the confidence is the share of all of them that the winner is expected to have, since 4 of 4 is no 32 of 32.
+    """
     choices = {r["id"]: r["choices"] for r in load_questions(questions)} if questions else {}
-    for rows in paths_by_question(paths):
-        found = extract_all(rows, task.asking(choices.get(rows[0]["id"])))
-        weights, aggregate = _weights(rows, config.vote, paths)
-        outcome = vote(said_by(found, task), config.tie, rows[0]["id"], weights, aggregate)
-        records.append(
-            {
-                "id": rows[0]["id"],
-                "answer": outcome.answer,
-                "confidence": outcome.confidence,
-                "margin": outcome.margin,
-                "entropy": outcome.entropy,
-                "counts": outcome.counts,
-                **({} if weights is None else {"scores": outcome.scores}),
-                "abstained": [
-                    {"path": row["path"], "reason": a.reason}
-                    for row, a in zip(rows, found, strict=True)
-                    if isinstance(a, answers.Abstention)
-                ],
-                "num_paths": outcome.num_paths,
-                "kept": [rows[i]["path"] for i in outcome.kept],
-                "extractor": answers.VERSION,
-            }
-        )
+    records = [_vote(rows, task, choices.get(rows[0]["id"]), config, planned, paths) for rows in paths_by_question(paths)]
     write_jsonl(votes, records)
     decided = sum(r["answer"] is not None for r in records)
     abstained = sum(len(r["abstained"]) for r in records) / sum(r["num_paths"] for r in records)
     share = sum(r["confidence"] for r in records) / len(records)
-    to_user(votes).print(
+    console.print(
         f"vote: {decided} of {len(records)} questions decided, mean vote share {share:.2f}, {abstained:.1%} of paths abstain"
     )
 
 
-def _weights(rows: Sequence[Record], rule: str, file: epath.Path) -> tuple[list[float] | None, str]:
+def _vote(
+    rows: Sequence[Record], task: Task, choices: Sequence[str] | None, config: SelectConfig, planned: int, file: epath.Path
+) -> Record:
+    """The row of votes.jsonl of one question."""
+    reading, id = read_answers(rows, task, choices), rows[0]["id"]
+    weights, aggregate = _weights(rows, reading.answers, config.vote, file)
+    outcome = vote(reading.answers, config.tie, id, weights, aggregate)
+    early = planned > len(rows) and outcome.answer is not None
+    numbers = [row["path"] for row in rows]
+    return {
+        "id": id,
+        "answer": outcome.answer,
+        "confidence": expected_share(len(outcome.kept), len(rows), planned) if early else outcome.confidence,
+        "margin": outcome.margin,
+        "entropy": outcome.entropy,
+        "counts": outcome.counts,
+        **({} if weights is None else {"scores": outcome.scores}),
+        "answers": reading.answers,
+        **({} if numbers == list(range(len(rows))) else {"paths": numbers}),
+        "abstained": [{"path": numbers[i], "reason": reason} for i, reason in reading.reasons.items()],
+        "num_paths": outcome.num_paths,
+        **({"planned": planned} if early else {}),
+        "kept": [numbers[i] for i in outcome.kept],
+        "paths_hash": paths_hash(rows),
+        "extractor": answers.VERSION,
+    }
+
+
+def _weights(rows: Sequence[Record], read: Sequence[str | None], rule: str, file: epath.Path) -> tuple[list[float] | None, str]:
     """The weight of each path, and how they are joined; none for a majority."""
     if rule == "majority":
         return None, "sum"
@@ -122,8 +121,9 @@ def _weights(rows: Sequence[Record], rule: str, file: epath.Path) -> tuple[list[
                 f"{file}: path {row['path']} of question '{row['id']}' has no finite `logprob` and `num_tokens`, which "
                 f"select.vote='{rule}' weighs it by; vote by --config.select.vote=majority."
             )
-    normalised = kind == "normalised"
-    return probabilities([r["logprob"] for r in rows], [r["num_tokens"] for r in rows], normalised=normalised), aggregate
+    voting = [answer is not None for answer in read]
+    tokens = [row["num_tokens"] for row in rows]
+    return probabilities([row["logprob"] for row in rows], tokens, voting, normalised=kind == "normalised"), aggregate
 
 
 def format_file(
@@ -141,13 +141,13 @@ def format_file(
     voted = {r["id"]: r for r in read_jsonl(votes)}
     if config.select.rule == "gold" and gold is None:
         raise UserError("select.rule='gold' is a control of `lmsi run`, which knows the gold answers; here there are none.")
-    right = {r["id"]: r["answer"] for r in read_jsonl(gold)} if gold else {}
+    accepted = {r["id"]: accepted_answers(r) for r in read_jsonl(gold)} if gold else {}
     rows, used = [], 0
     for found in paths_by_question(paths):
         id = found[0]["id"]
         if id not in asked or id not in voted:
             raise UserError(f"Question '{id}' of {paths} is not in {questions} and {votes}; the three must be of one run.")
-        solutions = _solutions(config.select, found, voted[id], task.asking(asked[id]["choices"]), config.seed, right.get(id))
+        solutions = _solutions(config.select, found, voted[id], task.answer_type, config.seed, accepted.get(id, ()))
         used += bool(solutions)
         rows += examples(
             id,
@@ -171,19 +171,20 @@ def format_file(
 
 
 def _solutions(
-    config: SelectConfig, found: Sequence[Record], voted: Record, task: Task, seed: int, gold: str | None
+    config: SelectConfig, rows: Sequence[Record], voted: Record, answer_type: str, seed: int, accepted: Sequence[str]
 ) -> list[Solution]:
-    texts = [answers.own_text(row["text"]) for row in found]
-    said = said_by(extract_all(found, task), task)
+    """The paths of one question to train on, with the answers that they voted for."""
+    answer_of = answers_by_path(voted)
+    if voted.get("paths_hash") != paths_hash(rows):
+        raise UserError(
+            f"The vote of question '{voted['id']}' was made from other paths than these; votes and paths are of different "
+            f"runs. Vote again."
+        )
+    texts, read = [answers.own_text(row["text"]) for row in rows], [answer_of[row["path"]] for row in rows]
     if config.rule == "majority":
-        at = {row["path"]: i for i, row in enumerate(found)}
-        if not set(voted["kept"]) <= at.keys() or {said[at[path]] for path in voted["kept"]} - {voted["answer"]}:
-            raise UserError(
-                f"The vote of question '{voted['id']}' keeps paths that are not there or say something else than "
-                f"{voted['answer']!r}; votes and paths are of different runs or answer types. Vote again."
-            )
+        position = {row["path"]: i for i, row in enumerate(rows)}
         chosen = select(
-            [at[path] for path in voted["kept"]],
+            [position[path] for path in voted["kept"]],
             voted["confidence"],
             texts,
             min_confidence=config.min_confidence,
@@ -191,8 +192,8 @@ def _solutions(
             distinct=config.distinct,
         )
     elif config.rule == "random":
-        chosen = select_random(said, config.max_paths or 1, f"{seed} {found[0]['id']}")
-    else:
-        right = [] if gold is None else select_gold(said, answers.canonical(gold, task.answer_type) or gold)
+        chosen = select_random(read, config.max_paths or 1, f"{seed} {voted['id']}")
+    else:  # the upper bound with gold answers: not self-improvement, for comparison only
+        right = [i for i, answer in enumerate(read) if is_right(answer, accepted, answer_type)]
         chosen = narrow(right, texts, max_paths=config.max_paths, distinct=config.distinct)
-    return [Solution(found[i]["path"], texts[i], said[i] or "") for i in chosen]
+    return [Solution(rows[i]["path"], texts[i], read[i] or "") for i in chosen]

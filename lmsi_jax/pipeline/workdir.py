@@ -9,11 +9,10 @@ from typing import Any
 
 from etils import epath
 
-import lmsi_jax
-from lmsi_jax.core import git
 from lmsi_jax.core.build import to_dict
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import write_text
+from lmsi_jax.core.files import read_json, write_text
+from lmsi_jax.core.version import code_version, describe
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sentencepiece", "ml_collections", "numpy")
 TRACELESS = ("plan.", "finetune.profile", "sample.profile", "train.profile")  # settings that leave no trace in a run
@@ -26,7 +25,7 @@ def check_workdir(config: Any, folder: epath.Path) -> None:
         raise UserError(f"--workdir={folder} is a file; name a directory.")
     if not stored.exists():
         return
-    before, now = flat(json.loads(stored.read_text())), flat(json.loads(json.dumps(to_dict(config))))
+    before, now = flat(read_json(stored)), flat(json.loads(json.dumps(to_dict(config))))
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         rows = "; ".join(f"{key}: {before.get(key)!r:.40} there, {now.get(key)!r:.40} here" for key in changed[:5])
@@ -49,13 +48,13 @@ def describe_run(config: Any, folder: epath.Path, command_line: Sequence[str]) -
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     start = {
         "command_line": list(command_line),
-        "git": git.describe(),
+        "git": describe(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "versions": {"lmsi_jax": lmsi_jax.__version__, **versions},
+        "versions": {"lmsi_jax": code_version(), **versions},
     }
     history = folder / "run.json"
-    before = json.loads(history.read_text()) if history.exists() else {}
+    before = read_json(history) if history.exists() else {}
     earlier = [*before.pop("earlier_starts", []), before] if before else []
     write_text(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
     write_text(history, json.dumps({**start, "earlier_starts": earlier}, indent=2) + "\n")

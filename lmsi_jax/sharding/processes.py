@@ -4,6 +4,7 @@ They take turns in writing shards, to a work directory that all of them see; all
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -142,6 +143,33 @@ def by_first(work: Callable[[], T]) -> T:
     if "error" in answer:
         raise (UserError if answer["user"] else RuntimeError)(f"The first process stopped: {answer['error']}")
     return answer["value"]
+
+
+def least(value: int) -> int:
+    """The smallest of the processes' values, the same on all of them: for what each measures on its own host."""
+    if jax.process_count() == 1:
+        return value
+    values = _gather(value.to_bytes(8, "big", signed=True))
+    return min(int.from_bytes(each, "big", signed=True) for each in values)
+
+
+def check_equal(name: str, value: Any) -> None:
+    """Raise UserError where processes were started with different values (JSON-able) of what `name` says."""
+    if jax.process_count() == 1:
+        return
+    digests = _gather(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest())
+    different = [i for i, other in enumerate(digests) if other != digests[0]]
+    if different:
+        raise UserError(
+            f"Process(es) {', '.join(map(str, different))} of {len(digests)} differ from process 0 in {name}; start the same "
+            f"command with the same files on every host."
+        )
+
+
+def _gather(content: bytes) -> list[bytes]:
+    """What each process has of as many bytes; bytes, as JAX would cut 64-bit numbers in half."""
+    rows = multihost_utils.process_allgather(np.frombuffer(content, np.uint8))
+    return [bytes(row) for row in np.asarray(rows)]
 
 
 def stop_together() -> None:

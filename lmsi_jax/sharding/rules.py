@@ -2,7 +2,8 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +24,29 @@ def use_mesh(mesh: Mesh) -> Iterator[Mesh]:
             yield mesh
     finally:
         _current.reset(token)
+
+
+def jit(function: Callable[..., Any], *, static_argnums: Sequence[int] = (), donate_argnums: Sequence[int] = ()) -> Any:
+    """`jax.jit` for a function that places arrays with `constrain`: the mesh in use, its rules included, is part of the key.
+
+    `jax.jit` alone would trace such a function once for given devices, and keep the placement of the first rules. The result
+    has `lower`, as a jitted function has. It is to be called inside `use_mesh`.
+    """
+
+    def of_mesh(mesh: Mesh, *arguments: Any) -> Any:
+        return function(*arguments)
+
+    of_mesh.__name__ = of_mesh.__qualname__ = function.__name__
+    static, donated = (0, *(i + 1 for i in static_argnums)), tuple(i + 1 for i in donate_argnums)
+    jitted = jax.jit(of_mesh, static_argnums=static, donate_argnums=donated)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return jitted(_current.get(), *arguments)
+
+    call.lower = lambda *arguments: jitted.lower(_current.get(), *arguments)  # type: ignore[attr-defined]
+    call._cache_size = jitted._cache_size  # type: ignore[attr-defined]
+    return call
 
 
 def spec(mesh: Mesh, axes: tuple[str | None, ...]) -> PartitionSpec:

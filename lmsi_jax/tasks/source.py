@@ -44,7 +44,7 @@ def _report(name: str, split: str, count: int, bad: list[str], without: int, ski
     left_out = [f"{len(bad)} malformed, first: {bad[0]}"] if bad else []
     left_out += [f"{without} that the set marks as having no answer"] if without else []
     if left_out:
-        console.print(f"{name} {split}: {count} questions; left out: {'; '.join(left_out)}", markup=False)
+        console.print(f"{name} {split}: {count} questions; left out: {'; '.join(left_out)}")
     if not count:
         raise UserError(f"{name} {split}: no question can be read.")
 

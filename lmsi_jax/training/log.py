@@ -11,7 +11,7 @@ from lmsi_jax.core import clock
 from lmsi_jax.core.config import ModelConfig, TrainConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.machine import peak_operations
-from lmsi_jax.core.metrics import MetricWriter
+from lmsi_jax.core.metric_log import MetricWriter
 from lmsi_jax.core.progress import console
 from lmsi_jax.formatting.packing import PackedRows
 from lmsi_jax.sharding import Mesh

@@ -1,6 +1,7 @@
 """The training loop: rows in, parameters out; stops and goes on at any step."""
 
 import dataclasses
+import io
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +11,12 @@ from etils import epath
 
 from lmsi_jax import model
 from lmsi_jax.checkpoint.state import StateCheckpoints
-from lmsi_jax.core import git
 from lmsi_jax.core.config import ModelConfig, TrainConfig
 from lmsi_jax.core.errors import Terminated, UserError
-from lmsi_jax.core.metrics import MetricWriter
+from lmsi_jax.core.files import remove, write_bytes
+from lmsi_jax.core.metric_log import MetricWriter
 from lmsi_jax.core.profile import Trace
+from lmsi_jax.core.version import describe
 from lmsi_jax.formatting.packing import PackedRows
 from lmsi_jax.sharding import Mesh, processes
 from lmsi_jax.training.log import Diverged, StepLog
@@ -55,7 +57,7 @@ def train(
     """
     if len(rows) == 0:
         raise UserError("There is nothing to train on: no path was kept. Look at votes.jsonl for the reason codes.")
-    about = {"seed": seed, "config": dataclasses.asdict(config), "git": git.describe()}
+    about = {"seed": seed, "config": dataclasses.asdict(config), "git": describe()}
     checkpoints = StateCheckpoints(folder, about)
     state = checkpoints.restore_latest(abstract_state(mesh, model_config, config)) or init_state(
         mesh, model_config, config, params, seed
@@ -104,13 +106,14 @@ def _keep_diverged(
 ) -> epath.Path:
     """Write down what a step that came to nothing was given: the state before it, and `batch.npz`; returns the folder."""
     folder = parent / "diverged"
-    processes.by_first(lambda: folder.rmtree(missing_ok=True))
+    processes.by_first(lambda: remove(folder))
     before = StateCheckpoints(folder)
     before.save(step - 1, dataclasses.replace(state, finite=state.step >= 0), float("inf"))
     before.close()
     shared = processes.to_host([prompts.tokens, prompts.length]) if prompts else ()
     if processes.is_first():
         arrays: dict[str, Any] = {**batch, **dict(zip(("prompt_tokens", "prompt_length"), shared, strict=False))}
-        with (folder / "batch.npz").open("wb") as file:
-            np.savez(file, **arrays)
+        packed = io.BytesIO()
+        np.savez(packed, **arrays)
+        write_bytes(folder / "batch.npz", packed.getvalue())
     return folder

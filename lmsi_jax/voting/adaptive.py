@@ -56,6 +56,15 @@ def _overtaken(first: int, second: int, rest: int, left: int) -> float:
     return total
 
 
+def expected_share(first: int, drawn: int, paths: int) -> float:
+    """The share of all `paths` that the leader is expected to have when `first` of the `drawn` ones voted for it.
+
+    The same forecast as `forecast_decided`: of the paths to come (first + 1/2) / (drawn + 3/2) are the leader's. Example:
+    ``expected_share(4, 4, 32)`` is 0.84, where the share of the drawn paths would be 1.
+    """
+    return (first + (paths - drawn) * (first + 0.5) / (drawn + 1.5)) / paths
+
+
 def window_decided(answers: Sequence[str | None], window: int = 5) -> bool:
     """Does a whole window of `window` successive paths agree? (ESC, Li et al. 2024, arXiv 2401.10480)
 

@@ -58,13 +58,17 @@ def vote(
     return Vote(winner, len(kept) / len(answers), margin / len(answers), entropy, counts, scores, len(answers), kept)
 
 
-def probabilities(logprobs: Sequence[float], num_tokens: Sequence[int], *, normalised: bool) -> list[float]:
+def probabilities(
+    logprobs: Sequence[float], num_tokens: Sequence[int], voting: Sequence[bool], *, normalised: bool
+) -> list[float]:
     """Weights of Wang et al. (2022, table 1): the probability of each path, or the geometric mean of its tokens'.
 
-    `logprobs` are sums over the tokens of a path. A common factor, which no vote depends on, keeps long paths above 0.
+    `logprobs` are sums over the tokens of a path, in nats. A common factor, which no vote depends on, makes the largest weight
+    of those that are `voting` 1, so that long paths do not all underflow to 0; a path that abstains weighs 0.
     """
     scaled = [total / max(n, 1) if normalised else total for total, n in zip(logprobs, num_tokens, strict=True)]
-    return [math.exp(value - max(scaled)) for value in scaled]
+    largest = max((value for value, votes in zip(scaled, voting, strict=True) if votes), default=0.0)
+    return [math.exp(value - largest) if votes else 0.0 for value, votes in zip(scaled, voting, strict=True)]
 
 
 def _break_tie(leaders: list[str], tie: str, seed: str) -> str | None:

@@ -35,8 +35,3 @@ def select_random(answers: Sequence[str | None], count: int, seed: str) -> list[
     """Control without a vote: `count` random paths among those that have an answer, right or wrong."""
     having = [i for i, answer in enumerate(answers) if answer is not None]
     return sorted(random.Random(f"select {seed}").sample(having, min(count, len(having))))
-
-
-def select_gold(answers: Sequence[str | None], gold: str) -> list[int]:
-    """Upper bound with gold answers: the paths that are right. Not self-improvement; for comparison only."""
-    return [i for i, answer in enumerate(answers) if answer == gold]

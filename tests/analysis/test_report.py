@@ -10,9 +10,10 @@ from etils import epath
 from lmsi_jax.analysis.browser import choose
 from lmsi_jax.analysis.figures import paths_curve
 from lmsi_jax.analysis.report import duration, write_report
-from lmsi_jax.analysis.rounds import label_precision
+from lmsi_jax.analysis.rounds import Gold, label_precision
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import write_jsonl, write_text
+from lmsi_jax.core.files import write_text
+from lmsi_jax.core.records import write_jsonl
 
 NASTY = 'Is </script><b>"3" & 4</b> <!-- <script> größer als 七\u2028? 🧮'
 VOID = {"meta", "input", "br", "use", "path", "rect", "circle", "line", "polyline", "polygon"}
@@ -123,6 +124,7 @@ def write_round(folder: epath.Path) -> None:
     ))  # fmt: skip
     vote = lambda id, answer, share, counts, kept, why=(): {  # noqa: E731
         "id": id, "answer": answer, "confidence": share, "margin": share, "counts": counts, "num_paths": 4, "kept": kept,
+        "answers": said[id],
         "abstained": [{"path": i, "reason": reason} for i, reason in enumerate(why)],
     }  # fmt: skip
     write_jsonl(folder / "votes.jsonl", [
@@ -219,14 +221,14 @@ def test_questions_cannot_break_out_of_their_script(tmp_path):
     assert data["total"] == 3 and [q["id"] for q in data["questions"]] == ["c", "a", "b"]  # by vote share
     a = data["questions"][1]
     assert a["question"] == NASTY and a["gold"] == "3" and a["answer"] == "3" and a["trained"] == [0, 1]
-    assert a["counts"] == [["3", 3], ["5", 1]]
+    assert a["counts"] == [["3", 3, True], ["5", 1, False]] and a["right"] is True
     assert [p["outcome"] for p in a["paths"]] == ["agrees", "agrees", "agrees", "other"]
     assert a["paths"][3] == {
-        "path": 3, "text": "Line <one>.\nThe answer is 5.", "outcome": "other", "said": "5", "tokens": 9, "logprob": -1.5,
+        "path": 3, "text": "Line <one>.\nThe answer is 5.", "outcome": "other", "answer": "5", "tokens": 9, "logprob": -1.5,
         "cut": False,
     }  # fmt: skip
     c = data["questions"][0]
-    assert [p["said"] for p in c["paths"]][2:] == ["cut at the longest length", "no “answer is”"]
+    assert [p["answer"] for p in c["paths"]][2:] == ["cut at the longest length", "no “answer is”"]
     assert c["gold"] is None and c["paths"][0]["logprob"] is None and c["paths"][0]["cut"]
     assert data["questions"][2]["choices"] == ["one <i>", "two"]
 
@@ -310,7 +312,7 @@ def test_curve_ends_at_the_stored_score():
 def test_label_precision_counts_labels_alone():
     """Catches: an undecided question counted as a wrong label, a question without gold counted at all."""
     votes = [{"id": id, "answer": answer} for id, answer in (("right", "1"), ("wrong", "1"), ("open", None), ("no gold", "1"))]
-    assert label_precision(votes, {"right": "1", "wrong": "2", "open": "1"}) == (1, 2)
+    assert label_precision(votes, Gold({"right": ["1"], "wrong": ["2"], "open": ["1"]}, "number")) == (1, 2)
 
 
 def test_durations():

@@ -115,7 +115,7 @@ def test_a_file_of_few_questions_needs_no_other_setting(name, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("fly",), "There is no command 'fly'. Commands: run, sample, convert, prompt, extract, vote"),
+        (("fly",), "There is no command 'fly'; the nearest is 'plan'. Commands: run, sample, convert, prompt, extract, vote"),
         (("run", "--wrokdir=x"), "wrokdir"),
         (("run", "--config=configs/tiny.py"), "lmsi run needs --workdir"),
         (("run", "workdir"), "'workdir' is not a flag"),

@@ -1,7 +1,9 @@
+import math
+
 import pytest
 
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import fingerprint, path_fingerprint, read_jsonl, write_jsonl, write_text
+from lmsi_jax.core.records import fingerprint, read_jsonl, write_jsonl
 
 
 def test_round_trip_keeps_unknown_fields_and_unicode(tmp_path):
@@ -30,24 +32,27 @@ def test_errors_name_file_and_line(tmp_path):
         list(read_jsonl(tmp_path))
 
 
-def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    """Catches: a file that is cut in half when the disk is full."""
-    import os
+def test_what_is_written_can_be_read_again(tmp_path):
+    """Catches: a half character, NaN or an infinity that lmsi writes into a file and then refuses to read."""
+    rows = [{"id": "a\ud83d", "text": "\ud83d\ude00 \udc00\x00\u2028\ufeff", "x": [math.nan, {"y": -math.inf}], "\udfff": 1}]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    read = list(read_jsonl(tmp_path / "a.jsonl"))
+    assert read == [{"id": "a\ufffd", "text": "\U0001f600 \ufffd\x00\u2028\ufeff", "x": [None, {"y": None}], "\ufffd": 1}]
+    (tmp_path / "b.jsonl").write_bytes(b'{"id": "a\\ud83d", "x": NaN}\n')
+    (row,) = read_jsonl(tmp_path / "b.jsonl")
+    assert row["id"] == "a\ufffd", "half characters are replaced where they come in"
+    write_jsonl(tmp_path / "c.jsonl", [row])
+    assert (tmp_path / "c.jsonl").read_bytes() == b'{"id": "a\xef\xbf\xbd", "x": null}\n', "JSON has no NaN"
 
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-    monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(UserError, match="No space left on device"):
-        write_text(path, "new")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+@pytest.mark.parametrize("nested", ["[" * 100_000 + "]" * 100_000, '{"a":' * 200 + "1" + "}" * 200])
+def test_deep_json_names_the_line(nested, tmp_path):
+    """Catches: a RecursionError for a line of a hundred thousand brackets, where it is read or where it is written."""
+    (tmp_path / "deep.jsonl").write_text('{"id": "1"}\n{"id": "2", "x": ' + nested + "}\n")
+    with pytest.raises(UserError, match="deep.jsonl line 2: lists and objects are nested more than 100 deep"):
+        list(read_jsonl(tmp_path / "deep.jsonl"))
 
 
-def test_fingerprints_change_with_content(tmp_path):
-    """Catches: a stage that is taken for done although its input changed."""
-    (tmp_path / "d" / "e").mkdir(parents=True)
-    (tmp_path / "d" / "e" / "f").write_text("1")
-    before = path_fingerprint(tmp_path / "d")
-    (tmp_path / "d" / "e" / "g").write_text("1")
-    assert path_fingerprint(tmp_path / "d") != before
+def test_fingerprints_of_values_are_of_values():
+    """Catches: a fingerprint that depends on the order of keys, or does not change with a value."""
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1, "b": 3})

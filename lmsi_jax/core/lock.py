@@ -1,0 +1,146 @@
+"""One writer for a work directory: a lock file that names the process that holds it, on a local disk or in a bucket.
+
+The holder renews the file every few seconds. A lock whose process has ended on this machine is taken over at once; one of
+another machine when it was not renewed for a while, by the watcher's own clock, since the clocks of hosts differ. A bucket
+has no exclusive creation here: two processes that start within the same second are told apart by reading the file again.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.files import is_local, write_text
+from lmsi_jax.core.progress import console
+
+RENEW_SECONDS = 10.0  # between two renewals of a lock
+STALE_SECONDS = 60.0  # without a renewal, after which the lock of another machine is taken over
+SETTLE_SECONDS = 0.5  # after which the last of several simultaneous writers of a lock is known
+NAME = ".lock.json"
+
+
+@contextlib.contextmanager
+def locked(folder: epath.Path) -> Iterator[None]:
+    """Hold the lock of `folder` inside. Raises UserError that names host and process when another one holds it."""
+    file, own = folder / NAME, _describe_process()
+    _acquire(file, own)
+    stop = threading.Event()
+    renewal = threading.Thread(target=_renew, args=(file, own, stop), daemon=True)
+    renewal.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        renewal.join()
+        if (_read(file) or {}).get("token") == own["token"]:
+            file.unlink(missing_ok=True)
+
+
+def _describe_process() -> dict[str, Any]:
+    """What a lock file holds; `renewed` counts the renewals."""
+    return {
+        "host": platform.node(),
+        "machine": _machine(),
+        "process": os.getpid(),
+        "process_started": _started(os.getpid()),
+        "token": secrets.token_hex(8),
+        "renewed": 0,
+    }
+
+
+def _machine() -> str:
+    """What tells this machine, and the name space of its process numbers, from others of the same host name."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)
+
+
+def _started(process: int) -> str | None:
+    """When a process of this machine started, in ticks since it was booted; None when there is no such process."""
+    if Path("/proc/self/stat").exists():
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        return None
+    with contextlib.suppress(ProcessLookupError):  # a system that does not say when
+        os.kill(process, 0)
+        return ""
+    return None
+
+
+def _acquire(file: epath.Path, own: dict[str, Any]) -> None:
+    content = json.dumps(own) + "\n"
+    if is_local(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), open(file, "x", encoding="utf-8") as stream:
+            stream.write(content)
+            return
+    other = _read(file)
+    if other is not None and _is_alive(file, other):
+        raise _in_use(file, other)
+    write_text(file, content)
+    time.sleep(SETTLE_SECONDS)
+    holder = _read(file) or {}
+    if holder.get("token") != own["token"]:
+        raise _in_use(file, holder)
+
+
+def _in_use(file: epath.Path, holder: dict[str, Any]) -> UserError:
+    return UserError(
+        f"{file.parent} is in use: process {holder.get('process')} on host {holder.get('host')} writes there. Wait until it "
+        f"ends, stop it, or choose another --workdir."
+    )
+
+
+def _read(file: epath.Path) -> dict[str, Any] | None:
+    """The lock as it stands; None when there is none. One that is just being written is read again."""
+    for _ in range(2):
+        try:
+            content = json.loads(file.read_text())
+            return content if isinstance(content, dict) else {}
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            time.sleep(SETTLE_SECONDS)
+    return {}
+
+
+def _is_alive(file: epath.Path, other: dict[str, Any]) -> bool:
+    """Does the process that wrote this lock still run?"""
+    process = other.get("process")
+    if other.get("machine") == _machine() and isinstance(process, int):
+        started = _started(process)
+        return started is not None and started == other.get("process_started")
+    console.print(f"{file.parent} is locked by host {other.get('host')}; waiting {STALE_SECONDS:.0f} s for a sign of life")
+    deadline = time.monotonic() + STALE_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(min(1.0, STALE_SECONDS / 10))
+        current = _read(file)
+        if current is None:
+            return False
+        if current != other:
+            return True
+    return False
+
+
+def _renew(file: epath.Path, own: dict[str, Any], stop: threading.Event) -> None:
+    """Renew the lock until `stop`. A process whose lock was taken over, after it stood still for long, ends itself."""
+    while not stop.wait(RENEW_SECONDS):
+        with contextlib.suppress(OSError, UserError):  # a full disk stops the run where it writes its results
+            current = _read(file)
+            if current is not None and current.get("token") != own["token"]:
+                console.print(f"{file.parent} was taken over by process {current.get('process')} on host {current.get('host')}")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            own["renewed"] += 1
+            write_text(file, json.dumps(own) + "\n")
