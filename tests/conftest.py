@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -30,6 +31,7 @@ from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.config import CorpusConfig, MeshConfig, ModelConfig
 from lmsi_jax.sharding import Mesh, make_mesh, param_shardings, use_mesh
 from lmsi_jax.tasks.word_corpus import documents
+from tests import object_store
 from tests.runs import environment, run_workdir
 
 MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)]
@@ -87,3 +89,22 @@ def finished(tmp_path_factory, compile_cache):
     )
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """A local Google Cloud Storage."""
+    with object_store.running(tmp_path_factory.mktemp("store")) as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(store, request, monkeypatch):
+    """The gs:// path of an empty bucket in the local store, for this process and those that it starts."""
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+    store.make_bucket(name)
+    before = store.unknown_requests()
+    yield f"gs://{name}"
+    assert store.unknown_requests() == before

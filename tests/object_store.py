@@ -6,20 +6,27 @@ client does not take it along.
 """
 
 import base64
+import contextlib
 import dataclasses
 import datetime
 import hashlib
 import itertools
 import json
+import os
 import re
+import subprocess
 import sys
 import threading
 import time
+import urllib.request
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import google_crc32c
 
+ROOT = Path(__file__).parents[1]
 UNKNOWN = "The object store of the tests does not know this request."
 PAGE = 1000  # objects of a listing, unless the request wants fewer
 CHUNK = 256 * 1024  # bytes; the chunks of a resumable upload but the last are multiples of it
@@ -64,8 +71,8 @@ class Object:
         """What the API says of it."""
         written = datetime.datetime.fromtimestamp(self.generation / 1e6, datetime.UTC).isoformat(timespec="milliseconds")
         return {
-            "kind": "storage#object", "id": f"{self.bucket}/{self.name}/{self.generation}", "bucket": self.bucket, "name": self.name,
-            "generation": str(self.generation), "metageneration": "1", "size": str(len(self.content)),
+            "kind": "storage#object", "id": f"{self.bucket}/{self.name}/{self.generation}", "bucket": self.bucket,
+            "name": self.name, "generation": str(self.generation), "metageneration": "1", "size": str(len(self.content)),
             "contentType": "application/octet-stream", "storageClass": "STANDARD", "etag": f"etag{self.generation}",
             "timeCreated": written.replace("+00:00", "Z"), "updated": written.replace("+00:00", "Z"),
             "md5Hash": base64.b64encode(hashlib.md5(self.content).digest()).decode(),
@@ -146,7 +153,7 @@ class Handler(BaseHTTPRequestHandler):
             answer = refusal.status, json.dumps(error).encode(), {}
         self._send(*answer)
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = handle_request  # noqa: N815
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = handle_request
 
     def _read_body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
@@ -184,7 +191,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def get_bucket(self, bucket: str):
         self.server.store.bucket(bucket)
-        return self._json({"kind": "storage#bucket", "id": bucket, "name": bucket, "location": "US", "storageClass": "STANDARD"})
+        return self._json({"kind": "storage#bucket", "id": bucket, "name": bucket, "location": "US"})
 
     def list_objects(self, bucket: str):
         query, objects = self.query, self.server.store.bucket(bucket)
@@ -296,6 +303,48 @@ class Server(ThreadingHTTPServer):
         """A client that is killed, or closes a connection that it does not need, is no error."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """A store in a process of its own."""
+
+    url: str
+    printed: Path  # the port and the requests that the store did not know
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What points the libraries of a process to this store, and keeps them from looking for credentials."""
+        return {
+            "STORAGE_EMULATOR_HOST": self.url,  # gcsfs, google-cloud-storage
+            "TENSORSTORE_GCS_HTTP_URL": self.url,
+            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",  # TensorStore
+            "GOOGLE_APPLICATION_CREDENTIALS": os.devnull,  # gcsfs fails to read it at once and is then anonymous
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it asks for the kind of bucket through gRPC
+        }
+
+    def make_bucket(self, name: str) -> None:
+        body = json.dumps({"name": name}).encode()
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/storage/v1/b", data=body)).close()
+
+    def unknown_requests(self) -> list[str]:
+        return self.printed.read_text().splitlines()[1:]
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Running]:
+    """Start a store, whose output goes into `folder`; stop it at the end."""
+    printed = folder / "object_store.log"
+    with open(printed, "w") as file:
+        process = subprocess.Popen([sys.executable, "-m", "tests.object_store"], cwd=ROOT, stdout=file, stderr=file)
+    try:
+        while not printed.read_text().endswith("\n"):
+            assert process.poll() is None, "the object store did not start"
+            time.sleep(0.01)
+        yield Running(f"http://127.0.0.1:{int(printed.read_text())}", printed)
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def main() -> None:
