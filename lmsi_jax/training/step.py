@@ -146,7 +146,7 @@ def gradients(loss_of: Callable[[Any, Batch], Mean], trained: Any, batch: Batch,
 
         zero = Mean(jnp.zeros(()), jnp.zeros(()))
         (loss, summed), _ = jax.lax.scan(add, (zero, jax.tree.map(jnp.zeros_like, trained)), parts)
-    count = jnp.maximum(loss.count, 1.0)
+    count = jnp.where(loss.count > 0, loss.count, 1.0)  # a batch without targets has a gradient of 0
     return loss, jax.tree.map(lambda g: g / count, summed)
 
 

@@ -151,6 +151,18 @@ def test_accumulation_is_exact_when_targets_fall_unevenly(model_config, params):
     assert largest_relative_error(two[1], one[1]) < 1e-5
 
 
+def test_the_gradient_is_that_of_the_mean_however_small_the_weights(model_config, params):
+    """Catches: weights that sum to less than 1, as those of one question's many rows do, and shrink the gradient."""
+    batch = plain_batch(pack(pieces(7), 48))
+    share = 1 / float(batch["weights"].sum())
+    with use_mesh(mesh_of(1, 1, 1)):
+        run = jax.jit(lambda p, b: gradients(functools.partial(batch_loss, model_config), p, b, 1)[1])
+        expected, *others = (run(params, {**batch, "weights": batch["weights"] * w}) for w in (1, 1 / 4, 1 / 32, share / 128))
+        nothing = run(params, {**batch, "weights": batch["weights"] * 0})
+    assert max(largest_relative_error(other, expected) for other in others) < 1e-5
+    assert not any(leaf.any() for leaf in jax.tree.leaves(nothing))
+
+
 @pytest.mark.parametrize("shape", MESHES[1:])
 def test_sharded_step_equals_unsharded(shape, model_config, params):
     """Catches: a gradient that is not summed over an axis, or moments that live apart from their parameters."""
