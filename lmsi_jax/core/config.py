@@ -289,7 +289,7 @@ class TrainConfig:
     learning_rate: float = 5e-4
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate, after the warm-up
     final_learning_rate: float = 0.1  # at the last step, as a share of learning_rate; not of a constant one
-    warmup: int = 20  # steps
+    warmup: int = 20  # steps of a rate that rises linearly; the last of them has learning_rate
     weight_decay: float = 0.01
     beta2: float = 0.98
     clip: float = 1.0  # global gradient norm

@@ -35,14 +35,15 @@ class TrainState:
 
 
 def learning_rate(config: TrainConfig) -> optax.Schedule:
-    """By the number of the step, from 0: linear warm-up, then as the config's `schedule` says."""
-    peak, left = config.learning_rate, max(config.steps - config.warmup, 1)
+    """By the number of steps before it: linear warm-up to the peak, then as the config's `schedule` says to its last step."""
+    peak, left = config.learning_rate, config.steps - config.warmup
     after = {
         "cosine": optax.cosine_decay_schedule(peak, left, config.final_learning_rate),
         "linear": optax.linear_schedule(peak, peak * config.final_learning_rate, left),
         "constant": optax.constant_schedule(peak),
     }[config.schedule]
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, config.warmup), after], [config.warmup])
+    of_step = optax.join_schedules([optax.linear_schedule(0.0, peak, config.warmup), after], [config.warmup])
+    return lambda count: of_step(count + 1)  # steps are numbered from 1, so that the first one has a rate above 0
 
 
 def optimizer(config: TrainConfig) -> optax.GradientTransformation:

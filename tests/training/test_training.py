@@ -346,11 +346,26 @@ def test_batch_must_divide_over_the_mesh():
         check_batch(mesh_of(8, 1, 1), TrainConfig(batch=12), "finetune")
 
 
-@pytest.mark.parametrize(("schedule", "middle", "end"), [("cosine", 0.55, 0.1), ("linear", 0.55, 0.1), ("constant", 1.0, 1.0)])
-def test_learning_rates(schedule, middle, end):
-    """Catches: a warm-up that is missing or never ends, a decay that starts from step 0 or misses its end."""
-    rate = learning_rate(TrainConfig(steps=110, warmup=10, learning_rate=2.0, schedule=schedule))
-    assert [float(rate(step)) / 2 for step in (0, 5, 10, 60, 110)] == pytest.approx([0, 0.5, 1, middle, end])
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "steps", "expected"),
+    [
+        ("linear", 2, 6, [0.5, 1, 0.8, 0.6, 0.4, 0.2]),
+        ("cosine", 2, 6, [0.5, 1, 0.8828427, 0.6, 0.3171573, 0.2]),
+        ("constant", 2, 4, [0.5, 1, 1, 1]),
+        ("linear", 0, 4, [0.8, 0.6, 0.4, 0.2]),
+        ("cosine", 0, 4, [0.8828427, 0.6, 0.3171573, 0.2]),
+        ("constant", 0, 2, [1, 1]),
+        ("linear", 3, 4, [1 / 3, 2 / 3, 1, 0.2]),
+        ("linear", 0, 1, [0.2]),
+        ("cosine", 0, 1, [0.2]),
+        ("constant", 0, 1, [1]),
+    ],
+)
+def test_learning_rates(schedule, warmup, steps, expected):
+    """Catches: a first step of rate 0, a warm-up that never ends, a last step that misses `final_learning_rate`."""
+    config = TrainConfig(steps=steps, warmup=warmup, learning_rate=2.0, schedule=schedule, final_learning_rate=0.2)
+    rate = learning_rate(config)
+    assert [float(rate(step)) / 2 for step in range(steps)] == pytest.approx(expected, abs=1e-6)
 
 
 def test_norm_scales_do_not_decay(model_config, params):
