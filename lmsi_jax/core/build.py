@@ -1,6 +1,7 @@
 """From the nested dict of a config file to the checked classes of `config.py`, and back."""
 
 import dataclasses
+import math
 import typing
 from typing import Any, Literal, TypeVar
 
@@ -16,12 +17,14 @@ def build(cls: type[T], values: dict[str, Any]) -> T:
     return config
 
 
-def check(config: Any) -> None:
-    """Run the checks of a config and of all its sections."""
+def check(config: Any, path: str = "") -> None:
+    """Run the checks of a config and of all its sections, of which `path` is one; every number must be finite."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            check(value)
+            check(value, f"{path}{field.name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{path}{field.name}={value} is not a finite number.")
     getattr(config, "check", lambda: None)()
 
 

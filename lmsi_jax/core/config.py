@@ -308,6 +308,12 @@ class TrainConfig:
             f"batch={self.batch} is not a multiple of accumulate={self.accumulate}; every microbatch has "
             f"the same number of rows.",
         )
+        _require(0 <= self.beta2 < 1, f"beta2={self.beta2} is not within [0, 1); it is the decay of Adam's second moment.")
+        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} is negative; 0 is without.")
+        _require(
+            0 <= self.final_learning_rate <= 1,
+            f"final_learning_rate={self.final_learning_rate} is not a share within 0..1 of learning_rate.",
+        )
         _require(self.z_loss >= 0, f"z_loss={self.z_loss} is negative; PaLM takes 1e-4, and 0 is without.")
         for name in ("learning_rate", "clip"):
             _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive.")

@@ -4,7 +4,7 @@ import pytest
 
 from lmsi_jax.cli.configs import load_config
 from lmsi_jax.core.build import build, check, to_dict
-from lmsi_jax.core.config import Config, ModelConfig, PretrainConfig
+from lmsi_jax.core.config import Config, ModelConfig, PretrainConfig, RopeScaling
 from lmsi_jax.core.errors import UserError
 
 
@@ -36,6 +36,10 @@ def test_unknown_keys_name_the_nearest():
         ({"rounds": 0}, "rounds=0: at least one round"),
         ({"format": {"formats": ("few_shot",)}}, "unknown: few_shot"),
         ({"finetune": {"batch": 10, "accumulate": 4}}, "batch=10 is not a multiple of accumulate=4"),
+        ({"finetune": {"beta2": 1.5}}, r"beta2=1.5 is not within \[0, 1\)"),
+        ({"finetune": {"weight_decay": -0.1}}, "weight_decay=-0.1 is negative"),
+        ({"finetune": {"final_learning_rate": -3}}, r"final_learning_rate=-3.0 is not a share within 0\.\.1"),
+        ({"finetune": {"final_learning_rate": 1.5}}, r"final_learning_rate=1.5 is not a share within 0\.\.1"),
         ({"data": {"num_eval": -1}}, "data.num_eval=-1 is negative"),
         ({"data": {"terms": (5, 3)}}, "not a range"),
         ({"train_from": "scratch"}, "train_from='scratch' is not one of 'base', 'previous'"),
@@ -45,6 +49,17 @@ def test_impossible_values_name_the_numbers(values, message):
     """Catches: a bad value that is found only after minutes of compiling."""
     with pytest.raises(UserError, match=message):
         build(Config, values)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_must_be_finite(value):
+    """Catches: a NaN or an infinity that no comparison refuses, in any setting of a file, a flag or a class."""
+    with pytest.raises(UserError, match=rf"^finetune\.weight_decay={value} is not a finite number"):
+        build(Config, {"finetune": {"weight_decay": value}})
+    with pytest.raises(UserError, match=rf"^plan\.watts={value} is not a finite number"):
+        load_config(Config, None, [f"--config.plan.watts={value}"])
+    with pytest.raises(UserError, match=rf"^rope_scaling\.factor={value} is not a finite number"):
+        check(ModelConfig(rope_scaling=RopeScaling(factor=value)))
 
 
 def test_heads_must_group():
