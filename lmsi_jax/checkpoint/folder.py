@@ -19,7 +19,7 @@ from lmsi_jax.checkpoint import huggingface
 from lmsi_jax.core.build import build, to_dict
 from lmsi_jax.core.config import LoraConfig, ModelConfig
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.files import begin_folder, is_unfinished, publish_folder, write_bytes, write_text
+from lmsi_jax.core.files import absolute, begin_folder, is_unfinished, publish_folder, write_bytes, write_text
 from lmsi_jax.core.records import dumps
 from lmsi_jax.sharding import Mesh, param_shardings, processes
 
@@ -86,7 +86,7 @@ def load_params(checkpoint: str, mesh: Mesh) -> model.Params:
     places = param_shardings(mesh, shapes, axes)
     target = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore((folder / "params").resolve(), target)
+        return checkpointer.restore(absolute(folder / "params"), target)
 
 
 def check_params(checkpoint: str) -> None:
@@ -96,7 +96,7 @@ def check_params(checkpoint: str) -> None:
         huggingface.check_tensors(folder, config)
         return
     with ocp.StandardCheckpointer() as checkpointer:
-        stored = checkpointer.metadata((folder / "params").resolve()).item_metadata
+        stored = checkpointer.metadata(absolute(folder / "params")).item_metadata
     have, want = _shapes(dict(stored.tree)), _shapes(model.abstract(config)[0])
     wrong = [name for name in sorted(have.keys() | want.keys()) if have.get(name) != want.get(name)]
     if wrong:
@@ -137,7 +137,7 @@ def load_adapters(checkpoint: str) -> Adapters:
         )
     about = huggingface.read_json(folder / "adapters.json")
     with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore((folder / "adapters").resolve())
+        tree = checkpointer.restore(absolute(folder / "adapters"))
     return Adapters(tree, build(LoraConfig, about["lora"]), about["base"])
 
 
@@ -161,9 +161,9 @@ def save(
     folder = epath.Path(target)
     place = epath.Path(processes.by_first(lambda: os.fspath(_begin(folder))))
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((place / "params").resolve(), params)
+        checkpointer.save(absolute(place / "params"), params)
         if adapters:
-            checkpointer.save((place / "adapters").resolve(), adapters.tree)
+            checkpointer.save(absolute(place / "adapters"), adapters.tree)
         checkpointer.wait_until_finished()
 
     def end() -> None:

@@ -4,8 +4,9 @@ import os
 from typing import Any
 
 import orbax.checkpoint as ocp
-from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from lmsi_jax.core.files import absolute
 
 
 class StateCheckpoints:
@@ -24,7 +25,7 @@ class StateCheckpoints:
             create=True,
             enable_async_checkpointing=True,
         )
-        self._manager = ocp.CheckpointManager(epath.Path(folder).resolve(), options=options)
+        self._manager = ocp.CheckpointManager(absolute(folder), options=options)
         # It would tell the runtime its own steps where `processes.stop_together` counts, and a SIGTERM would be lost.
         self._manager.reached_preemption = lambda step: False
         self._about = about or {}

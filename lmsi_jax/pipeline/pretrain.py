@@ -12,6 +12,7 @@ from lmsi_jax.checkpoint.folder import save
 from lmsi_jax.core import rng
 from lmsi_jax.core.config import PretrainConfig
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.files import absolute
 from lmsi_jax.core.progress import ProgressBar, console
 from lmsi_jax.formatting.packing import PackedRows, Piece, pack
 from lmsi_jax.pipeline.workdir import check_workdir, describe_run
@@ -50,7 +51,7 @@ def _lines(config: PretrainConfig) -> Iterator[str]:
 
 def pretrain(config: PretrainConfig, workdir: os.PathLike | str, command_line: Sequence[str]) -> epath.Path:
     """Train tokenizer and model; returns the checkpoint folder. Started again, it goes on where it was."""
-    folder = epath.Path(workdir).absolute()
+    folder = absolute(workdir)
     check_workdir(config, folder)
     target = folder / "model"
     if target.exists():
