@@ -103,7 +103,7 @@ def bucket(store, request, monkeypatch):
     """The gs:// path of an empty bucket in the local store, for this process and those that it starts."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
-    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[:60].strip("-")
     store.make_bucket(name)
     before = store.unknown_requests()
     yield f"gs://{name}"

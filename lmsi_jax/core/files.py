@@ -19,6 +19,7 @@ from lmsi_jax.core.text import clean
 
 LARGE_FILE = 2**20  # bytes; the contents of a larger file in a bucket are compared by the bucket's own checksum
 BLOCK = 2**22  # bytes read at a time
+CHECKSUMS = ("md5Hash", "crc32c", "ETag")  # what buckets call a checksum of an object's content
 UNFINISHED = ".unfinished"  # a file that marks a folder in a bucket as not whole yet
 UPLOAD_SECONDS = 20.0  # least time between two uploads of a file that grows
 
@@ -137,8 +138,10 @@ def _content(path: epath.Path) -> str:
     import fsspec  # slow to import, and only a bucket needs it
 
     file_system, name = fsspec.core.url_to_fs(os.fspath(path))
-    if path.stat().length > LARGE_FILE:
-        return hashlib.sha256(str(file_system.checksum(name)).encode()).hexdigest()
+    about = file_system.info(name)
+    if about["size"] > LARGE_FILE:
+        known = [about[key] for key in CHECKSUMS if about.get(key)] or [file_system.checksum(name)]
+        return hashlib.sha256(f"{about['size']} {known[0]}".encode()).hexdigest()
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

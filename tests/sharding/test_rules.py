@@ -1,0 +1,35 @@
+"""Placement by rules."""
+
+import jax
+import jax.numpy as jnp
+
+from lmsi_jax.core.config import MeshConfig
+from lmsi_jax.sharding import constrain, jit, make_mesh, sharding, use_mesh
+
+
+def test_two_rule_tables_on_the_same_devices_are_two_programs():
+    """Catches: a function that was traced under one table of rules and silently keeps it under another."""
+    place = jit(lambda x: constrain(x * 1, "batch", "embed"))
+    x = jnp.zeros((8, 8))
+    for embed in ("fsdp", "tensor", ""):
+        mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2, rules={"embed": embed, "batch": "data"}), jax.devices())
+        with use_mesh(mesh):
+            parts = [place(x).sharding.shard_shape(x.shape), sharding(mesh, "batch", "embed").shard_shape(x.shape)]
+            assert parts[0] == parts[1] == (4, 4 if embed else 8), embed
+            assert embed in str(place(x).sharding.spec)
+    assert place._cache_size() == 3
+
+
+def test_only_the_sharding_package_jits_what_places_arrays():
+    """Catches: a module-level function under jax.jit, whose key does not hold the rules that `constrain` reads."""
+    import ast
+    from pathlib import Path
+
+    import lmsi_jax
+
+    found = []
+    for path in Path(lmsi_jax.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
+            found += [f"{path.name}:{node.name}" for d in decorators if "jax.jit" in ast.unparse(d)]
+    assert found == ["quantize.py:quantize"], "it places nothing"
