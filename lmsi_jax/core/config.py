@@ -18,6 +18,10 @@ def _require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+def _check_seed(seed: int) -> None:
+    _require(0 <= seed < 2**32, f"seed={seed} is not within 0..{2**32 - 1}; random keys are made of its 32 bits alone.")
+
+
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
     """Stretching rotary positions beyond the context of pre-training; not those of layers with a rope_base_local."""
@@ -366,6 +370,7 @@ class Config:
     plan: PlanConfig = PlanConfig()
 
     def check(self) -> None:
+        _check_seed(self.seed)
         _require(self.rounds >= 1, f"rounds={self.rounds}: at least one round of self-improvement.")
         _require(
             self.rounds == 1 or self.sample.engine == "mesh",
@@ -404,3 +409,6 @@ class PretrainConfig:
     corpus: CorpusConfig = CorpusConfig()
     tokenizer_documents: int = 20_000  # documents the tokenizer is trained on
     train: TrainConfig = TrainConfig(steps=3000, learning_rate=2e-3, warmup=100, weight_decay=0.1)
+
+    def check(self) -> None:
+        _check_seed(self.seed)

@@ -110,3 +110,12 @@ def test_shipped_configs_load(name):
     config = load_config(cls, str(file), overrides)
     assert dataclasses.is_dataclass(config)
     assert f"--config=configs/{name}.py" in file.read_text(), "the docstring names the command"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**40])
+def test_seeds_that_give_the_same_keys_are_refused(seed):
+    """Catches: two runs that were to differ by their seed and are the same, since keys are made of 32 bits."""
+    with pytest.raises(UserError, match=f"seed={seed} is not within 0..4294967295"):
+        build(Config, {"seed": seed})
+    with pytest.raises(UserError, match=f"seed={seed}"):
+        build(PretrainConfig, {"seed": seed})

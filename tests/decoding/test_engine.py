@@ -154,6 +154,14 @@ def test_logprob_equals_a_teacher_forced_pass(temperature, model_config, params,
             assert answer == np.argmax(logits[0, start - 1 : start - 1 + len(answer)], axis=-1).tolist()
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_gives_nan_stops_at_its_first_path(model_config, params, tokenizer, temperature):
+    """Catches: hours of sampling from a broken checkpoint, whose paths are all empty and have NaN for a log-probability."""
+    broken = {**params, "embedding": params["embedding"].at[5, 3].set(jnp.nan)}
+    with pytest.raises(UserError, match="logits that are not finite: path . of question 'a' has the log-probability nan"):
+        decode(model_config, broken, tokenizer, QUESTIONS[:1], temperature=temperature, stops=())
+
+
 def test_stop_strings_end_a_path_before_them(model_config, params, tokenizer):
     """Catches: a stop string that is missed across tokens, or left in the text."""
     free = decode(model_config, params, tokenizer, stops=(), max_tokens=24)
