@@ -57,3 +57,18 @@ def test_signals_end_cleanly_and_resume(number, status, finished, compile_cache,
     again.communicate(timeout=250)
     assert again.returncode == 0
     assert records(workdir) == records(finished[0])
+
+
+def test_two_runs_of_one_work_directory(finished, compile_cache, tmp_path):
+    """Catches: a requeued job that writes beside the one that still runs; a lock that outlives its run."""
+    workdir = tmp_path / "run"
+    first = start(workdir, compile_cache)
+    deadline = time.monotonic() + 120
+    while not (workdir / ".lock.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    second = start(workdir, compile_cache)
+    _, stderr = second.communicate(timeout=120)
+    assert second.returncode == 2 and f"{workdir} is in use: process {first.pid} on host" in stderr, stderr
+    _, stderr = first.communicate(timeout=250)
+    assert first.returncode == 0, stderr
+    assert records(workdir) == records(finished[0]) and not (workdir / ".lock.json").exists()

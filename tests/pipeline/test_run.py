@@ -194,6 +194,11 @@ def test_stages_alone_on_files(finished, compile_cache, tmp_path):
     assert len((run / "report.html").read_bytes()) == pytest.approx(len(before), rel=0.01)
     assert {p.name for p in tmp_path.iterdir()} >= {"votes.jsonl", "examples.jsonl", "p.jsonl", "model", "eval"}
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+    assert list((tmp_path / "p-metrics").glob("*.jsonl")), "of its own: another output beside it keeps its metrics"
+    assert json.loads((tmp_path / "model/finetuned.json").read_text()) == {"base": "builtin"}
+    assert {row["temperature"] for row in read_jsonl(tmp_path / "eval/self_consistency.jsonl")} == {
+        row["temperature"] for row in read_jsonl(run / "eval/1/self_consistency.jsonl")
+    }, "a fine-tuned model is sampled as `lmsi run` samples it"
 
 
 def test_nothing_kept_says_why(finished, compile_cache, tmp_path):
