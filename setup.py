@@ -41,13 +41,13 @@ setup(
         "tokenizers>=0.21,<0.24",
     ],
     extras_require={
-        "tpu": ["gcsfs>=2026.4,<2027", "jax[tpu]>=0.10,<0.11"],
-        "cuda": ["gcsfs>=2026.4,<2027", "jax[cuda12]>=0.10,<0.11"],
+        "tpu": ["gcsfs>=2026.6,<2027", "jax[tpu]>=0.10,<0.11"],
+        "cuda": ["gcsfs>=2026.6,<2027", "jax[cuda12]>=0.10,<0.11"],
         "harness": ["lm-eval>=0.4.9,<0.5"],
         "math": ["math-verify[antlr4_13_2]>=0.8,<0.10"],
         "test": [
             "beartype>=0.22",
-            "gcsfs>=2026.4,<2027",
+            "gcsfs>=2026.6,<2027",
             "hypothesis>=6.100",
             "math-verify[antlr4_13_2]>=0.8,<0.10",
             "mypy>=1.18",
