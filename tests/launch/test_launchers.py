@@ -1,6 +1,7 @@
 """The launchers: what they would run, word for word, and what they do when a slice is taken away."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -104,3 +105,12 @@ def test_a_run_that_fails_is_not_repeated(tmp_path):
     tool.write_text('#!/bin/bash\ncase "$*" in *describe*) echo READY ;; *"lmsi run"*) exit 2 ;; esac\n')
     tool.chmod(tool.stat().st_mode | stat.S_IEXEC)
     assert launch("tpu_pod.sh", "--config=configs/hf.py", path=tmp_path, **TPU, PAUSE="0").returncode == 1
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "tpu_pod.sh", "gpu.sh"])
+def test_what_is_installed_opens_a_bucket(name):
+    """Catches: a launcher that takes --workdir=gs://... and installs nothing that can read or write there."""
+    extra = re.search(r"\.\[(\w+)\]", (ROOT / "launch" / name).read_text())[1]
+    requirements = re.search(rf'"{extra}": \[(.*)\],$', (ROOT / "setup.py").read_text(), re.MULTILINE)[1]
+    assert "gcsfs" in requirements
+    assert "\ngcsfs==" in (ROOT / "launch/constraints.txt").read_text()
