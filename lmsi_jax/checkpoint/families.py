@@ -203,7 +203,7 @@ def _rope_scaling(rope: Json) -> dict[str, Any]:
 
 def _windows(hf: Json, is_local: Callable[[int], bool]) -> tuple[int, ...]:
     """The window of each layer, from `layer_types` or else the family's pattern."""
-    window = hf.get("sliding_window")
+    window = hf.get("sliding_window", _WINDOW)
     if not window:
         return ()
     types = hf.get("layer_types") or [_TYPES[is_local(i)] for i in range(hf["num_hidden_layers"])]
@@ -212,6 +212,7 @@ def _windows(hf: Json, is_local: Callable[[int], bool]) -> tuple[int, ...]:
     return tuple(window if kind == _TYPES[True] else 0 for kind in types)
 
 
+_WINDOW = 4096  # when config.json does not say; null says that there is none
 _TYPES = {True: "sliding_attention", False: "full_attention"}
 
 

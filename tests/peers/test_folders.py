@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="install the extra 'peers'")
 transformers = pytest.importorskip("transformers", reason="install the extra 'peers'")
 
 from lmsi_jax import model  # noqa: E402
-from lmsi_jax.checkpoint import convert, folder, huggingface  # noqa: E402
+from lmsi_jax.checkpoint import convert, families, folder, huggingface  # noqa: E402
 from lmsi_jax.core.errors import UserError  # noqa: E402
 from tests.conftest import mesh_of  # noqa: E402
 from tests.peers import models  # noqa: E402
@@ -100,6 +100,16 @@ def test_the_older_spelling_of_config_json(tmp_path):
             config.pop(key, None)
         (path / "config.json").write_text(json.dumps({**config, **old, "torch_dtype": "float32"}))
         assert huggingface.read_config(epath.Path(path)) == new
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen2-window", "gemma2", "gemma3"])
+def test_a_window_that_config_json_does_not_name(name):
+    """Catches: full attention where `transformers` takes its class's own window; a window where null says there is none."""
+    described = models.FAMILIES[name].to_dict()
+    assert set(families.model_config({**described, "sliding_window": None}, "float32").windows) <= {0}
+    del described["sliding_window"]
+    default = type(models.FAMILIES[name])(use_sliding_window=True).sliding_window
+    assert max(families.model_config(described, "float32").windows) == default == 4096
 
 
 def _truncate(path):
