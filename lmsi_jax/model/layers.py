@@ -1,5 +1,6 @@
 """The layers. A weight is one line: name, shape, logical axes, initialiser."""
 
+import functools
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.model.attention import Block, attend, rotate
+from lmsi_jax.model.lora import ADAPTERS
 from lmsi_jax.model.quantize import SCALES
 from lmsi_jax.model.rope import frequencies
 from lmsi_jax.sharding import constrain, platform
@@ -45,6 +47,15 @@ class Weights(nn.Module):
         if self.has_variable(SCALES, name):
             value = value * self.get_variable(SCALES, name)
         return jnp.asarray(value, self.config.dtype)
+
+    def times(self, name: str, x: Float[Array, "n t i"], matrix: Float[Array, "i *o"]) -> Float[Array, "n t *o"]:
+        """`x` times the weight of this name, plus `x` times the weight's low-rank adapter if it has one, rounded once."""
+        if not self.has_variable(ADAPTERS, name):
+            return product("nti,i...->nt...", x, matrix)
+        a, b = (jnp.asarray(self.get_variable(ADAPTERS, name)[part], x.dtype) for part in "ab")
+        wide = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+        low = product("nti,ir->ntr", x, a.reshape(x.shape[-1], -1))
+        return (wide("nti,i...->nt...", x, matrix) + wide("ntr,r...->nt...", low, b)).astype(x.dtype)
 
 
 class Norm(Weights):
@@ -101,12 +112,12 @@ class Attention(Weights):
         )
         # As one flat product: the backend would otherwise move the weights into another layout at every step.
         flat = read.astype(c.dtype).reshape(*read.shape[:2], c.heads * c.head_width)
-        return product("nte,ed->ntd", flat, wo.reshape(-1, c.width)), (own.key, own.value)
+        return self.times("out", flat, wo.reshape(-1, c.width)), (own.key, own.value)
 
     def _project(self, name: str, x: Float[Array, "n t d"], axis: str, heads: int) -> Float[Array, "n t x h"]:
         c = self.config
         matrix = self.weight(name, (c.width, heads, c.head_width), ("embed", axis, "head_width"), _fan_in_split)
-        projected = product("ntd,dxh->ntxh", x, matrix)
+        projected = self.times(name, x, matrix)
         if not c.qkv_bias:
             return projected
         return projected + self.weight(f"{name}_bias", (heads, c.head_width), (axis, "head_width"), _zeros)[None, None]
@@ -122,5 +133,5 @@ class MLP(Weights):
         up = self.weight("up", (c.width, c.mlp), ("embed", "mlp"), _fan_in)
         down = self.weight("down", (c.mlp, c.width), ("mlp", "embed"), _fan_in)
         activate = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}[c.activation]  # JAX's gelu is the tanh approximation
-        hidden = activate(product("ntd,df->ntf", x, gate)) * product("ntd,df->ntf", x, up)
-        return product("ntf,fd->ntd", constrain(hidden, "batch", "length", "mlp"), down)
+        hidden = activate(self.times("gate", x, gate)) * self.times("up", x, up)
+        return self.times("down", constrain(hidden, "batch", "length", "mlp"), down)

@@ -1,7 +1,9 @@
 """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): a small second tree of parameters, trained in place of the model's.
 
-An adapted weight is W + alpha / rank * A @ B, where A reads W's input axes and B writes its output axes. It is merged where
-it is used, in training as in decoding, so that no other code knows of adapters.
+An adapted weight is W + alpha / rank * A @ B, where A reads W's input axes and B writes its output axes. Training computes
+the two products side by side (`Adapted`): in the sum with a weight in bfloat16 the small A @ B of the first steps would be
+rounded away. The trained model is merged (`merge`), so that decoding knows nothing of adapters. Its weights are the sums
+rounded once to their dtype; that rounding is the difference from the base model with the exported adapters beside it.
 """
 
 import re
@@ -9,15 +11,35 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
+from flax import struct, traverse_util
 from jaxtyping import Array, Key
 
 from lmsi_jax.core.config import LoraConfig
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.model.transformer import Params
 
+Params = dict[str, Any]
 Adapters = dict[str, Any]  # {"attention_0": {"query": {"a": (*in, rank), "b": (rank, *out)}}}
 _INPUTS = {"query": 1, "key": 1, "value": 1, "out": 2, "gate": 1, "up": 1, "down": 1}  # input axes; no others are adapted
+ADAPTERS = "adapters"  # the collection of variables that they are to the layers
+
+
+class Adapted(struct.PyTreeNode):
+    """A frozen model and the adapters beside its weights."""
+
+    params: Params
+    adapters: Adapters
+    config: LoraConfig = struct.field(pytree_node=False)
+
+    @property
+    def variables(self) -> Params:
+        """As the layers look them up: what they add to a product with W is the product with A and then with this B."""
+        flat = traverse_util.flatten_dict(self.adapters)
+        scaled = {path: leaf * _scale(self.config) if path[-1] == "b" else leaf for path, leaf in flat.items()}
+        return {"params": self.params, ADAPTERS: traverse_util.unflatten_dict(scaled)}
+
+
+def _scale(config: LoraConfig) -> float:
+    return config.alpha / config.rank
 
 
 def abstract(shapes: Params, axes: Params, config: LoraConfig) -> tuple[Adapters, Adapters]:
@@ -60,6 +82,6 @@ def merge(params: Params, adapters: Adapters, config: LoraConfig) -> Params:
     """The adapted parameters; each sum is made in float32 and stored in its weight's dtype."""
     flat, low_rank = traverse_util.flatten_dict(params, sep="/"), traverse_util.flatten_dict(adapters, sep="/")
     for path in {path.rpartition("/")[0] for path in low_rank}:
-        added = jnp.tensordot(low_rank[f"{path}/a"], low_rank[f"{path}/b"], axes=1) * (config.alpha / config.rank)
+        added = jnp.tensordot(low_rank[f"{path}/a"], low_rank[f"{path}/b"], axes=1) * _scale(config)
         flat[path] = (flat[path].astype(jnp.float32) + added).astype(flat[path].dtype)
     return traverse_util.unflatten_dict(flat, sep="/")

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from lmsi_jax.core.config import MeshConfig, ModelConfig
 from lmsi_jax.model.attention import Block
 from lmsi_jax.model.layers import MLP, Attention, KeyValue, Norm, Weights
+from lmsi_jax.model.lora import Adapted
 from lmsi_jax.model.quantize import Quantized
 from lmsi_jax.sharding import constrain, make_mesh, use_mesh
 
@@ -104,7 +105,7 @@ def count_params(config: ModelConfig) -> int:
 
 def forward(
     config: ModelConfig,
-    params: Params | Quantized,
+    params: Params | Quantized | Adapted,
     tokens: Int[Array, "n t"],
     positions: Int[Array, "n t"],
     mask: Bool[Array, "n t t"],
@@ -118,6 +119,6 @@ def forward(
     wants them; where the last block of a layer is a cache to write into (`Block.at`), that cache is returned. `remat` says
     what training keeps for its backward pass: all ("none"), the products ("dots"), or a layer's input alone ("full").
     """
-    variables = params.variables if isinstance(params, Quantized) else {"params": params}
+    variables = {"params": params} if isinstance(params, dict) else params.variables
     output: Any = Transformer(config, remat).apply(variables, tokens, positions, mask, past or [])
     return output

@@ -85,7 +85,11 @@ class SharedPrompts:
 
 
 def shared_blocks(
-    config: ModelConfig, params: model.Params, prompts: SharedPrompts, prompt: Int[Array, " n"], remat: str = "none"
+    config: ModelConfig,
+    params: model.Params | lora.Adapted,
+    prompts: SharedPrompts,
+    prompt: Int[Array, " n"],
+    remat: str = "none",
 ) -> list[list[Block]]:
     """What each layer's rows see of the prompts they continue, each computed once; gradients flow through all its readers."""
     p, s = prompts.tokens.shape
@@ -104,7 +108,7 @@ def shared_blocks(
 
 def batch_loss(
     config: ModelConfig,
-    params: model.Params,
+    params: model.Params | lora.Adapted,
     batch: Batch,
     prompts: SharedPrompts | None = None,
     remat: str = "none",
@@ -163,7 +167,7 @@ def make_step(model_config: ModelConfig, config: TrainConfig) -> Callable[..., t
         state: TrainState, batch: Batch, frozen: model.Params, prompts: SharedPrompts | None = None
     ) -> tuple[TrainState, dict[str, Array]]:
         def loss_of(trained: Any, part: Batch) -> Mean:
-            params = lora.merge(frozen, trained, config.lora) if config.lora.rank else trained
+            params = lora.Adapted(frozen, trained, config.lora) if config.lora.rank else trained
             return batch_loss(model_config, params, part, prompts, config.remat, config.z_loss)
 
         with jax.named_scope("gradient"):

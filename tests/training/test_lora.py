@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import traverse_util
 
@@ -14,9 +15,9 @@ from lmsi_jax.formatting.packing import pack
 from lmsi_jax.model import abstract, lora
 from lmsi_jax.sharding import use_mesh
 from lmsi_jax.training.loop import train
-from lmsi_jax.training.step import init_state, make_step, place_batch, trained_model, trained_shapes
+from lmsi_jax.training.step import batch_loss, init_state, make_step, place_batch, place_prompts, trained_model, trained_shapes
 from tests.conftest import MESHES, mesh_of, place
-from tests.training.test_training import CONFIG, pieces
+from tests.training.test_training import CONFIG, mixture, pieces
 
 LORA = dataclasses.replace(CONFIG, lora=LoraConfig(rank=3, alpha=6.0), learning_rate=1e-2)
 
@@ -80,6 +81,39 @@ def test_training_moves_the_adapters_alone(shape, model_config, params, tmp_path
     before, now = (traverse_util.flatten_dict(tree, sep="/") for tree in (placed, after))
     changed = {path for path in before if not np.array_equal(before[path], now[path])}
     assert len(changed) == 2 * 7 and not any("norm" in name or "embedding" in name for name in changed)
+
+
+def small_adapters(model_config, size):
+    """Adapters whose products are about `size`, everywhere."""
+    shapes, _ = lora.abstract(*abstract(model_config), LORA.lora)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * size**0.5, jnp.float32), shapes)
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("shape", [MESHES[0], (2, 2, 2)])
+def test_small_adapters_of_bfloat16_weights_are_heard_in_training(shape, remat, model_config, params):
+    """Catches: adapters that are added to the weights and rounded away; other axes or another scale than merged ones have."""
+    stored = dataclasses.replace(model_config, param_dtype="bfloat16")
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half)
+    adapters = small_adapters(model_config, 3e-5)
+    packed, config = pack(mixture(), 40, share=True), dataclasses.replace(LORA, remat=remat)
+    rows = packed.take(np.arange(8) % len(packed))
+    with use_mesh(mesh_of(1, 1, 1)) as mesh:
+        batch, prompts = place_batch(mesh, rows), place_prompts(mesh, packed.prompts)
+        merged = lambda own: batch_loss(model_config, lora.merge(wide, own, LORA.lora), batch, prompts).value  # noqa: E731
+        before = float(jax.jit(merged)(jax.tree.map(jnp.zeros_like, adapters)))
+        after, gradient = jax.jit(jax.value_and_grad(merged))(adapters)
+    with use_mesh(mesh_of(*shape)) as mesh:
+        frozen = place(mesh, stored, half)
+        state = init_state(mesh, stored, config, frozen, seed=0)
+        own = jax.tree.map(lambda new, old: jax.device_put(np.array(new), old.sharding), adapters, state.params)
+        batch, prompts = place_batch(mesh, rows), place_prompts(mesh, packed.prompts)
+        _, metrics = make_step(stored, config)(dataclasses.replace(state, params=own), batch, frozen, prompts)
+    assert abs(float(after) - before) > 3e-5
+    assert float(metrics["loss"]) - before == pytest.approx(float(after) - before, rel=0.05)
+    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
 
 
 def test_a_bfloat16_model_learns_in_float32(model_config, params, tmp_path):
