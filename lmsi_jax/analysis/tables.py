@@ -51,8 +51,8 @@ def _estimate(estimate: Estimate) -> str:
 def _differences(rows: Sequence[Comparison]) -> Table:
     table = Table(
         title="Gains in points, before to after",
-        caption="95%: paired bootstrap over questions; p: exact McNemar; p Holm: over all rows; ECE: calibration error "
-        "of the vote share; unread, cut: % of paths; all three after",
+        caption="95%: interval of the mean of paired gains (Gaffke 2005); p: exact McNemar; p Holm: over all rows; "
+        "ECE: calibration error of the vote share; unread, cut: % of paths; all three after",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )

@@ -7,7 +7,7 @@ from etils import epath
 
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import Record, read_jsonl
-from lmsi_jax.evaluation.statistics import Estimate, holm, mcnemar, mean_estimate, paired_bootstrap, share_estimate
+from lmsi_jax.evaluation.statistics import Estimate, gain_interval, holm, mcnemar, mean_estimate, share_estimate
 from lmsi_jax.tasks.sets import DATASETS
 from lmsi_jax.voting.calibration import accuracy_by_confidence, calibration_error, pass_at_k, right_by_paths
 
@@ -44,7 +44,7 @@ class Comparison:
     before: Side
     after: Side
     gain: float
-    gain_low: float  # of the 95% interval, paired bootstrap
+    gain_low: float  # of the 95% interval of the mean of the paired gains
     gain_high: float
     p_value: float  # exact McNemar
     p_holm: float  # adjusted over all comparisons
@@ -119,7 +119,7 @@ def _paired(key: tuple[str, str], before: list[Record], after: list[Record]) -> 
 def _comparison(key: tuple[str, str], rows: list[tuple[Record, Record]], p_value: float, p_holm: float) -> Comparison:
     sides = [[pair[i] for pair in rows] for i in (0, 1)]
     before, after = ([float(row["correct"]) for row in side] for side in sides)
-    low, high = paired_bootstrap(before, after)
+    low, high = gain_interval(before, after)
     task, prompting = key
     return Comparison(
         task,

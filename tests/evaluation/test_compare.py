@@ -57,7 +57,7 @@ def test_gains_and_their_tests(folders):
     assert (cot.before.accuracy.value, cot.after.accuracy.value, cot.gain) == (0.25, 0.75, 0.5)
     assert cot.p_value == pytest.approx(2 / 2**10), "ten questions changed, all for the better"
     assert cot.p_holm == pytest.approx(3 * 2 / 2**10)
-    assert cot.gain_low == pytest.approx(0.5 - 1.96 * 0.5 / 20**0.5, abs=0.06)
+    assert 0.1 < cot.gain_low < 0.5 - 1.96 * 0.5 / 20**0.5, "wider than the normal approximation, which is too short at n = 20"
     assert cot.before.truncated == 190 / 20
     assert [voted.before.pass_at[k].value for k in (1, 2)] == pytest.approx([1 / 3, 0.5])
     assert [voted.after.pass_at[k].value for k in (1, 2)] == pytest.approx([1 / 2, (1 + 2 / 3) / 2])

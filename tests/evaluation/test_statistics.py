@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmsi_jax.evaluation.statistics import holm, mcnemar, mean_estimate, paired_bootstrap, wilson_interval
+from lmsi_jax.evaluation.statistics import gain_interval, holm, mcnemar, mean_estimate, wilson_interval
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 10), (3, 10), (250, 500), (500, 500)])
@@ -28,16 +28,71 @@ def test_holm():
     assert holm([]) == []
 
 
-def test_bootstrap_intervals():
-    """Catches: pairs that are torn apart; an interval of the spread instead of the mean."""
+def bootstrap(values, draws=4000):
+    """The percentile bootstrap, which covers well in the middle of the range and for many questions."""
+    rng, data = np.random.default_rng(0), np.asarray(values)
+    means = rng.choice(data, (draws, len(data))).mean(axis=1)
+    return np.percentile(means, 2.5), np.percentile(means, 97.5)
+
+
+@pytest.mark.parametrize("n", [5, 20, 100])
+@pytest.mark.parametrize("p", [0.01, 0.05, 0.5, 0.95, 0.99])
+def test_intervals_of_zeros_and_ones_cover(n, p):
+    """Catches: an interval near 0 or 1 that misses the mean too often. The coverage is exact: a sum over all counts."""
+    found = [mean_estimate([1.0] * right + [0.0] * (n - right)) for right in range(n + 1)]
+    covered = sum(stats.binom.pmf(right, n, p) for right in range(n + 1) if found[right].low <= p <= found[right].high)
+    assert covered >= 0.93
+    exact = stats.binomtest(1, n).proportion_ci(method="exact")
+    assert (found[1].low, found[1].high) == pytest.approx((exact.low, exact.high), abs=0.01), "Clopper and Pearson's"
+
+
+@pytest.mark.parametrize("n", [5, 20, 100])
+def test_intervals_of_shares_near_one_cover(n):
+    """Catches: too short an interval where nearly all F1 scores are close to 1 and a few are 0."""
+    rng, repeats = np.random.default_rng(n), 300
+    scores = np.where(rng.random((repeats, n)) < 0.05, 0.0, 1 - 0.1 * rng.random((repeats, n)))
+    found = [mean_estimate(row) for row in scores.tolist()]
+    assert np.mean([each.low <= 0.95 * 0.95 <= each.high for each in found]) >= 0.93
+
+
+@pytest.mark.parametrize("n", [5, 20, 100])
+@pytest.mark.parametrize(("worse", "same", "better"), [(0, 0, 1), (0, 0.05, 0.95), (0.02, 0.03, 0.95), (0.05, 0.9, 0.05)])
+def test_intervals_of_gains_cover(n, worse, same, better):
+    """Catches: an interval of a gain that is too short where all, or nearly all, questions improve."""
+    rng, repeats = np.random.default_rng(n), 300
+    after = rng.choice([-1.0, 0.0, 1.0], (repeats, n), p=[worse, same, better])
+    found = [gain_interval([0.0] * n, row) for row in after.tolist()]
+    assert np.mean([low <= better - worse <= high for low, high in found]) >= 0.93
+
+
+@pytest.mark.parametrize("n", [1, 5, 20, 500])
+def test_equal_values_do_not_make_an_interval_of_width_zero(n):
+    """Catches: certainty that comes from a sample without spread."""
+    for value in (0.0, 0.5, 1.0):
+        found = mean_estimate([value] * n)
+        assert found.low <= found.value <= found.high and found.high - found.low > 1 / (n + 1)
+    assert mean_estimate([1.0] * n).high == 1 and mean_estimate([0.0] * n).low == 0
+    for gain in (-1.0, 0.0, 1.0):
+        low, high = gain_interval([0.0] * n, [gain] * n)
+        assert low <= gain <= high and high - low > 1 / (n + 1)
+
+
+def test_intervals_of_many_values_are_those_of_the_bootstrap():
+    """Catches: pairs that are torn apart; an interval of the spread in place of the mean, or one that is needlessly wide."""
     rng = np.random.default_rng(0)
-    before = (rng.random(400) < 0.5).astype(float)
-    after = np.maximum(before, rng.random(400) < 0.2)
-    low, high = paired_bootstrap(before.tolist(), after.tolist())
-    gain, spread = np.mean(after) - np.mean(before), np.std(after - before) / 20
-    assert (low, high) == pytest.approx((gain - 1.96 * spread, gain + 1.96 * spread), abs=0.006)
-    assert paired_bootstrap([1.0, 0.0, 1.0], [1.0, 0.0, 1.0]) == (0.0, 0.0)
-    found = mean_estimate([0.25, 0.5, 0.75] * 100)
-    assert (found.value, found.low, found.high) == pytest.approx(
-        (0.5, 0.5 - 1.96 * 0.204 / 300**0.5, 0.5 + 1.96 * 0.204 / 300**0.5), abs=0.004
-    )
+    before = (rng.random(500) < 0.5).astype(float).tolist()
+    after = np.where(rng.random(500) < 0.3, rng.random(500) < 0.9, before).astype(float).tolist()
+    scores = rng.beta(2, 1, 500).tolist()
+    found = mean_estimate(scores)
+    for (low, high), values in ((gain_interval(before, after), np.subtract(after, before)), ((found.low, found.high), scores)):
+        wanted = bootstrap(values)
+        assert high - low == pytest.approx(wanted[1] - wanted[0], rel=0.1)
+        assert (low, high) == pytest.approx(wanted, abs=0.006)
+    assert gain_interval(before, after) == gain_interval(before, after), "no two runs differ"
+
+
+@pytest.mark.parametrize("values", [[0.5, 1.2], [-0.1], [0.5, float("nan")], []])
+def test_values_outside_the_range_are_refused(values):
+    """Catches: percentages, or NaN, which would give an interval that holds for nothing."""
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        mean_estimate(values)
