@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from lmsi_jax.analysis.summary import TITLES, p_text
 from lmsi_jax.evaluation.compare import PROMPTINGS, Comparison, Side
@@ -12,13 +13,19 @@ from lmsi_jax.evaluation.statistics import Estimate
 DOMAINS = {"in": "In-domain", "out": "Out-of-domain", "": "Other tasks"}
 
 
-def tables(found: Sequence[Comparison]) -> Iterator[Table]:
-    """One table of accuracies for each domain, and one of what can be said of the differences."""
+def tables(found: Sequence[Comparison]) -> Iterator[Table | Text]:
+    """One table of accuracies for each domain, one of what can be said of the differences, and what to know when reading it."""
     for domain, title in DOMAINS.items():
         rows = [row for row in found if row.domain == domain]
         if rows:
             yield _accuracies(rows, title)
     yield _differences(found)
+    for row in found:
+        if row.before.temperature != row.after.temperature:
+            yield Text(
+                f"{row.task}, {TITLES[row.prompting]}: temperature {row.before.temperature:g} before and "
+                f"{row.after.temperature:g} after. The gain is of both the checkpoint and the temperature."
+            )
     sampled = [row for row in found if row.after.paths > 1]
     if sampled:
         yield _by_paths(sampled)

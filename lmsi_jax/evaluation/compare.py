@@ -14,9 +14,16 @@ from lmsi_jax.voting.calibration import accuracy_by_confidence, calibration_erro
 PROMPTINGS = ("standard", "cot", "self_consistency")  # in the order of the paper's tables
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # numbers of paths
 DRAWS = 16  # subsets of a question's paths
-NEEDED = {
-    "id", "task", "prompting", "correct", "answers", "right", "confidence", "num_paths", "unparsed", "truncated", "extractor",
-}  # fmt: skip
+NEEDED = (
+    "id", "task", "prompting", "checkpoint", "temperature", "prompt_hash", "extractor", "gold", "correct", "answers", "right",
+    "confidence", "num_paths", "unparsed", "truncated",
+)  # fmt: skip
+ONE_FILE = "evaluate both checkpoints on one question file (ids are line numbers where a file has none, so files share them)"
+SAME = {  # what the rows of one id must agree on, and the remedy where they do not
+    "question_hash": ONE_FILE,  # absent in scores of earlier versions
+    "gold": ONE_FILE,
+    "prompt_hash": "evaluate both checkpoints with the same questions, exemplars, data.shots, data.chat and chat template",
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class Side:
     """What one checkpoint scores on the questions of a comparison."""
 
     paths: int
+    temperature: float
     accuracy: Estimate
     f1: Estimate | None  # of spans
     vote_at: dict[int, Estimate]  # accuracy of the vote over k of the stored paths; 1 = mean@m
@@ -58,10 +66,12 @@ def scores_below(folder: epath.Path) -> dict[tuple[str, str], list[Record]]:
     found: dict[tuple[str, str], list[Record]] = {}
     for file in sorted(_files(folder)):
         for row in read_jsonl(file):
-            if not row.keys() >= NEEDED or row["prompting"] not in PROMPTINGS:
+            lacking = [name for name in NEEDED if name not in row]
+            if lacking or row["prompting"] not in PROMPTINGS:
                 raise UserError(
-                    f"{file}: not a file of scores; a row has {', '.join(row)}. `lmsi evaluate --output=DIR` writes them: name "
-                    f"that DIR."
+                    f"{file}: not a file of scores; a row has {', '.join(row)}"
+                    + (f"; it lacks {', '.join(lacking)}. " if lacking else f", of an unknown prompting {row['prompting']!r}. ")
+                    + "`lmsi evaluate --output=DIR` writes them: name that DIR."
                 )
             found.setdefault((row["task"], row["prompting"]), []).append(row)
     if not found:
@@ -85,7 +95,7 @@ def compare(before: dict[tuple[str, str], list[Record]], after: dict[tuple[str, 
     if not shared:
         raise UserError(f"The two sides share no task and prompting: {_names(before)} against {_names(after)}.")
     shared.sort(key=lambda key: (order.index(key[0]) if key[0] in order else len(order), key[0], PROMPTINGS.index(key[1])))
-    pairs = [_paired(key, before[key], after[key]) for key in shared]
+    pairs = [_paired(" ".join(key), before[key], after[key]) for key in shared]
     p_values = [mcnemar([a["correct"] for a, _ in rows], [b["correct"] for _, b in rows]) for rows in pairs]
     return [
         _comparison(key, rows, p, adjusted)
@@ -97,23 +107,45 @@ def _names(scores: dict[tuple[str, str], list[Record]]) -> str:
     return ", ".join(f"{task} {prompting}" for task, prompting in scores)
 
 
-def _paired(key: tuple[str, str], before: list[Record], after: list[Record]) -> list[tuple[Record, Record]]:
-    first, second = ({row["id"]: row for row in rows} for rows in (before, after))
-    for rows, found in ((before, first), (after, second)):
-        if len(found) < len(rows):
-            raise UserError(f"{key[0]} {key[1]}: {len(rows) - len(found)} questions are scored more than once in one folder.")
+def _paired(name: str, before: list[Record], after: list[Record]) -> list[tuple[Record, Record]]:
+    """The rows of each question on both sides. Raises UserError where they are not of the same questions and prompts."""
+    first, second = (_by_id(name, rows) for rows in (before, after))
     if first.keys() != second.keys():
         raise UserError(
-            f"{key[0]} {key[1]}: {len(first)} questions before and {len(second)} after, of which "
-            f"{len(first.keys() & second.keys())} are the same; a paired test needs the same questions on both sides."
+            f"{name}: {len(first)} questions before and {len(second)} after, of which {len(first.keys() & second.keys())} are "
+            f"the same; a paired test needs the same questions on both sides."
         )
     versions = {row["extractor"] for row in (*before, *after)}
     if len(versions) > 1:
         raise UserError(
-            f"{key[0]} {key[1]}: answers were read by different versions of the extraction ({', '.join(map(str, versions))}); "
-            f"evaluate both again."
+            f"{name}: answers were read by different versions of the extraction ({', '.join(map(str, versions))}); evaluate "
+            f"both again."
         )
-    return [(row, second[id]) for id, row in first.items()]
+    pairs = [(row, second[id]) for id, row in first.items()]
+    for field, remedy in SAME.items():
+        other = [(a, b) for a, b in pairs if field in a and field in b and a[field] != b[field]]
+        if other:
+            a, b = other[0]
+            raise UserError(
+                f"{name}: under {len(other)} of {len(pairs)} ids the two sides were asked something else; '{a['id']}' has "
+                f"`{field}` {a[field]!r} before and {b[field]!r} after. To compare, {remedy}."
+            )
+    return pairs
+
+
+def _by_id(name: str, rows: list[Record]) -> dict[str, Record]:
+    """The rows of one side. Raises UserError where they mix checkpoints or temperatures: their mean is the score of neither."""
+    for field in ("checkpoint", "temperature"):
+        values = list(dict.fromkeys(row[field] for row in rows))
+        if len(values) > 1:
+            raise UserError(
+                f"{name}: the rows of one side are of {len(values)} different {field}s (`{field}` {values[0]!r} and "
+                f"{values[1]!r}); name a folder with the scores of one."
+            )
+    found = {row["id"]: row for row in rows}
+    if len(found) < len(rows):
+        raise UserError(f"{name}: {len(rows) - len(found)} questions are scored more than once in one folder.")
+    return found
 
 
 def _comparison(key: tuple[str, str], rows: list[tuple[Record, Record]], p_value: float, p_holm: float) -> Comparison:
@@ -161,6 +193,7 @@ def _side(rows: Sequence[Record]) -> Side:
     bins = accuracy_by_confidence([row["confidence"] for row in rows], [row["correct"] for row in rows])
     return Side(
         rows[0]["num_paths"],
+        rows[0]["temperature"],
         share_estimate(sum(row["correct"] for row in rows), n),
         mean_estimate([row["f1"] for row in rows]) if all("f1" in row for row in rows) else None,
         votes_by_paths(rows, SIZES, DRAWS),

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 from etils import epath
+from rich.console import Console
 
+from lmsi_jax.analysis.tables import tables
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.evaluation.compare import compare, scores_below
@@ -26,6 +28,10 @@ def rows(task, prompting, correct, right, **more):
             "unparsed": 0,
             "truncated": i,
             "extractor": 1,
+            "gold": "yes",
+            "prompt_hash": f"{i:016x}",
+            "checkpoint": 0,
+            "temperature": 0.7,
             **more,
         }
         for i, (c, paths) in enumerate(zip(correct, right, strict=True))
@@ -100,3 +106,52 @@ def test_what_cannot_be_compared(folders, tmp_path):
     write_jsonl(tmp_path / "old/cot.jsonl", [{"id": "q0", "correct": True}])
     with pytest.raises(UserError, match="not a file of scores; a row has id, correct"):
         scores_below(epath.Path(tmp_path / "old"))
+
+
+@pytest.mark.parametrize(
+    ("field", "remedy"), [("gold", "question file"), ("prompt_hash", "exemplars"), ("question_hash", "question file")]
+)
+def test_one_id_of_two_questions_is_refused(field, remedy):
+    """Catches: files whose ids are line numbers, compared as if their questions were the same."""
+    before = rows("gsm8k", "cot", "TFT", "TFT", question_hash="a")
+    after = [before[0], *({**row, field: "other"} for row in before[1:])]
+    said = rf"gsm8k cot: under 2 of 3 ids .*'q1' has `{field}` '{before[1][field]}' before and 'other' after.*{remedy}"
+    with pytest.raises(UserError, match=said):
+        compare({("gsm8k", "cot"): before}, {("gsm8k", "cot"): after})
+    if field == "question_hash":  # absent in files written by earlier versions
+        earlier = [{name: value for name, value in row.items() if name != field} for row in before]
+        assert compare({("gsm8k", "cot"): earlier}, {("gsm8k", "cot"): after})[0].n == 3
+
+
+@pytest.mark.parametrize("field", ["gold", "prompt_hash", "temperature", "checkpoint"])
+def test_scores_name_what_they_are_of(field, tmp_path):
+    """Catches: scores without what tells whether they can be compared at all."""
+    scores = [{name: value for name, value in row.items() if name != field} for row in rows("gsm8k", "cot", "TF", "TF")]
+    write_jsonl(tmp_path / "cot.jsonl", scores)
+    with pytest.raises(UserError, match=f"not a file of scores; .*it lacks {field}"):
+        scores_below(epath.Path(tmp_path))
+
+
+@pytest.mark.parametrize(("field", "first", "second"), [("temperature", 0.7, 1.2), ("checkpoint", "a", "b")])
+def test_one_side_is_of_one_checkpoint_and_temperature(field, first, second):
+    """Catches: a mean over two checkpoints, or two temperatures, which is the score of neither."""
+    good = rows("gsm8k", "cot", "TF", "TF", **{field: first})
+    mixed = [good[0], {**good[1], field: second}]
+    for sides in ((good, mixed), (mixed, good)):
+        with pytest.raises(UserError, match=f"gsm8k cot: the rows of one side .*`{field}` {first!r} and {second!r}"):
+            compare(*({("gsm8k", "cot"): side} for side in sides))
+
+
+def test_different_temperatures_are_told(capsys):
+    """Catches: a gain of the temperature that looks like one of the training."""
+    sides = [{("gsm8k", "cot"): rows("gsm8k", "cot", "TF", "TF", temperature=t)} for t in (0.7, 1.2)]
+    found = compare(*sides)
+    record = found[0].as_record()
+    assert (record["before"]["temperature"], record["after"]["temperature"]) == (0.7, 1.2)
+    console = Console(width=200)
+    for each in tables(found):
+        console.print(each)
+    assert "gsm8k, CoT, greedy: temperature 0.7 before and 1.2 after" in capsys.readouterr().out
+    for each in tables(compare(sides[0], sides[0])):
+        console.print(each)
+    assert "temperature" not in capsys.readouterr().out
