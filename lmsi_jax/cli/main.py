@@ -16,6 +16,8 @@ from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import STANDARD
 from lmsi_jax.core.text import printable
 
+BUCKET_LIBRARIES = ("gcsfs", "google", "aiohttp")  # whose errors are no OSError
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, run, and turn what a user can put right into one paragraph and exit status 2."""
@@ -32,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         status = _fail(f"{name}{error.strerror or error}. What is finished is kept: mend that and start again.")
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in BUCKET_LIBRARIES:
+            raise
+        status = _fail(f"A bucket does not answer: {type(error).__name__}: {error}. What is finished is kept: start again.")
     except (KeyboardInterrupt, Terminated) as stop:
         print("\nInterrupted. Start the same command again to go on from here.", file=sys.stderr)
         status = 143 if isinstance(stop, Terminated) else 130

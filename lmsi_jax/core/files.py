@@ -12,14 +12,19 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import fsspec
 from etils import epath
 
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.text import clean
 
+# Objects that another process wrote are looked up, and not taken from a listing that this process made before.
+for _protocol in ("gcs", "s3", "abfs"):
+    fsspec.config.conf.setdefault(_protocol, {})["use_listings_cache"] = False
+
 LARGE_FILE = 2**20  # bytes; the contents of a larger file in a bucket are compared by the bucket's own checksum
 BLOCK = 2**22  # bytes read at a time
-CHECKSUMS = ("md5Hash", "crc32c", "ETag")  # what buckets call a checksum of an object's content
+CHECKSUMS = ("crc32c", "md5Hash", "ETag")  # what buckets call a checksum of an object's content
 UNFINISHED = ".unfinished"  # a file that marks a folder in a bucket as not whole yet
 UPLOAD_SECONDS = 20.0  # least time between two uploads of a file that grows
 
@@ -30,9 +35,21 @@ def is_local(path: os.PathLike | str) -> bool:
 
 
 def absolute(name: os.PathLike | str) -> epath.Path:
-    """The path with its current folder filled in; a bucket's address as it is."""
+    """The path with its current folder filled in; a bucket's address as it is.
+
+    Raises UserError when what opens such a bucket is not installed.
+    """
     path = epath.Path(name)
-    return path.absolute() if is_local(path) else path
+    if is_local(path):
+        return path.absolute()
+    try:
+        fsspec.get_filesystem_class(os.fspath(path).partition(":")[0])
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"{path} is in a bucket, and what opens it is not installed ({error}). The extras tpu and cuda bring it for gs://: "
+            f"pip install 'lmsi_jax[tpu]', or pip install gcsfs."
+        ) from error
+    return path
 
 
 def write_text(file: os.PathLike | str, text: str) -> None:
@@ -57,9 +74,10 @@ def write_bytes(file: os.PathLike | str, content: bytes) -> None:
     except OSError as error:
         if is_local(path) and os.path.exists(temporary):
             os.unlink(temporary)
+        remedy = "free space" if is_local(path) else "check that the bucket is there and that you may write to it"
         raise UserError(
-            f"Cannot write {path}: {error.strerror or error}. Nothing of this file was kept; free space or choose "
-            f"another --workdir, and start the same command again: finished stages are reused."
+            f"Cannot write {path}: {error.strerror or error}. Nothing of this file was kept; {remedy} or choose another "
+            f"--workdir, and start the same command again: finished stages are reused."
         ) from error
 
 
@@ -135,8 +153,6 @@ def _content(path: epath.Path) -> str:
     if is_local(path):
         stat = os.stat(path)
         return _digest(os.fspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-    import fsspec  # slow to import, and only a bucket needs it
-
     file_system, name = fsspec.core.url_to_fs(os.fspath(path))
     about = file_system.info(name)
     if about["size"] > LARGE_FILE:

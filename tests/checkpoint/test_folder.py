@@ -24,7 +24,9 @@ def test_saving_never_overwrites_what_is_no_checkpoint(tmp_path, model_config, t
     """Catches: a mistyped --output that deletes somebody's folder."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("dear")
-    with pytest.raises(UserError, match="is not a checkpoint folder that lmsi wrote .it has thesis.txt.; nothing was overwritten"):
+    with pytest.raises(
+        UserError, match="is not a checkpoint folder that lmsi wrote .it has thesis.txt.; nothing was overwritten"
+    ):
         folder.save(tmp_path / "mine", model_config, params, {"tokenizer.model": tokenizer.model})
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "dear"
     folder.save(tmp_path / "model", model_config, params, {"tokenizer.model": tokenizer.model})

@@ -7,6 +7,7 @@ import pytest
 from etils import epath
 from safetensors.numpy import save_file
 
+from lmsi_jax.core import files
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import GrowingFile, begin_folder, path_fingerprint, publish_folder, remove_temporary, write_text
 
@@ -93,3 +94,14 @@ def test_a_file_grows_by_lines(tmp_path):
     file.add("1")
     assert (tmp_path / "a.jsonl").read_text() == "0\n1\n"
     file.close()
+
+
+def test_a_bucket_that_nothing_installed_opens_is_named_at_once(monkeypatch):
+    """Catches: an ImportError and its traceback for --workdir=gs://... after a plain installation."""
+
+    def missing(protocol):
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    monkeypatch.setattr(files.fsspec, "get_filesystem_class", missing)
+    with pytest.raises(UserError, match=r"gs://b/run is in a bucket.*pip install 'lmsi_jax\[tpu\]'"):
+        files.absolute("gs://b/run")

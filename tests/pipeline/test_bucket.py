@@ -3,12 +3,18 @@
 import os
 import random
 import subprocess
+import sys
 import time
 
+import ml_dtypes  # noqa: F401 (names bfloat16 for NumPy)
+import numpy as np
 import pytest
 from etils import epath
+from safetensors.numpy import save_file
 
 from lmsi_jax.checkpoint import folder
+from lmsi_jax.checkpoint.huggingface import Tensors
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import path_fingerprint, walk, write_bytes
 from lmsi_jax.core.metric_log import read_metrics
 from lmsi_jax.core.profile import Trace
@@ -84,8 +90,35 @@ def test_an_unfinished_checkpoint_in_a_bucket_is_no_checkpoint(bucket, model_con
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(folder, "publish_folder", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         folder.save(target, model_config, params, {"tokenizer.model": tokenizer.model})
-    with pytest.raises(folder.UserError, match="was never written to its end"):
+    with pytest.raises(UserError, match="was never written to its end"):
         folder.locate(str(target))
     folder.save(target, model_config, params, {"tokenizer.model": tokenizer.model})
     assert folder.load_config(str(target)) == model_config
     assert folder.load_params(str(target), mesh_of(1, 1, 1)).keys() == params.keys()
+
+
+def test_what_another_process_wrote_is_seen(bucket):
+    """Catches: a listing that is kept for ever, by which other hosts' shards are missing or read at their old length."""
+    file = epath.Path(f"{bucket}/shards/a")
+    write_bytes(file, b"12")
+    assert [path.name for path in file.parent.iterdir()] == ["a"] and file.read_bytes() == b"12"
+    code = f"from etils import epath; epath.Path('{file}').write_bytes(b'123456789'); epath.Path('{file}2').write_bytes(b'')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert file.read_bytes() == b"123456789"
+    assert sorted(path.name for path in file.parent.iterdir()) == ["a", "a2"]
+
+
+def test_a_model_of_a_bucket_is_imported_and_exported(bucket, tmp_path):
+    """Catches: safetensors files that are opened as if they were on this machine."""
+    rng = np.random.default_rng(0)
+    tensors = {"w": rng.standard_normal((6, 4)).astype(np.float32), "b": rng.standard_normal((4,)).astype("bfloat16")}
+    save_file(tensors, tmp_path / "model.safetensors")
+    file = epath.Path(f"{bucket}/model.safetensors")
+    write_bytes(file, (tmp_path / "model.safetensors").read_bytes())
+    near, far = Tensors(epath.Path(tmp_path)), Tensors(epath.Path(bucket))
+    assert near.headers == far.headers
+    for name, index in (("w", (slice(1, 4), slice(2, 3))), ("w", (slice(0, 6), slice(0, 4))), ("b", (slice(1, 3),))):
+        np.testing.assert_array_equal(near.read(name, index), far.read(name, index))
+    write_bytes(file, b"no tensors")
+    with pytest.raises(UserError, match="is not a whole safetensors file"):
+        Tensors(epath.Path(bucket))
