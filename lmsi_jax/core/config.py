@@ -341,6 +341,7 @@ class PlanConfig:
 
     preset: str = ""  # a published architecture of core/presets.py; "" = the model's own
     questions: int = 7473  # of a round; GSM8K has as many
+    eval_questions: int = 1319  # held out, scored once a round; 0 = no evaluation
     prompt: int = 900  # the few-shot prompt
     question: int = 100
     tokens: float = 0.0  # of a path on average; 0 = half of sample.max_tokens
@@ -348,8 +349,8 @@ class PlanConfig:
     watts: float = 0.0  # of a chip
 
     def check(self) -> None:
-        for name in ("questions", "prompt", "question"):
-            _require(getattr(self, name) >= 1, f"plan.{name}={getattr(self, name)} must be at least 1.")
+        for name, least in (("questions", 1), ("eval_questions", 0), ("prompt", 1), ("question", 1)):
+            _require(getattr(self, name) >= least, f"plan.{name}={getattr(self, name)} must be at least {least}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,13 +11,14 @@ from typing import Any
 import jax
 
 from lmsi_jax import model
-from lmsi_jax.core.config import ModelConfig
+from lmsi_jax.core.config import ModelConfig, SampleConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.machine import GIB
 from lmsi_jax.decoding.engine import HELD
 from lmsi_jax.decoding.prefill import CHUNK
 from lmsi_jax.sharding import Mesh, param_shardings, use_mesh
 
+SMALL = GIB // 4  # bytes that decoding may always take beside the weights: no device counts them
 READY = 4  # prefilled batches beside the lanes' own: two to fill all lanes, and one more at each change of width
 
 
@@ -31,6 +32,17 @@ class Shape:
     max_tokens: int
     prompt: int
     question: int
+
+
+def sampling_shape(sample: SampleConfig, lanes: int, prompt: int, question: int) -> Shape:
+    """How many paths are sampled at a time, in this many lanes."""
+    return Shape(lanes, min(sample.slots, sample.paths), sample.paths, sample.max_tokens, prompt, question)
+
+
+def greedy_lanes(sample: SampleConfig, parts: int) -> int:
+    """The most lanes of greedy decoding, one slot each: as many rows as sampling has in flight, over `parts` of the devices."""
+    rows = sample.lanes * min(sample.slots, sample.paths)
+    return max(1, rows // parts) * parts if rows else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +127,18 @@ def fitting_lanes(mesh: Mesh, config: ModelConfig, shape: Shape, budget: int, we
             f"the model over more devices (--config.mesh.tensor; --config.sample.gather=False where mesh.fsdp is above 1)."
         )
     return fitting * parts
+
+
+def budget(mesh: Mesh, config: ModelConfig, sample: SampleConfig, prompt: int, question: int, weights: int, free: int) -> int:
+    """Bytes of each device that any decoding of a run may take, its weights included.
+
+    With a given number of lanes it is what sampling takes with these: greedy decoding, each of whose lanes keeps the caches of
+    several questions for one path, gets no more. With `sample.lanes=0` it is `sample.memory`, or nine tenths of what is `free`.
+    """
+    if not sample.lanes:
+        return int(sample.memory * GIB) or int(0.9 * free) + weights
+    sampling = sampling_shape(sample, sample.lanes, prompt, question)
+    return max(needed(mesh, config, sampling, weights).total, weights + SMALL)
 
 
 def held(params: Any) -> int:

@@ -44,7 +44,7 @@ def prefill_prompt(
     cache = _nothing(config)
     for start in range(0, len(tokens), chunk):
         placed = jax.device_put(rows[:, start : start + chunk], sharding(mesh, "batch", None))
-        cache = _prefill_chunk(config, params, cache, placed)
+        cache = prefill_chunk(config, params, cache, placed)
     return Prompt(cache, jax.device_put(np.int32(len(tokens)), sharding(mesh)))
 
 
@@ -73,9 +73,10 @@ def load_prompt(file: os.PathLike | str, mesh: Mesh) -> Prompt:
 
 
 @functools.partial(jit, static_argnums=(0,))
-def _prefill_chunk(
+def prefill_chunk(
     config: ModelConfig, params: model.Params | model.Quantized, before: Cache, tokens: Int[Array, "n t"]
 ) -> Cache:
+    """The cache of a prompt's first tokens, with that of the next `t` behind it. Every row of `tokens` is the same."""
     (n, t), start = tokens.shape, before[0][0].shape[2]
     positions = start + jnp.broadcast_to(jnp.arange(t)[None, :], (n, t))
     mask = jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool))[None], (n, t, t))

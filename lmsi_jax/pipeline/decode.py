@@ -9,7 +9,6 @@ from typing import Any
 from etils import epath
 
 from lmsi_jax.core import clock, rng
-from lmsi_jax.core.machine import GIB
 from lmsi_jax.core.metric_log import MetricWriter
 from lmsi_jax.core.profile import Trace
 from lmsi_jax.core.progress import ProgressBar, console
@@ -43,14 +42,13 @@ def sampling(session: Session, temperature: float) -> Decoding:
 
 
 def greedy(session: Session, max_tokens: int) -> Decoding:
-    """One path a question at temperature 0, with as many rows in flight as in sampling: all lanes, of one slot each."""
-    s, parts = session.config.sample, session.mesh.size("batch")
-    rows = s.lanes * min(s.slots, s.paths)
+    """One path a question at temperature 0, with at most as many rows in flight as in sampling: lanes of one slot each."""
+    s = session.config.sample
     return Decoding(
         paths=1,
         temperature=0.0,
         max_tokens=max_tokens,
-        lanes=max(1, rows // parts) * parts if rows else 0,
+        lanes=memory.greedy_lanes(s, session.mesh.size("batch")),
         slots=1,
         sync_every=s.sync_every,
         stops=s.stops,
@@ -137,14 +135,14 @@ def _join(files: Sequence[epath.Path], output: epath.Path) -> None:
 def _fitted(
     session: Session, job: Job, params: Any, longest: int, questions: int
 ) -> tuple[Decoding, memory.Shape, memory.Memory]:
-    """How many lanes to decode with where the config leaves that open, and what they take."""
+    """The lanes to decode with, and what they take: as many as the job asks for and the memory allows, alike on all hosts."""
     sample, mesh, config, decoding = session.config.sample, session.mesh, session.model_config, job.decoding
     prompt, weights = len(session.tokenizer.start(job.few_shot)), memory.held(params)
-    lanes = decoding.lanes or questions
-    shape = memory.Shape(lanes, decoding.slots, decoding.paths, decoding.max_tokens, prompt, longest)
-    if not decoding.lanes:
-        budget = int(sample.memory * GIB) or int(0.9 * memory.free(mesh)) + weights
-        shape = dataclasses.replace(shape, lanes=memory.fitting_lanes(mesh, config, shape, budget, weights))
+    shape = memory.Shape(decoding.lanes or questions, decoding.slots, decoding.paths, decoding.max_tokens, prompt, longest)
+    if shape != memory.sampling_shape(sample, sample.lanes, prompt, longest):
+        free = processes.least(memory.free(mesh))
+        most = memory.budget(mesh, config, sample, prompt, longest, weights, free)
+        shape = dataclasses.replace(shape, lanes=memory.fitting_lanes(mesh, config, shape, most, weights))
     planned = memory.needed(mesh, config, shape, weights)
     return dataclasses.replace(decoding, lanes=shape.lanes), shape, planned
 

@@ -8,11 +8,13 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from lmsi_jax import model
@@ -23,9 +25,11 @@ from lmsi_jax.core.machine import CHIPS, GIB, TPUS, Chip
 from lmsi_jax.core.presets import preset
 from lmsi_jax.core.progress import console
 from lmsi_jax.decoding import engine, memory
-from lmsi_jax.decoding.prefill import Prompt, prefill_questions
+from lmsi_jax.decoding.prefill import CHUNK, Prompt, prefill_chunk, prefill_questions
 from lmsi_jax.sharding import Mesh, make_mesh, param_shardings, sharding, use_mesh
 from lmsi_jax.training.step import SharedPrompts, abstract_state, make_step
+
+CPU_STANDS_IN = "; the compiler of the CPU stands in for the GPU's, with caches in float32: memory is an upper estimate"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +62,9 @@ class Plan:
     topology: str
     chip: Chip
     devices: int
-    programs: dict[str, Cost]  # decode and train are of one step
-    seconds: dict[str, float]  # of a round, at the roofline
+    lanes: int
+    programs: dict[str, Cost]  # those of decoding and training are of one step
+    seconds: dict[str, float]  # of a round by program, at the roofline
 
     @property
     def most(self) -> float:
@@ -79,15 +84,15 @@ def plan(config: Config, topologies: list[str]) -> int:
     """Print a table for each topology, and which of those that fit takes the fewest chip hours; 1 if none fits."""
     shape = model_shape(config)
     plans = [_plan(config, shape, name) for name in topologies]
-    for found in plans:
-        console.print(_table(config, found))
-    fitting = [found for found in plans if found.fits]
+    for each in plans:
+        console.print(_table(config, each))
+    fitting = [each for each in plans if each.fits]
     if not fitting:
         console.print(
             "None of these fits. More devices, --config.mesh.fsdp, .tensor, --config.finetune.remat=full or fewer lanes."
         )
         return 1
-    best = min(fitting, key=lambda found: found.chip_hours)
+    best = min(fitting, key=lambda each: each.chip_hours)
     if len(plans) > 1:
         console.print(f"The cheapest that fits: {best.topology}, {best.chip_hours:,.1f} chip hours a round.")
     return 0
@@ -98,8 +103,8 @@ def model_shape(config: Config) -> ModelConfig:
     shape = preset(config.plan.preset) if config.plan.preset else folder.load_config(config.model.checkpoint)
     dtype = config.model.dtype
     if config.plan.preset:  # as it would be stored and computed with
-        shape = dataclasses.replace(shape, param_dtype="bfloat16", dtype="bfloat16")
-    return shape if dtype == "stored" else dataclasses.replace(shape, dtype=dtype)
+        shape = replace(shape, param_dtype="bfloat16", dtype="bfloat16")
+    return shape if dtype == "stored" else replace(shape, dtype=dtype)
 
 
 def devices_of(name: str) -> tuple[Chip, list[Any]]:
@@ -134,15 +139,37 @@ def devices_of(name: str) -> tuple[Chip, list[Any]]:
 def _plan(config: Config, shape: ModelConfig, topology: str) -> Plan:
     chip, devices = devices_of(topology)
     mesh = make_mesh(config.mesh, devices)
-    programs = {name: _whole(compile, config, shape, mesh) for name, compile in {"decode": _decode, "train": _train}.items()}
-    return Plan(topology, chip, len(devices), programs, _seconds(config, shape, chip, mesh, programs))
+    decoded = _decodings(config, shape, mesh, chip)
+    programs = {"prefill prompt": _whole(_prefill_prompt, config, shape, mesh)}
+    programs |= {name: _whole(_decode, config, shape, mesh, decoding) for name, decoding in decoded.items()}
+    programs["train"] = _whole(_train, config, shape, mesh)
+    seconds = _seconds(config, shape, chip, mesh, programs, decoded)
+    return Plan(topology, chip, len(devices), decoded["sample"].lanes, programs, seconds)
 
 
-def _whole(compile: Callable[[Config, ModelConfig, Mesh], Cost], config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
+def _decodings(config: Config, shape: ModelConfig, mesh: Mesh, chip: Chip) -> dict[str, memory.Shape]:
+    """What a run decodes, and how much of it at a time: as `pipeline/decode.py` chooses it. Sampling scores by votes too."""
+    sample, prompt, question = config.sample, config.plan.prompt, -(-config.plan.question // 32) * 32
+    weights = memory.stored(mesh.gathered if sample.gather else mesh, shape)
+    most = memory.budget(mesh, shape, sample, prompt, question, weights, int(chip.memory) - weights)
+    decoded = {"sample": memory.sampling_shape(sample, sample.lanes or config.plan.questions, prompt, question)}
+    if config.plan.eval_questions:
+        lanes = memory.greedy_lanes(sample, mesh.size("batch")) or config.plan.eval_questions
+        for name, tokens in (("greedy direct", config.evaluate.standard_tokens), ("greedy CoT", sample.max_tokens)):
+            decoded[name] = memory.Shape(lanes, 1, 1, tokens, prompt, question)
+
+    def bounded(asked: memory.Shape) -> memory.Shape:
+        given = asked == memory.sampling_shape(sample, sample.lanes, prompt, question)
+        return asked if given else replace(asked, lanes=memory.fitting_lanes(mesh, shape, asked, most, weights))
+
+    return {name: bounded(asked) for name, asked in decoded.items()}
+
+
+def _whole(compile: Callable[..., Cost], config: Config, shape: ModelConfig, mesh: Mesh, *decoding: memory.Shape) -> Cost:
     """The cost of a program at full depth, from two shallow ones; without bound where not even those fit."""
     period = _period(shape.windows)
     try:
-        one, two = (compile(config, _cut(shape, layers), mesh) for layers in (period, 2 * period))
+        one, two = (compile(config, _cut(shape, layers), mesh, *decoding) for layers in (period, 2 * period))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -158,7 +185,7 @@ def _period(windows: tuple[int, ...]) -> int:
 
 
 def _cut(shape: ModelConfig, layers: int) -> ModelConfig:
-    return dataclasses.replace(shape, layers=layers, windows=shape.windows[:layers])
+    return replace(shape, layers=layers, windows=shape.windows[:layers])
 
 
 def _leaf(shape: tuple[int, ...], dtype: Any, place: jax.sharding.Sharding) -> Any:
@@ -176,20 +203,33 @@ def _params(shape: ModelConfig, mesh: Mesh) -> Any:
     return _described(shapes, param_shardings(mesh, shapes, axes))
 
 
-def _prompt(config: Config, shape: ModelConfig, mesh: Mesh) -> Prompt:
-    size = (1, shape.kv_heads, config.plan.prompt, shape.head_width)
+def _prompt(config: Config, shape: ModelConfig, mesh: Mesh, tokens: int) -> Prompt:
+    size = (1, shape.kv_heads, tokens, shape.head_width)
     place = sharding(mesh, None, "kv_heads", "length", "head_width")
     layer = _leaf(size, model.cache_dtype(shape), place)
     return Prompt([(layer, layer)] * shape.layers, _leaf((), jnp.int32, sharding(mesh)))
 
 
-def _decode(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
+def _decoding_params(config: Config, shape: ModelConfig, mesh: Mesh) -> Any:
+    return _params(shape, mesh.gathered if config.sample.gather else mesh)
+
+
+def _prefill_prompt(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
+    """The last chunk of the few-shot prompt, which attends to all those before it."""
+    chunk = min(CHUNK, config.plan.prompt)
+    with use_mesh(mesh):
+        before = _prompt(config, shape, mesh, config.plan.prompt - chunk).cache
+        tokens = _leaf((mesh.size("batch"), chunk), jnp.int32, sharding(mesh, "batch", None))
+        return _cost(prefill_chunk.lower(shape, _decoding_params(config, shape, mesh), before, tokens).compile())
+
+
+def _decode(config: Config, shape: ModelConfig, mesh: Mesh, decoding: memory.Shape) -> Cost:
     """A decode step of all lanes, with the prefill of as many questions beside it."""
-    sample, question = config.sample, -(-config.plan.question // 32) * 32
+    sample, question = config.sample, decoding.question
+    cut = (sample.top_k, sample.top_p) if decoding.paths > 1 else (0, 1.0)
     settings = engine.Settings(
-        sample.paths, sample.max_tokens, sample.lanes, min(sample.slots, sample.paths), sample.sync_every, sample.top_k,
-        sample.top_p, ends=(1,), matched=1,
-    )  # fmt: skip
+        decoding.paths, decoding.max_tokens, decoding.lanes, decoding.slots, sample.sync_every, *cut, ends=(1,), matched=1
+    )
     everywhere = sharding(mesh)
     with use_mesh(mesh):
         start = engine.start.lower(shape, settings, question).compile()
@@ -197,11 +237,10 @@ def _decode(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
         table = _leaf((2, shape.vocab), jnp.int32, everywhere)
         key = jax.eval_shape(lambda: jax.random.key(0))
         key, heat = (_leaf((), dtype, everywhere) for dtype in (key.dtype, jnp.float32))
-        params = _params(shape, mesh.gathered if sample.gather else mesh)
-        prompt = _prompt(config, shape, mesh)
+        params, prompt = _decoding_params(config, shape, mesh), _prompt(config, shape, mesh, decoding.prompt)
         step = engine.decode.lower(shape, settings, params, engine.Task(prompt, table, key, heat), state).compile()
-        tokens = _leaf((sample.lanes, question), jnp.int32, sharding(mesh, "batch", None))
-        length = _leaf((sample.lanes,), jnp.int32, sharding(mesh, "batch"))
+        tokens = _leaf((decoding.lanes, question), jnp.int32, sharding(mesh, "batch", None))
+        length = _leaf((decoding.lanes,), jnp.int32, sharding(mesh, "batch"))
         prefill = prefill_questions.lower(shape, question, params, prompt, tokens, length).compile()
     analysis: Any = prefill.memory_analysis()
     ready = memory.READY * analysis.output_size_in_bytes
@@ -226,46 +265,66 @@ def _train(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
         frozen = _params(shape, mesh) if train.lora.rank else {}
         step: Any = make_step(shape, train)
         cost = _cost(step.lower(state, batch, frozen, prompts).compile())
-        return dataclasses.replace(cost, operations=cost.operations * train.accumulate)  # a loop's body is counted once
+        return replace(cost, operations=cost.operations * train.accumulate)  # a loop's body is counted once
 
 
 def _cost(compiled: Any) -> Cost:
-    said, counted = compiled.memory_analysis(), compiled.cost_analysis() or {}
-    return Cost(float(said.argument_size_in_bytes), float(said.temp_size_in_bytes), float(counted.get("flops", 0.0)))
+    memory, counted = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    return Cost(float(memory.argument_size_in_bytes), float(memory.temp_size_in_bytes), float(counted.get("flops", 0.0)))
 
 
 def _tokens(config: Config) -> float:
-    """Tokens drawn in a round."""
-    return config.plan.questions * config.sample.paths * (config.plan.tokens or config.sample.max_tokens / 2)
+    """Tokens of a path on average."""
+    return config.plan.tokens or config.sample.max_tokens / 2
 
 
-def _seconds(config: Config, shape: ModelConfig, chip: Chip, mesh: Mesh, programs: dict[str, Cost]) -> dict[str, float]:
-    """A round's sampling, prefill and fine-tuning."""
-    sample, assumed = config.sample, config.plan
-    steps = _tokens(config) / (sample.lanes * min(sample.slots, sample.paths))
-    operations = 2 * model.count_params(shape) * assumed.questions * assumed.question / mesh.devices.size
+def _seconds(
+    config: Config,
+    shape: ModelConfig,
+    chip: Chip,
+    mesh: Mesh,
+    programs: dict[str, Cost],
+    decoded: dict[str, memory.Shape],
+) -> dict[str, float]:
+    """A round's sampling, prefill, scoring and fine-tuning, by program."""
+    assumed, scored = config.plan, config.plan.eval_questions
+    votes = scored if config.evaluate.self_consistency else 0
+    # Tokens of each: those of the questions trained on, and of those scored.
+    drawn = {
+        "sample": (assumed.questions + votes) * config.sample.paths * _tokens(config),
+        "greedy direct": scored * config.evaluate.standard_tokens / 2,
+        "greedy CoT": scored * _tokens(config),
+    }
+    passes = assumed.questions + scored * len(decoded)  # a question is prefilled for each way of decoding it
+    operations = 2 * model.count_params(shape) * passes * assumed.question / mesh.devices.size
+    steps = {name: drawn[name] / (decoding.lanes * decoding.slots) for name, decoding in decoded.items()}
     return {
-        "sample": steps * programs["decode"].seconds(chip),
-        "prefill": operations / chip.operations,
-        "finetune": config.finetune.steps * programs["train"].seconds(chip),
+        **{name: steps[name] * programs[name].seconds(chip) for name in decoded},
+        "prefill questions": operations / chip.operations,
+        "train": config.finetune.steps * programs["train"].seconds(chip),
     }
 
 
-def _table(config: Config, found: Plan) -> Table:
-    chip, assumed = found.chip, config.plan
-    verdict = "fits" if found.fits else f"does NOT fit: {found.most / chip.memory:.1f} times the memory"
-    table = Table(title=f"{found.topology}: {found.devices} devices of {chip.memory / GIB:.0f} GiB, {verdict}")
-    for name in ("", "arguments GiB", "working GiB", "GFLOP a step", "seconds a step", "hours a round"):
-        table.add_column(name, justify="left" if not name else "right")
-    for name, cost in found.programs.items():
-        hours = found.seconds["sample" if name == "decode" else "finetune"] / 3600
-        sizes = (f"{cost.arguments / GIB:.2f}", f"{cost.working / GIB:.2f}")
-        table.add_row(name, *sizes, f"{cost.operations / 1e9:,.1f}", f"{cost.seconds(chip):.4f}", f"{hours:.2f}")
-    table.add_row("prefill", "", "", "", "", f"{found.seconds['prefill'] / 3600:.2f}")
-    dollars = f", {found.chip_hours * assumed.price:,.0f} dollars" if assumed.price else ""
-    energy = f", {found.chip_hours * assumed.watts / 1000:,.0f} kWh" if assumed.watts else ""
+def _table(config: Config, plan: Plan) -> Table:
+    chip, assumed = plan.chip, config.plan
+    verdict = "fits" if plan.fits else f"does NOT fit: {plan.most / chip.memory:.1f} times the memory"
+    title = f"{plan.topology}: {plan.devices} devices of {chip.memory / GIB:.0f} GiB, {verdict}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("", "arguments GiB", "working GiB", "GFLOP a step", "s a step", "hours a round"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=not name)
+    for name in dict.fromkeys([*plan.programs, *plan.seconds]):
+        cost, spent = plan.programs.get(name), plan.seconds.get(name)
+        sizes = (
+            (f"{cost.arguments / GIB:.2f}", f"{cost.working / GIB:.2f}", f"{cost.operations / 1e9:,.1f}") if cost else ("",) * 3
+        )
+        step = f"{cost.seconds(chip):.4f}" if cost else ""
+        table.add_row(name, *sizes, step, "" if spent is None else f"{spent / 3600:.2f}")
+    dollars = f", {plan.chip_hours * assumed.price:,.0f} dollars" if assumed.price else ""
+    energy = f", {plan.chip_hours * assumed.watts / 1000:,.0f} kWh" if assumed.watts else ""
+    stand_in = "" if plan.topology.partition(":")[0] in (*TPUS, "cpu") else CPU_STANDS_IN
     table.caption = (
-        f"a device, at the roofline; a round draws {_tokens(config) / 1e6:,.0f}M tokens and takes "
-        f"{found.chip_hours:,.1f} chip hours{dollars}{energy}"
+        f"a device, at the roofline; {plan.lanes} lanes; a round samples "
+        f"{assumed.questions * config.sample.paths * _tokens(config) / 1e6:,.0f}M tokens, scores {assumed.eval_questions:,} "
+        f"questions and takes {plan.chip_hours:,.1f} chip hours{dollars}{energy}{stand_in}"
     )
     return table

@@ -9,8 +9,9 @@ import pytest
 
 from lmsi_jax import model
 from lmsi_jax.core import rng
-from lmsi_jax.core.config import ModelConfig
+from lmsi_jax.core.config import ModelConfig, SampleConfig
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.presets import preset
 from lmsi_jax.decoding import engine, memory
 from lmsi_jax.decoding.memory import Shape
 from lmsi_jax.decoding.scheduler import Decoder, Decoding
@@ -59,6 +60,39 @@ def test_lanes_are_as_many_as_fit():
         UserError, match=r"4 lanes of 8 slots need [\d.]+ MiB.*and there are 1.0 MiB.*fewer --config.sample.slots"
     ):
         memory.fitting_lanes(mesh, CONFIG, shape, 2**20)
+
+
+@pytest.mark.parametrize(
+    ("name", "mesh_shape", "question"),
+    [
+        ("gemma-2-2b", (1, 1, 1), 128),
+        ("gemma-2-2b", (1, 1, 1), 256),
+        ("llama-3.2-1b", (1, 1, 1), 256),
+        ("gemma-2-9b", (1, 2, 4), 256),
+    ],
+)
+def test_scoring_takes_no_more_than_sampling(name, mesh_shape, question):
+    """Catches: greedy decoding whose lanes keep caches of six questions for one path each, several times what was planned."""
+    config = dataclasses.replace(preset(name), dtype="bfloat16", param_dtype="bfloat16")
+    sample, mesh = SampleConfig(lanes=16, slots=32), mesh_of(*mesh_shape)
+    weights, prompt = memory.stored(mesh, config), 900
+    sampling = memory.needed(mesh, config, memory.sampling_shape(sample, 16, prompt, question), weights)
+    asked = Shape(memory.greedy_lanes(sample, mesh.size("batch")), 1, 1, sample.max_tokens, prompt, question)
+    assert memory.needed(mesh, config, asked, weights).total > sampling.total, "all rows at once would take more"
+    most = memory.budget(mesh, config, sample, prompt, question, weights, free=0)
+    lanes = memory.fitting_lanes(mesh, config, asked, most, weights)
+    greedy = memory.needed(mesh, config, dataclasses.replace(asked, lanes=lanes), weights)
+    assert greedy.total <= sampling.total == most and lanes >= mesh.size("batch")
+
+
+def test_small_models_are_scored_with_all_rows():
+    """Catches: scoring slowed down to save megabytes of a model for which they do not matter."""
+    mesh, sample = mesh_of(2, 1, 1), SampleConfig(lanes=16, slots=8, max_tokens=128)
+    config = ModelConfig()
+    weights = memory.stored(mesh, config)
+    asked = Shape(memory.greedy_lanes(sample, 2), 1, 1, 128, 60, 96)
+    most = memory.budget(mesh, config, sample, 60, 96, weights, free=0)
+    assert memory.fitting_lanes(mesh, config, asked, most, weights) == 128
 
 
 def test_running_out_of_memory_names_what_to_change():

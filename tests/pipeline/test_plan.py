@@ -10,6 +10,7 @@ from lmsi_jax import model
 from lmsi_jax.core.build import build
 from lmsi_jax.core.config import Config, ModelConfig, TrainConfig
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.decoding import memory
 from lmsi_jax.pipeline import plan
 from lmsi_jax.sharding import make_mesh, use_mesh
 from lmsi_jax.training.step import init_state, make_step, place_batch
@@ -36,12 +37,13 @@ def descriptions():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.mark.parametrize("program", ["_decode", "_train"])
+@pytest.mark.parametrize("program", ["_decode", "_prefill_prompt", "_train"])
 def test_a_plan_from_two_depths_is_that_of_the_whole_model(program):
     """Catches: layers counted wrongly, a window pattern cut in the middle, memory that does not grow as was assumed."""
     mesh = make_mesh(CONFIG.mesh, jax.devices())
-    compile = getattr(plan, program)
-    whole, found = compile(CONFIG, SHAPE, mesh), plan._whole(compile, CONFIG, SHAPE, mesh)
+    decodings = plan._decodings(CONFIG, SHAPE, mesh, plan.CHIPS["cpu"])
+    compile, decoding = getattr(plan, program), [decodings["sample"]] if program == "_decode" else []
+    whole, found = compile(CONFIG, SHAPE, mesh, *decoding), plan._whole(compile, CONFIG, SHAPE, mesh, *decoding)
     assert plan._period(SHAPE.windows) == 2
     assert found.arguments == pytest.approx(whole.arguments, rel=0.01)
     assert found.memory == pytest.approx(whole.memory, rel=0.1)
@@ -75,8 +77,8 @@ def test_tables_say_whether_it_fits(capsys, monkeypatch):
     """Catches: a plan for a pod that is too small which nobody notices; a dollar that is a cent."""
     config = dataclasses.replace(CONFIG, plan=dataclasses.replace(CONFIG.plan, preset="tiny", price=2.0, watts=500.0))
     monkeypatch.setattr(plan, "preset", lambda name: SHAPE)
-    for program in ("_decode", "_train"):
-        monkeypatch.setattr(plan, program, lambda config, shape, mesh: plan.Cost(2e6 * shape.layers, 1e6, 1e9))
+    for program in ("_decode", "_prefill_prompt", "_train"):
+        monkeypatch.setattr(plan, program, lambda config, shape, mesh, *decoding: plan.Cost(2e6 * shape.layers, 1e6, 1e9))
     assert plan.plan(config, ["cpu:8"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "8 devices of 8 GiB, fits" in said and "dollars" in said and "kWh" in said
@@ -94,11 +96,42 @@ def test_what_the_compiler_refuses_does_not_fit(capsys, monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM.")
 
     monkeypatch.setattr(plan, "_train", refuse)
-    monkeypatch.setattr(plan, "_decode", lambda config, shape, mesh: plan.Cost(2e6 * shape.layers, 1e6, 1e9))
+    monkeypatch.setattr(plan, "_prefill_prompt", lambda config, shape, mesh: plan.Cost(1e6, 1e6, 1e9))
+    monkeypatch.setattr(plan, "_decode", lambda config, shape, mesh, *decoding: plan.Cost(2e6 * shape.layers, 1e6, 1e9))
     monkeypatch.setattr(plan, "model_shape", lambda config: SHAPE)
     assert plan.plan(CONFIG, ["cpu:8"]) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "Not even 4 of 6 layers" in said and "does NOT fit" in said
+
+
+def test_every_program_of_the_run_is_planned(monkeypatch, capsys):
+    """Catches: a verdict on sampling alone, where evaluation or the prompt's prefill takes several times its memory."""
+    planned = []
+    monkeypatch.setattr(plan, "_train", lambda config, shape, mesh: plan.Cost(1e6, 1e6, 1e9))
+    monkeypatch.setattr(plan, "_prefill_prompt", lambda config, shape, mesh: plan.Cost(1e12, 1e6, 1e9))
+    monkeypatch.setattr(plan, "_decode", lambda *args: planned.append(args[-1]) or plan.Cost(1e6, 1e6, 1e9))
+    monkeypatch.setattr(plan, "model_shape", lambda config: SHAPE)
+    assert plan.plan(CONFIG, ["cpu:8"]) == 1, "the largest program decides"
+    assert {(shape.paths, shape.max_tokens) for shape in planned} == {(16, 128), (1, 32), (1, 128)}
+    rows = capsys.readouterr().out
+    assert all(name in rows for name in ("prefill prompt", "sample", "greedy direct", "greedy CoT", "train"))
+    planned.clear()
+    plan.plan(dataclasses.replace(CONFIG, plan=dataclasses.replace(CONFIG.plan, eval_questions=0)), ["cpu:8"])
+    assert {shape.paths for shape in planned} == {16}
+
+
+def test_lanes_that_are_chosen_are_planned_with_what_fits(monkeypatch, capsys):
+    """Catches: a ZeroDivisionError for sample.lanes=0, which is advised for decoding."""
+    monkeypatch.setattr(plan, "_train", lambda config, shape, mesh: plan.Cost(1e6, 1e6, 1e9))
+    monkeypatch.setattr(plan, "_prefill_prompt", lambda config, shape, mesh: plan.Cost(1e6, 1e6, 1e9))
+    monkeypatch.setattr(plan, "_decode", lambda *args: plan.Cost(1e6, 1e6, 1e9))
+    monkeypatch.setattr(plan, "model_shape", lambda config: SHAPE)
+    chosen = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, lanes=0))
+    assert plan.plan(chosen, ["cpu:8"]) == 0
+    mesh = make_mesh(CONFIG.mesh, jax.devices())
+    shape = plan._decodings(chosen, SHAPE, mesh, plan.CHIPS["cpu"])["sample"]
+    assert shape.lanes > 8 and memory.needed(mesh, SHAPE, shape).total <= 0.9 * plan.CHIPS["cpu"].memory
+    assert f"{shape.lanes} lanes" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -117,4 +150,4 @@ def test_a_tpu_that_is_not_here():
     pytest.importorskip("libtpu")
     config = dataclasses.replace(CONFIG, mesh=dataclasses.replace(CONFIG.mesh, data=1, fsdp=4, tensor=4))
     found = plan._plan(config, dataclasses.replace(SHAPE, dtype="bfloat16"), "v5e:4x4")
-    assert found.devices == 16 and found.fits and found.programs["decode"].operations > 0
+    assert found.devices == 16 and found.fits and found.programs["sample"].operations > 0

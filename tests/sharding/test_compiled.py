@@ -25,7 +25,9 @@ settings = {
 }
 config = build(Config, settings)
 mesh = make_mesh(config.mesh)
-print(plan._decode(config, shape, mesh), plan._train(config, shape, mesh))
+for decoding in plan._decodings(config, shape, mesh, plan.CHIPS["cpu"]).values():
+    print(plan._decode(config, shape, mesh, decoding))
+print(plan._prefill_prompt(config, shape, mesh), plan._train(config, shape, mesh))
 """
 
 
