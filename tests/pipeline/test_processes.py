@@ -1,6 +1,7 @@
 """The loop on several processes, as on the hosts of a pod: the same records, and a missing one is named."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -23,20 +24,30 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(workdir, cache, count, devices, only=None, **settings):
-    """The processes of one run, of `devices` devices each."""
+# Each process of this has other memory to spare, as hosts do.
+UNLIKE_HOSTS = """
+import os, sys
+from lmsi_jax.decoding import memory
+memory.free = lambda mesh: (3 if os.environ["JAX_PROCESS_ID"] == "0" else 60) * 2**20
+from lmsi_jax.cli.main import main
+main(["lmsi", *sys.argv[1:]])
+"""
+
+
+def start(workdir, cache, count, devices, *flags, code="", **settings):
+    """The processes of one run, of `devices` devices each; `code` is what they run in place of `lmsi`."""
     address, started = f"127.0.0.1:{free_port()}", []
     for number in range(count):
         names = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(number)}
-        arguments = run_workdir(workdir, **{"mesh.cpu_devices": devices, "sample.lanes": 4, **settings})
+        arguments = run_workdir(workdir, *flags, **{"mesh.cpu_devices": devices, "sample.lanes": 4, **settings})
+        if code:
+            arguments[1:3] = ["-c", code]
         started.append(
             subprocess.Popen(
                 arguments, env={**environment(cache), **(names if count > 1 else {}), "NPROC": "16"},
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )
         )  # fmt: skip
-        if only is not None and number + 1 == only:
-            break
     return started
 
 
@@ -87,3 +98,32 @@ def test_several_processes_write_what_one_does(count, compile_cache, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-6)
     rows = [json.loads(line) for line in (tmp_path / "several/metrics/round-1-finetune.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [6]
+
+
+@pytest.mark.slow
+def test_hosts_with_other_memory_decode_in_the_same_lanes(compile_cache, tmp_path):
+    """Catches: hosts that choose lanes by their own free memory, compile different programs and abort or hang."""
+    settings = {"sample.lanes": 0, "data.num_questions": 12, "sample.questions_per_shard": 12}
+    (first,) = start(tmp_path / "run", compile_cache, 1, 1, "--only=prepare", **settings)
+    assert "prepare: done" in first.communicate(timeout=120)[0]
+    running = start(tmp_path / "run", compile_cache, 2, 1, "--only=sample", code=UNLIKE_HOSTS, **settings)
+    output = [process.communicate(timeout=250)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], output
+    lanes = re.search(r"round 1 sample: (\d+) lanes of 4 slots", output[0])
+    assert lanes and int(lanes[1]) < 12, output  # the host with more to spare would take all twelve
+    assert len((tmp_path / "run/rounds/1/paths.jsonl").read_text().splitlines()) == 48
+
+
+@pytest.mark.slow
+def test_hosts_of_other_settings_are_refused(compile_cache, tmp_path):
+    """Catches: hosts that were started with different flags, which train and decode different things together."""
+    address, started = f"127.0.0.1:{free_port()}", []
+    for number in range(2):
+        names = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(number)}
+        arguments = run_workdir(tmp_path / "run", **{"seed": number})
+        environ = {**environment(compile_cache), **names, "NPROC": "16"}
+        started.append(subprocess.Popen(arguments, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    output = [process.communicate(timeout=200)[0] for process in started]
+    assert [process.returncode for process in started] == [2, 2], output
+    assert all("Process(es) 1 of 2 differ from process 0 in the config" in text for text in output), output
+    assert not (tmp_path / "run").exists()
