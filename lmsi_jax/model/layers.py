@@ -42,8 +42,11 @@ class Weights(nn.Module):
     config: ModelConfig
 
     def weight(self, name: str, shape: tuple[int, ...], axes: tuple[str, ...], init) -> jax.Array:
-        partitioned = nn.with_logical_partitioning(init, axes)
-        value: Any = self.param(name, partitioned, shape, jnp.dtype(self.config.param_dtype))
+        if self.has_variable("params", name):  # `param` would trace the initialiser for each weight at each trace
+            value: Any = self.get_variable("params", name)
+        else:
+            partitioned = nn.with_logical_partitioning(init, axes)
+            value = self.param(name, partitioned, shape, jnp.dtype(self.config.param_dtype))
         if self.has_variable(SCALES, name):
             value = value * self.get_variable(SCALES, name)
         return jnp.asarray(value, self.config.dtype)

@@ -84,6 +84,11 @@ def _boxed_init(config: ModelConfig, key: Key[Array, ""]) -> Params:
 
 def abstract(config: ModelConfig) -> tuple[Params, Params]:
     """Shapes and logical axes of every parameter; no arrays are made."""
+    return jax.tree.map(lambda shape: shape, _abstract(config)[0]), dict(_abstract(config)[1])
+
+
+@functools.cache
+def _abstract(config: ModelConfig) -> tuple[Params, Params]:
     with use_mesh(make_mesh(MeshConfig(), jax.devices()[:1])):
         boxed = jax.eval_shape(lambda key: _boxed_init(config, key), jax.random.key(0))
 
