@@ -10,6 +10,8 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
 
+LARGEST = 1e9  # no log-probability of a token is larger in size; the comparison is false for NaN too
+
 
 def convert_file(source: epath.Path, output: epath.Path) -> None:
     """Write each sample as a path; samples of one question are numbered in the order of the file."""
@@ -20,16 +22,17 @@ def convert_file(source: epath.Path, output: epath.Path) -> None:
 def paths(source: epath.Path) -> Iterator[Record]:
     """The paths of a file of another engine."""
     seen: Counter[str] = Counter()
-    first_filter: dict[str, Any] = {}
+    first_filter: dict[str, str] = {}
     for number, row in enumerate(read_jsonl(source), start=1):
         where = f"{source} row {number}"
         if "custom_id" in row:
             samples = _openai(row, where)
         elif "resps" in row and "doc_id" in row:
-            # The harness logs a sample once for each of its filters.
-            if row.get("filter") != first_filter.setdefault(str(row["doc_id"]), row.get("filter")):
+            id = _name(row, "doc_id", where)
+            filter = "" if row.get("filter") is None else _name(row, "filter", where)
+            if filter != first_filter.setdefault(id, filter):  # the harness logs a sample once for each of its filters
                 continue
-            samples = _harness(row, where)
+            samples = _harness(row, id, where)
         else:
             raise UserError(
                 f"{where}: neither an OpenAI batch answer (`custom_id`, `response`) nor a sample of lm-eval (`doc_id`, "
@@ -40,17 +43,27 @@ def paths(source: epath.Path) -> Iterator[Record]:
             seen[record["id"]] += 1
 
 
+def _name(row: Record, field: str, where: str) -> str:
+    """What a row calls its request, document or filter."""
+    value = row[field]
+    if type(value) not in (str, int) or value == "":
+        raise UserError(f"{where}: `{field}` is {value!r:.60}, not a name; a text or a whole number must stand there.")
+    return str(value)
+
+
 def _openai(row: Record, where: str) -> Iterator[Record]:
     """The samples of one answer of the OpenAI batch API."""
-    response, id = row.get("response"), str(row["custom_id"])
+    response, id = row.get("response"), _name(row, "custom_id", where)
     if row.get("error") or not isinstance(response, dict) or response.get("status_code", 200) != 200:
-        raise UserError(f"{where}: request '{id}' failed ({row.get('error') or response}); sample it again.")
+        raise UserError(f"{where}: request '{id}' failed ({(row.get('error') or response)!r:.200}); sample it again.")
     body = response.get("body")
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise UserError(f"{where}: the answer to request '{id}' has no `choices`; sample it again.")
     for choice in choices:
         message = choice.get("message")
+        if not isinstance(message, dict) and "text" not in choice:
+            raise UserError(f"{where}: the answer to request '{id}' has neither `message` nor `text`; sample it again.")
         text = message.get("content") if isinstance(message, dict) else choice.get("text")
         if text is not None and not isinstance(text, str):
             raise UserError(f"{where}: the text of request '{id}' is {text!r:.60}, not text.")
@@ -59,20 +72,24 @@ def _openai(row: Record, where: str) -> Iterator[Record]:
 
 
 def _logprob(choice: Record) -> Record:
-    """The sum of the tokens' log-probabilities, and their number, where the request asked for them."""
-    content = (choice.get("logprobs") or {}).get("content") if isinstance(choice.get("logprobs"), dict) else None
-    if not isinstance(content, list) or not all(isinstance(token, dict) and "logprob" in token for token in content):
+    """The sum of the tokens' log-probabilities, and their number; nothing where one of them is no number."""
+    logprobs = choice.get("logprobs")
+    tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if not isinstance(tokens, list):
         return {}
-    return {"num_tokens": len(content), "logprob": sum(token["logprob"] for token in content)}
+    values: list[Any] = [token.get("logprob") if isinstance(token, dict) else None for token in tokens]
+    if not all(type(value) in (int, float) and abs(value) <= LARGEST for value in values):
+        return {}
+    return {"num_tokens": len(values), "logprob": sum(values)}
 
 
-def _harness(row: Record, where: str) -> Iterator[Record]:
+def _harness(row: Record, id: str, where: str) -> Iterator[Record]:
     """The samples of one row of `lm-eval --log_samples`."""
     repeats = row["resps"] if isinstance(row["resps"], list) else [row["resps"]]
-    for repeat in repeats:
-        for text in repeat if isinstance(repeat, list) else [repeat]:
-            if not isinstance(text, str):
-                raise UserError(
-                    f"{where}: document {row['doc_id']} holds {text!r:.60}, no generated text: log-likelihoods are no paths."
-                )
-            yield {"id": str(row["doc_id"]), "text": text, "finish": "stop"}
+    texts = [text for repeat in repeats for text in (repeat if isinstance(repeat, list) else [repeat])]
+    if not texts:
+        raise UserError(f"{where}: document {id} holds no samples; log them again with `lm-eval --log_samples`.")
+    for text in texts:
+        if not isinstance(text, str):
+            raise UserError(f"{where}: document {id} holds {text!r:.60}, no generated text: log-likelihoods are no paths.")
+        yield {"id": id, "text": text, "finish": "stop"}
