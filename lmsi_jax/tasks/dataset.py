@@ -11,7 +11,7 @@ from typing import Any, Literal
 from etils import epath
 
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import Record, numbered_jsonl
+from lmsi_jax.core.records import BOM, Record, numbered_jsonl
 
 LETTERS = string.ascii_uppercase
 
@@ -92,10 +92,11 @@ def json_list(path: epath.Path) -> Iterator[Row]:
 def tab_separated(path: epath.Path) -> Iterator[Row]:
     """A table with a header line, without quotes (GLUE)."""
     try:
-        lines = path.read_text().splitlines()
+        # Newlines alone end a row: `splitlines` would split at U+2028, U+0085 and form feeds within a sentence too.
+        lines = [line.removesuffix("\r") for line in path.read_bytes().removeprefix(BOM).decode("utf-8").split("\n")]
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not UTF-8 text; fetch the file again.") from error
-    header = lines[0].split("\t") if lines else []
+    header = lines[0].split("\t")
     for number, line in enumerate(lines[1:], start=2):
         if line:
             yield Row(dict(itertools.zip_longest(header, line.split("\t"))), f"{path} line {number}")

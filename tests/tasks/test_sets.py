@@ -137,6 +137,21 @@ def test_malformed_rows_are_named(tmp_path, name, split, file, content, message)
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_of_a_table_end_at_newlines_alone(tmp_path, end):
+    """Catches: a sentence with a line separator or a form feed that is split into two bad rows."""
+    rows = [
+        "index\tsentence1\tsentence2\tlabel",
+        *(f"{i}\tA{mark}B\tC\tentailment" for i, mark in enumerate("\u2028\x85\x0c\x1e\r")),
+    ]
+    (tmp_path / "dev.tsv").write_bytes(("\ufeff" + end.join(rows) + end).encode())
+    found = load_split(DATASETS["rte"], "validation", "files", str(tmp_path))
+    assert [row["question"].split("\nHypothesis")[0] for row in found] == [
+        f"Premise: A{mark}B" for mark in "\u2028\x85\x0c\x1e\r"
+    ]
+    assert [row["id"] for row in found] == [f"rte-validation-{i:05d}" for i in range(1, 6)]
+
+
 def test_malformed_rows_are_counted(tmp_path, capsys):
     """Catches: bad rows that vanish, or that stop a run whose user has agreed to leave them out."""
     good = {"question": "3 + 4?", "answer": "#### 7"}
