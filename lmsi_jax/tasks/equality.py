@@ -1,4 +1,7 @@
-"""Are two expressions equal? math-verify says so, in a process of its own that is killed when it does not come to an end."""
+"""Are two expressions equal? math-verify says so, in a process of its own that ends when a comparison takes too long.
+
+The limit is of processor time, which a busy machine does not lengthen: the same votes are counted on every host.
+"""
 
 import atexit
 import contextlib
@@ -7,14 +10,16 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 from typing import Any
 
 from lmsi_jax.core.errors import UserError
 
-SECONDS = 5.0  # for one comparison; what takes longer is not equal
-START_SECONDS = 60.0  # for the process to import what it needs
+CPU_SECONDS = 5.0  # of one comparison; what takes longer is not equal
+WAIT_SECONDS = 60.0  # for an answer of a process that uses no processor time either; without one, not equal
+START_SECONDS = 300.0  # for the process to import what it needs
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -25,9 +30,10 @@ def equal(a: str, b: str) -> bool:
 
 
 class Worker:
-    """The process, started when it is first needed and again after it was killed."""
+    """The process, started when it is first needed and again after it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpu_seconds: float = CPU_SECONDS, wait_seconds: float = WAIT_SECONDS) -> None:
+        self._cpu_seconds, self._wait_seconds = cpu_seconds, wait_seconds
         self._process: subprocess.Popen[bytes] | None = None
         atexit.register(self.stop)
 
@@ -37,7 +43,7 @@ class Worker:
         try:
             process.stdin.write(json.dumps([a, b]).encode() + b"\n")
             process.stdin.flush()
-            answer = self._line(process, SECONDS)
+            answer = self._line(process, self._wait_seconds)
         except OSError:  # it has died
             answer = None
         if not answer:
@@ -46,7 +52,7 @@ class Worker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-m", "lmsi_jax.tasks.equality"]
+        command = [sys.executable, "-m", "lmsi_jax.tasks.equality", str(self._cpu_seconds)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self._process = process
         if self._line(process, START_SECONDS) != b"ready":
@@ -78,19 +84,22 @@ def _worker() -> Worker:
     return Worker()
 
 
-def _serve() -> None:
-    """The process itself: a pair of expressions a line in, "true" or "false" out."""
+def _serve(cpu_seconds: float) -> None:
+    """The process itself: a pair of expressions a line in, "true" or "false" out; the end where one takes too long."""
     import logging
 
     import math_verify  # noqa: F401  the parent waits for it
 
     logging.disable(logging.CRITICAL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, inside a long multiplication too
     print("ready", flush=True)
     for line in sys.stdin:
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         try:
             same = _same(*json.loads(line))
         except Exception:  # whatever a parser makes of a model's text: what cannot be compared is not equal
             same = False
+        signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(same), flush=True)
 
 
@@ -149,4 +158,4 @@ def _close(x: Any, y: Any) -> bool:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(float(sys.argv[1]))

@@ -1,5 +1,8 @@
 import json
+import os
 import random
+import signal
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -232,15 +235,39 @@ def test_votes_are_counted_on_classes_of_equivalence():
     assert group(["1", None, "2"], "number") == ["1", None, "2"]
 
 
-def test_a_comparison_that_does_not_end_is_killed(monkeypatch):
+def started(worker):
+    """The process id of a worker that has compared once."""
+    assert worker.ask("x+1", "1+x")
+    return worker._process.pid
+
+
+def test_a_comparison_that_does_not_end_is_killed():
     """Catches: one expression that hangs a vote over a million paths; a worker that stays dead."""
-    monkeypatch.setattr(equality, "SECONDS", 1.0)
-    worker = equality.Worker()
+    worker = equality.Worker(cpu_seconds=1.0)
     assert worker.ask("x+1", "1+x")
     start = time.perf_counter()
     assert not worker.ask("10^{10^{10^{10}}}+1", "10^{10^{10^{10}}}+2")
     assert time.perf_counter() - start < 10
     assert worker.ask("x+1", "1+x")
+    worker.stop()
+
+
+def test_equality_does_not_depend_on_the_load_of_the_machine():
+    """Catches: a limit of wall-clock time, by which a process that others keep from running decides "not equal"."""
+    worker = equality.Worker(cpu_seconds=0.5)
+    process = started(worker)
+    os.kill(process, signal.SIGSTOP)
+    threading.Timer(1.5, os.kill, (process, signal.SIGCONT)).start()
+    assert worker.ask("x+2", "2+x")
+    worker.stop()
+
+
+def test_a_worker_that_does_not_answer_is_given_up():
+    """Catches: a vote that waits for ever for a process that neither works nor ends."""
+    worker = equality.Worker(wait_seconds=2.0)
+    os.kill(started(worker), signal.SIGSTOP)
+    assert not worker.ask("x+2", "2+x")
+    assert worker.ask("x+2", "2+x")
     worker.stop()
 
 
