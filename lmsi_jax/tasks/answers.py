@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from lmsi_jax.tasks import equality, labels, latex
-from lmsi_jax.tasks.declared import declared, own_text, without_thought
+from lmsi_jax.tasks.declared import declared, end_of_hedge, own_text, without_thought
 from lmsi_jax.tasks.latex import math
 from lmsi_jax.tasks.numbers import number
 from lmsi_jax.tasks.spans import span
 
-VERSION = 4
+VERSION = 5
 TYPES = ("number", "choice", "yes_no", "span", "math", "text")
 
 _OPENS = {  # how a text begins that begins with its answer
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Abstention:
-    """Why a path has no answer: `empty`, `truncated`, `no_answer_phrase`, or `no_number`, `no_choice` and so on, by type."""
+    """Why a path has no answer: `empty`, `truncated`, `no_answer_phrase`, `hedged`, or `no_number`, `no_choice` and so on."""
 
     reason: str
 
@@ -54,8 +54,9 @@ def extract(
     """What `text` says is its answer: after the last "answer is", "Answer:", "####" or "\\boxed" that can be read.
 
     `finish` is "length" for a path that was cut at its longest: without an answer, or with one that the cut may have
-    shortened, it is `truncated`. `flexible` takes the last thing of the type where nothing is said to be the answer, for
-    models that were not shown how to end; it is a guess, and right less often. Answers that are not `allowed` (if any
+    shortened, it is `truncated`. A number, choice, or yes or no that is followed by "the answer depends on" or "it depends"
+    is taken back: the path is `hedged`. `flexible` takes the last thing of the type where nothing is said to be the answer,
+    for models that were not shown how to end; it is a guess, and right less often. Answers that are not `allowed` (if any
     are named) abstain.
     """
     text = own_text(text)
@@ -64,8 +65,8 @@ def extract(
     spoken = without_thought(text)
     if spoken is None:
         return Abstention("truncated" if finish == "length" else "no_answer_phrase")
-    places, cut = 0, None
-    for said, rest in declared(spoken, answer_type):
+    places, cut, hedge = 0, None, end_of_hedge(spoken, answer_type)
+    for said, rest in declared(spoken, answer_type, hedge):
         places += 1
         value = canonical(said, answer_type)
         if value is None or (allowed and value not in allowed):
@@ -77,12 +78,17 @@ def extract(
         cut = value
     if finish == "length":
         return Abstention("truncated")
-    value = None if places else _bare(spoken, answer_type)
+    value = None if places or hedge else _bare(spoken, answer_type)
     if value is None and flexible:
-        value = _guess(spoken, answer_type)
+        value = _guess(_next_sentences(spoken, hedge) if hedge else spoken, answer_type)
     if value is not None and (not allowed or value in allowed):
         return Answer(value)
-    return Abstention(f"no_{answer_type}" if places else "no_answer_phrase")
+    return Abstention(f"no_{answer_type}" if places else "hedged" if hedge else "no_answer_phrase")
+
+
+def _next_sentences(text: str, start: int) -> str:
+    """What follows the sentence that `start` lies in."""
+    return "".join(re.split(r"[.!?\n]", text[start:], maxsplit=1)[1:])
 
 
 def _bare(text: str, answer_type: str) -> str | None:

@@ -55,6 +55,29 @@ _LEAD = re.compile(r"(?:[\s:*_`${>]|\\[\[(])+")  # decoration between a marker a
 _MATH_LEAD = re.compile(r"(?:[\s:*_`>])+")
 _LINE_END = re.compile(r"\n(?!\s*=)|</")  # a sum may go on in the next line
 _LAST_PLACES = 20
+# A statement that the answer depends on something: "the answer depends on", "the answer is 1 or 2, depending on", "it depends".
+_DEPENDS = (
+    r"(?:(?:\w+ly|all|also)\s+)?(?:depends|(?:does|will|would|may|might|can|could)\s+(?:(?:\w+ly|also)\s+)?depend"
+    r"|(?:is|was|be)\s+(?:(?:\w+ly|also|very\s+much)\s+)?dependent)\b"
+    r"(?!\s+(?:only|solely|(?:up)?on\s+(?:no|nothing|neither)\b))"
+)
+_OPEN_MATTER = (  # what "it" depends on where it stands for the answer, and not for what the question is about
+    r"(?:(?:exactly\s+)?(?:what|how|who|whom|whose|which|whether|where|when|if|why)\b"
+    r"|(?:the|a|an|one['\u2019]s|your|their|each|many|several|various|other)\s+(?:\w+\s+){0,2}?"
+    r"(?:context|situation|circumstances?|case|interpretations?|definitions?|meaning|perspective|viewpoint|point\s+of\s+view"
+    r"|reading|person|individual|speaker|reader|people|species|breed|type|kind|state|country|culture|region|factors?|wording"
+    r"|question|version|year)\b)"
+)
+_HEDGE = re.compile(
+    r"\banswer(?:\s?\([^()\n]{1,40}\))?(?:\s(?:to|for|of|in|here|choice|option)\b(?:(?!\sis\s)[^.:?!,\n]){0,80}?)?\W{1,6}"
+    r"(?:is\W{1,4}(?:that\s+)?)?(?:it\s+)?(?:(?!(?:not|no|never)\b)[a-z]+\s+){0,2}?"
+    + _DEPENDS
+    + r"|\banswer\b[^.?!\n]{1,60}\bor\b[^.?!\n]{1,60}\bdepending\s+(?:up)?on\b"
+    r"|(?:^[^\w\n]*|[.!?:;,*\"'(\u201c\u2014\u2013{]\s*|\b(?:so|but|however|well|then|although|though|because|since|say|think)\s+)"
+    r"(?:it|this)\s+" + _DEPENDS + r"(?:[^\w\s]|\s*$|\s+(?:up)?on\s+" + _OPEN_MATTER + r")",
+    re.IGNORECASE | re.MULTILINE,
+)
+_HEDGED_TYPES = ("number", "choice", "yes_no")  # an expression may well depend on a variable, and a span be any words
 _CHOSEN = re.compile(  # how an option is named without the word answer
     r"\b(?:I|we)(?:['\u2019]d|\s+would|\s+will|['\u2019]ll)?\s+(?:choose|select|pick|go\s+with)\s+"
     r"(?:(?:the\s+)?(?:answer|option|choice)\s+)?(?=\(?[A-J]\b)",
@@ -73,13 +96,24 @@ def without_thought(text: str) -> str | None:
     return None if _THINKING.search(said) else said
 
 
-def declared(text: str, answer_type: str) -> Iterator[tuple[str, str]]:
-    """(what is said to be the answer, what follows it), the last one first."""
-    places: list[tuple[int, str | None]] = [
-        (match.end(), None)
-        for match in _MARKER.finditer(text)
-        if not _DENIED.search(text, max(0, match.start() - 60), match.start())
-    ]
+def end_of_hedge(text: str, answer_type: str) -> int:
+    """Where the last statement that the answer depends on something ends; 0 where there is none.
+
+    Who says so takes back what was declared before: "The answer is yes. However, it depends on the context."
+    """
+    if answer_type not in _HEDGED_TYPES or "epend" not in text:
+        return 0
+    found = (match for match in _HEDGE.finditer(text) if not _denied(text, match))
+    return max((match.end() for match in found), default=0)
+
+
+def _denied(text: str, match: re.Match[str]) -> bool:
+    return _DENIED.search(text, max(0, match.start() - 60), match.start()) is not None
+
+
+def declared(text: str, answer_type: str, begin: int = 0) -> Iterator[tuple[str, str]]:
+    """(what is said to be the answer, what follows it) for each place behind `begin`, the last one first."""
+    places: list[tuple[int, str | None]] = [(match.end(), None) for match in _MARKER.finditer(text) if not _denied(text, match)]
     places += latex.boxed(text)
     pattern = _BACKWARD.get(answer_type)
     if pattern and _IS_THE.search(text):
@@ -91,7 +125,8 @@ def declared(text: str, answer_type: str) -> Iterator[tuple[str, str]]:
         places += [(match.end(), None) for match in _CHOSEN.finditer(text)]
     if not places:
         places = [(match.end(), None) for match in _TURNS.get(answer_type, _TURN).finditer(text)]
-    for start, said in sorted(places, key=lambda place: place[0])[: -_LAST_PLACES - 1 : -1]:
+    behind = [place for place in places if place[0] > begin]
+    for start, said in sorted(behind, key=lambda place: place[0])[: -_LAST_PLACES - 1 : -1]:
         if said is None:
             yield _line(text, start, answer_type)
         else:
