@@ -63,11 +63,17 @@ def test_a_chat_row(kind, tmp_path):
         ("{{ messages[0].content.__class__.__mro__ }}", "chat template fails"),
         ("{{ raise_exception('no such role') }}", "no such role"),
         ("{% for m in messages %}", "chat template fails"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),
+        ("{{ 'x' * 10000000000 }}", "MemoryError"),
+        ("{% for i in range(90000) %}{% for i in range(90000) %}{% endfor %}{% endfor %}", "more than 1 s of computing"),
+        ("{{ 'x' * 20000000 }}", "writes more than"),
         ("hello", "exactly once"),
     ],
 )
-def test_templates_that_fail_or_reach_out(source, said):
-    """Catches: code of a downloaded template that runs, or a template's error as a stack trace."""
+def test_templates_that_fail_or_reach_out(source, said, monkeypatch):
+    """Catches: code of a downloaded template that runs, fills the memory or never ends; its error as a stack trace."""
+    monkeypatch.setattr("lmsi_jax.tokenizers.chat.SECONDS", 1)
     with pytest.raises(UserError, match=said):
         ChatTemplate(source).around([("a", "b")])
 
