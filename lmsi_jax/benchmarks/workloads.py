@@ -52,6 +52,9 @@ class Ids:
 
     start = encode
 
+    def encode_completion(self, text: str, prompt: Sequence[int]) -> list[int]:
+        return self.encode(text)
+
     def decode(self, ids: Iterable[int]) -> str:
         return " ".join(map(str, ids))
 

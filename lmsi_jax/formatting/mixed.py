@@ -18,7 +18,10 @@ class Prompts:
     cot_examples: str
     direct_examples: str
     no_examples: str = ""
+    opening: str = ""  # of a question's turn in a chat, behind examples
     after: str | None = None  # what ends a question of a chat, whose next turn is the answer; None = "Q: ... A:"
+    before_answer: str = " "  # between a prompt and its answer
+    after_answer: str = ""  # between an answer and the token that ends it
 
     @classmethod
     def of(cls, task: Task, chat: ChatTemplate | None = None) -> "Prompts":
@@ -32,28 +35,34 @@ class Prompts:
             ]
             for reasoning in (True, False)
         ]
-        (cot, after), (direct, _), (none, _) = (chat.around(part) for part in [*turns, []])
-        return cls(cot, direct, none, after)
+        cot, direct, none = chat.around(*turns, [])
+        before_answer, after_answer, _ = chat.answer()
+        zero_shot = none.before + none.opening
+        return cls(cot.before, direct.before, zero_shot, cot.opening, cot.after, before_answer, after_answer)
 
     def question(self, question: str, choices: Sequence[str] | None = None) -> str:
         """What follows the examples, up to where the answer begins."""
         if self.after is None:
             return prompts.question_text(question, choices)
-        return prompts.with_choices(question, choices) + self.after
+        return self.opening + prompts.with_choices(question, choices) + self.after
 
     def render(self, format: str, question: str, choices: Sequence[str] | None = None) -> str:
         """The whole prompt of one format."""
-        text = self.question(question, choices)
-        if format == "zero_shot_cot" and self.after is None:
-            text += f" {prompts.STEP_BY_STEP}"
-        elif format == "zero_shot_cot":
-            text = f"{prompts.with_choices(question, choices)}\n{prompts.STEP_BY_STEP}{self.after}"
-        before = {"few_shot_cot": self.cot_examples, "few_shot_direct": self.direct_examples}
-        return before.get(format, self.no_examples) + text
+        if format.startswith("few_shot"):
+            examples = self.cot_examples if format == "few_shot_cot" else self.direct_examples
+            return examples + self.question(question, choices)
+        if self.after is None:
+            step = f" {prompts.STEP_BY_STEP}" if format == "zero_shot_cot" else ""
+            return prompts.question_text(question, choices) + step
+        step = f"\n{prompts.STEP_BY_STEP}" if format == "zero_shot_cot" else ""
+        return self.no_examples + prompts.with_choices(question, choices) + step + self.after
 
     def target(self, text: str) -> str:
         """An answer as it follows its prompt."""
-        return text.strip() if self.after is not None else f" {text.strip()}"
+        text = text.strip()
+        opened = self.before_answer.split()[:1]  # a model that opened a block of thought itself needs no empty one before it
+        before = "" if opened and text.startswith(opened[0]) else self.before_answer
+        return before + text + self.after_answer
 
 
 def check_control_tokens(questions: Sequence[dict], tokenizer: Tokenizer) -> None:
@@ -118,7 +127,8 @@ def tokenize(rows: Sequence[dict], tokenizer: Tokenizer, weighting: str = "token
     siblings = Counter(questions)
     pieces = []
     for question, row in zip(questions, rows, strict=True):
-        prompt, target = tokenizer.start(row["prompt"]), [*tokenizer.encode(row["target"]), *end]
+        prompt = tokenizer.start(row["prompt"])
+        target = [*tokenizer.encode_completion(row["target"], prompt), *end]
         whole = {"token": len(target), "row": 1.0, "question": 1 / siblings[question]}[weighting]
         pieces.append(Piece([*prompt, *target], len(prompt), row.get("format", ""), whole / len(target)))
     return pieces

@@ -39,7 +39,7 @@ def load(folder: epath.Path, *, control: bool = False) -> Tokenizer:
         ends += _ids(_read(folder / "config.json")) or _ids(_read(folder / "huggingface.json"))
     if control:  # a turn may end otherwise than a text
         names = set(tokenizer.control_names)
-        closing = (id for id in tokenizer.encode(load_chat_template(folder).after_answer()) if tokenizer.name(id) in names)
+        closing = (id for id in tokenizer.encode(load_chat_template(folder).answer()[2]) if tokenizer.name(id) in names)
         ends = [next(closing, -1), *ends]
     tokenizer.ends = tuple(dict.fromkeys(id for id in ends if id >= 0))
     tokenizer.eos = next(iter(tokenizer.ends), -1)
@@ -57,7 +57,9 @@ def load_chat_template(folder: epath.Path) -> ChatTemplate:
             f"{folder} has no chat template (chat_template.jinja, or one in tokenizer_config.json); set "
             f"--config.data.chat=False, or use the instruction-tuned model."
         )
-    return ChatTemplate(source, *(_content(settings.get(name)) or "" for name in ("bos_token", "eos_token")))
+    bos, eos = (_content(settings.get(name)) or "" for name in ("bos_token", "eos_token"))
+    added = _read(folder / "tokenizer.json").get("added_tokens", [])
+    return ChatTemplate(source, bos, eos, tuple(token["content"] for token in added if token["special"]))
 
 
 def _read(file: epath.Path) -> dict[str, Any]:

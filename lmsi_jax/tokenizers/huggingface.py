@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tokenizers
@@ -26,15 +26,13 @@ class JsonTokenizer:
                 f"{name} is neither of the byte-level nor of the byte-fallback kind (decoder {spec.get('decoder')!r:.80}), so "
                 f"not every text can be written with it; models of the families that are read here have one of these."
             )
-        self._prefixes = _prefixes(spec)
         self._kind, self._added = kind, {token["id"]: token for token in spec.get("added_tokens", [])}
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(_without_prefix(spec)))
-        except Exception as error:  # the library raises nothing narrower
-            raise UserError(f"{name} is not a tokenizer file ({error}); copy it again from the model's source.") from error
-        self._tokenizer.encode_special_tokens = not control
-        self._tokenizer.no_truncation()  # a file may keep those of the last call before it was saved
-        self._tokenizer.no_padding()
+        # A file may put a space in front of each section of a text, which control tokens divide. A text that goes on has
+        # none in front of its first section.
+        self._tokenizer = _library(spec, name, control)
+        unprefixed = _without_prefix(spec)
+        self._unprefixed = self._tokenizer if unprefixed == spec else _library(unprefixed, name, control)
+        self._plain = JsonTokenizer(spec, name, add_bos=add_bos) if control else self
         # Control tokens may lie beyond a model's embedding: texts do not come to them.
         ids = self._tokenizer.get_vocab(with_added_tokens=True).values()
         self.vocab: int = max(id for id in ids if not self._added.get(id, {}).get("special")) + 1
@@ -54,15 +52,29 @@ class JsonTokenizer:
         return self._tokenizer.id_to_token(id)
 
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self._ids(self._unprefixed, text)
+        if self._unprefixed is self._tokenizer:
+            return ids
+        prefixed = self._ids(self._tokenizer, text)
+        return ids[: self._first_added(ids)] + prefixed[self._first_added(prefixed) :]
 
     def start(self, text: str) -> list[int]:
-        name = self._tokenizer.id_to_token(self.bos) if self.bos >= 0 and self.control_names else None
-        named = name is not None and text.startswith(name)  # a chat template writes it
-        text = text[len(name) :] if name is not None and named else text
-        prepends = ("prepend" in self._prefixes) or ("metaspace" in self._prefixes and not named and text[:1] != " ")
-        ids = self.encode(" " + text if prepends and text else text)
-        return [self.bos, *ids] if self.bos >= 0 else ids
+        ids = self._ids(self._tokenizer, text)
+        named = self.control_names and ids[:1] == [self.bos]  # a chat template writes it
+        return ids if self.bos < 0 or named else [self.bos, *ids]
+
+    def encode_completion(self, text: str, prompt: Sequence[int]) -> list[int]:
+        before = self._added[prompt[-1]]["content"] if self.control_names and prompt and prompt[-1] in self._added else ""
+        first = text[:1]  # too short for the name of a control token
+        prefixed = before and self._ids(self._tokenizer, before + first)[1:] != self._ids(self._unprefixed, first)
+        return self._plain.encode(f" {text}" if prefixed else text)
+
+    def _ids(self, tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _first_added(self, ids: Sequence[int]) -> int:
+        """Where the first section of a text ends."""
+        return next((i for i, id in enumerate(ids) if id in self._added), len(ids))
 
     def decode(self, ids: Iterable[int]) -> str:
         return join(self.token_bytes, ids)
@@ -90,6 +102,18 @@ class JsonTokenizer:
         return -1 if add_bos is False else found
 
 
+def _library(spec: dict[str, Any], name: str, control: bool) -> tokenizers.Tokenizer:
+    """The tokenizer of the library, in which names of control tokens stand for these tokens if `control` says so."""
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{name} is not a tokenizer file ({error}); copy it again from the model's source.") from error
+    tokenizer.encode_special_tokens = not control
+    tokenizer.no_truncation()  # a file may keep those of the last call before it was saved
+    tokenizer.no_padding()
+    return tokenizer
+
+
 def _parts(node: Any) -> list[dict]:
     """The steps of a normalizer, pre-tokenizer or decoder."""
     if not node:
@@ -107,20 +131,8 @@ def _kind(spec: dict[str, Any]) -> str | None:
     return "byte_fallback" if spec.get("model", {}).get("byte_fallback") else None
 
 
-def _prefixes(spec: dict[str, Any]) -> set[str]:
-    """The steps that put a space in front of a text: always ("prepend"), or before a text without one ("metaspace")."""
-    found = {"prepend" for step in _parts(spec.get("normalizer")) if step["type"] == "Prepend"}
-    for step in _parts(spec.get("pre_tokenizer")):
-        scheme = step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never")
-        if (step["type"] == "Metaspace" and scheme != "never") or (
-            step["type"] == "ByteLevel" and step.get("add_prefix_space")
-        ):
-            found.add("metaspace")
-    return found
-
-
 def _without_prefix(spec: dict[str, Any]) -> dict[str, Any]:
-    """The same file without that space: text is encoded in parts, and only the first is a beginning."""
+    """The same file without the space that it puts in front of texts."""
 
     def strip(node: Any) -> Any:
         if isinstance(node, list):

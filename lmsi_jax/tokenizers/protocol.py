@@ -1,6 +1,6 @@
 """What the rest of the package knows of a tokenizer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 
@@ -23,6 +23,10 @@ class Tokenizer(Protocol):
 
     def start(self, text: str) -> list[int]:
         """Ids of the beginning of a text, `bos` exactly once in front if the model wants one."""
+        ...
+
+    def encode_completion(self, text: str, prompt: Sequence[int]) -> list[int]:
+        """Ids of what a model wrote behind the ids `prompt`: names of control tokens in it are always plain text."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -2,7 +2,7 @@
 
 import functools
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sentencepiece
@@ -39,6 +39,9 @@ class SentencePieceTokenizer:
 
     def start(self, text: str) -> list[int]:
         return ([self.bos] if self.bos >= 0 else []) + self.encode(self._prefix + text if text else text)
+
+    def encode_completion(self, text: str, prompt: Sequence[int]) -> list[int]:
+        return self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         return join(self.token_bytes, ids)

@@ -31,6 +31,9 @@ class Letters:
     def start(self, text, *, control=False):
         return [self.bos, *self.encode(text)]
 
+    def encode_completion(self, text, prompt):
+        return self.encode(text)
+
     def decode(self, ids):
         return "".join(chr(id) for id in ids)
 
