@@ -8,4 +8,4 @@ source launch/install.sh ".[test${PEERS:+,peers}]"
 set -x
 .venv/bin/ruff check .
 .venv/bin/mypy
-.venv/bin/pytest "$@"
+.venv/bin/pytest --numprocesses=logical --maxprocesses=8 --dist=worksteal "$@"

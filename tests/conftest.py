@@ -15,8 +15,10 @@ import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-COMPILED = tempfile.mkdtemp(prefix="lmsi-compiled-")  # what one test compiled another need not
-atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+if "LMSI_TESTS_COMPILED" not in os.environ:  # what one test compiled another need not, whichever process runs it
+    os.environ["LMSI_TESTS_COMPILED"] = tempfile.mkdtemp(prefix="lmsi-compiled-")
+    atexit.register(shutil.rmtree, os.environ["LMSI_TESTS_COMPILED"], ignore_errors=True)
+COMPILED = os.environ["LMSI_TESTS_COMPILED"]
 jax.config.update("jax_compilation_cache_dir", COMPILED)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
@@ -25,6 +27,7 @@ from jaxtyping import install_import_hook
 install_import_hook("lmsi_jax", "beartype.beartype")
 
 import pytest
+from filelock import FileLock
 
 from lmsi_jax import model, tokenizers
 from lmsi_jax.checkpoint import folder
@@ -82,13 +85,16 @@ def compile_cache():
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, compile_cache):
-    """An uninterrupted run and what it printed."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    done = subprocess.run(
-        run_workdir(workdir), capture_output=True, text=True, env=environment(compile_cache), timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return workdir, done.stdout + done.stderr
+    """An uninterrupted run and what it printed. The processes that run tests share the work, and have a copy each."""
+    copy, shared = tmp_path_factory.mktemp("finished") / "run", Path(COMPILED) / "finished"
+    with FileLock(f"{shared}.lock"):
+        if not (shared / "output").exists():
+            done = subprocess.run(
+                run_workdir(shared / "run"), capture_output=True, text=True, env=environment(compile_cache), timeout=280, check=False
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            (shared / "output").write_text(done.stdout + done.stderr)
+    return shutil.copytree(shared / "run", copy), (shared / "output").read_text()
 
 
 @pytest.fixture(scope="session")
