@@ -26,10 +26,11 @@ from lmsi_jax.tokenizers import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One question to be answered: its id and the prompt's text after the few-shot part."""
+    """One question to be answered: its id and the prompt's text after the few-shot part, or the token ids of it."""
 
     id: str
-    text: str
+    text: str = ""
+    tokens: tuple[int, ...] | None = None  # in place of the text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,8 @@ class Decoder:
     """A model, a few-shot prompt and a manner of decoding; `run` answers questions.
 
     `longest_question` (tokens) fixes the shapes: with the same value a path's text is the same in any batch. The few-shot
-    prompt's keys and values are read from the file `kept`, or written there; it must belong to this model and prompt.
+    prompt is a text or its token ids; its keys and values are read from the file `kept`, or written there, which must
+    belong to this model and prompt.
     """
 
     def __init__(
@@ -121,14 +123,14 @@ class Decoder:
         params: model.Params | model.Quantized,
         tokenizer: Tokenizer,
         decoding: Decoding,
-        few_shot: str,
+        few_shot: str | Sequence[int],
         longest_question: int,
         key: Key[Array, ""],
         kept: os.PathLike | str | None = None,
     ):
         self._mesh, self._config, self._params, self._tokenizer = mesh, config, params, tokenizer
         self.decoding = decoding
-        prompt = tokenizer.start(few_shot)
+        prompt = tokenizer.start(few_shot) if isinstance(few_shot, str) else list(few_shot)
         self._slots = -(-max(longest_question - 1, 1) // 32) * 32
         self._check(len(prompt), longest_question)
         pieces = tokenizer.token_bytes
@@ -261,7 +263,10 @@ class Decoder:
         def width(asked: _Asked) -> int:  # its last token is left to the first step of decoding
             return next(width for width in choices if width >= len(asked.tokens) - 1)
 
-        asked = sorted((_Asked(request, self._tokenizer.encode(request.text)) for request in requests), key=width)
+        def ids(request: Request) -> list[int]:
+            return self._tokenizer.encode(request.text) if request.tokens is None else list(request.tokens)
+
+        asked = sorted((_Asked(request, ids(request)) for request in requests), key=width)
         for slots, alike in itertools.groupby(asked, key=width):
             while batch := list(itertools.islice(alike, lanes)):
                 yield slots, batch

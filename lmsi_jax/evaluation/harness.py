@@ -111,40 +111,51 @@ class HarnessModel(TemplateLM):
         return totals
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-        """What follows each context, up to a stop string; requests of one manner are decoded together."""
-        manners: dict[tuple, list[int]] = {}
+        """What follows each context, up to a stop string; requests of the same settings are decoded together."""
+        alike: dict[tuple, list[int]] = {}
         for number, request in enumerate(requests):
-            manners.setdefault(_manner(request.args[1]), []).append(number)
-        texts = [""] * len(requests)
-        for (stops, max_tokens, temperature, top_k, top_p), numbers in manners.items():
+            alike.setdefault(generation(request.args[1]), []).append(number)
+        rooms = [self._room(max_tokens) for _, max_tokens, *_ in alike]  # checked before any is decoded
+        texts: dict[int, str] = {}
+        for room, ((stops, max_tokens, temperature, top_k, top_p), numbers) in zip(rooms, alike.items(), strict=True):
             rows = min(self._rows, -(-len(numbers) // self._mesh.size("batch")) * self._mesh.size("batch"))
             decoding = Decoding(1, temperature, max_tokens, rows, 1, top_k=top_k, top_p=top_p, stops=stops)
-            contexts = [requests[i].args[0] for i in numbers]
-            for i, text in zip(numbers, self._generate(contexts, decoding), strict=True):
-                texts[i] = text
-        return texts
+            prompts = {i: self._tokens.start(requests[i].args[0]) or [self.prefix_token_id] for i in numbers}
+            long = {i: ids[-room:] for i, ids in prompts.items() if len(ids) > room}  # long contexts lose their beginning
+            for some in ({i: ids for i, ids in prompts.items() if i not in long}, long):
+                texts |= self._generate(some, decoding) if some else {}
+        return [texts[i] for i in range(len(requests))]
 
-    def _generate(self, contexts: Sequence[str], decoding: Decoding) -> list[str]:
-        shared = os.path.commonprefix(contexts) if len(contexts) > 1 else ""
-        shared = shared[: shared.rfind("\n\n") + 2] if "\n\n" in shared else ""  # the few-shot part, computed once
-        if any(context == shared for context in contexts):
-            shared = ""
-        requests = [Request(str(i), context[len(shared) :]) for i, context in enumerate(contexts)]
+    def _room(self, max_tokens: int) -> int:
+        """How many tokens a prompt may have before a generation of this length. Raises UserError when there is none."""
+        room = self._config.context - max_tokens
+        if room < 1:
+            raise UserError(
+                f"max_gen_toks={max_tokens} leaves no room for a prompt in the model's context of {self._config.context}; set "
+                f"a smaller one in the task's generation_kwargs or with --gen_kwargs."
+            )
+        return room
+
+    def _generate(self, prompts: dict[int, list[int]], decoding: Decoding) -> dict[int, str]:
+        """The text that follows each of several prompts; what they all begin with, such as exemplars, is computed once."""
+        shared = os.path.commonprefix(list(prompts.values())) if len(prompts) > 1 else []
+        shared = shared[: min(map(len, prompts.values())) - 1]  # a request has at least one token of its own
+        requests = [Request(str(i), tokens=tuple(ids[len(shared) :])) for i, ids in prompts.items()]
+        longest = max(map(len, prompts.values())) - len(shared)
         with use_mesh(self._mesh):
-            longest = max(len(self._tokens.encode(request.text)) for request in requests)
             key = rng.stage_key(self._seed, "harness")
             decoder = Decoder(self._mesh, self._config, self._params, self._tokens, decoding, shared, longest, key)
-            found = {paths[0].id: paths[0].text for paths in decoder.run(requests)}
-        return [found[request.id] for request in requests]
+            return {int(paths[0].id): paths[0].text for paths in decoder.run(requests)}
 
 
-def _manner(kwargs: dict[str, Any]) -> tuple[tuple[str, ...], int, float, int, float]:
-    """(stop strings, longest, temperature, top-k, top-p) of the harness's keyword arguments."""
+def generation(kwargs: dict[str, Any]) -> tuple[tuple[str, ...], int, float, int, float]:
+    """(stop strings, longest, temperature, top-k, top-p) of the harness's keyword arguments, of which each may be None."""
     until = kwargs.get("until") or ()
     stops = (until,) if isinstance(until, str) else tuple(until)
-    temperature = float(kwargs.get("temperature", 0.0)) if kwargs.get("do_sample", False) else 0.0
+    temperature = float(kwargs.get("temperature") or 0.0) if kwargs.get("do_sample") else 0.0
     longest = kwargs.get("max_gen_toks") or kwargs.get("max_new_tokens") or kwargs.get("max_tokens") or MAX_TOKENS
-    return stops, int(longest), temperature, int(kwargs.get("top_k", 0)), float(kwargs.get("top_p", 1.0))
+    top_p = kwargs.get("top_p")
+    return stops, int(longest), temperature, int(kwargs.get("top_k") or 0), 1.0 if top_p is None else float(top_p)
 
 
 @functools.partial(jax.jit, static_argnums=0)

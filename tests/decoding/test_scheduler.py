@@ -132,6 +132,17 @@ def test_order_and_devices_change_nothing(shape, scripted, nothing):
     assert {(p.id, p.path): p.text for p in found} == texts([r.id for r in requests], 5)
 
 
+def test_token_ids_in_place_of_texts(nothing):
+    """Catches: ids of a few-shot prompt or a question that are encoded again, or get a beginning of text."""
+    mesh = mesh_of(1, 1, 1)
+    decoding = Decoding(paths=2, temperature=1.0, max_tokens=LONGEST, lanes=1, slots=1)
+    with use_mesh(mesh):
+        run = lambda few_shot, request: next(  # noqa: E731
+            Decoder(mesh, CONFIG, nothing, Letters(), decoding, few_shot, 3, rng.stage_key(0, "test")).run([request])
+        )
+        assert run("4 5", Request("q", "1 2 3")) == run([4, 5], Request("q", tokens=(1, 2, 3)))
+
+
 def test_slots_do_not_idle_while_a_question_runs_out(scripted, nothing):
     """Catches: slots that wait for the longest path of their question, or for the host."""
     with use_mesh(mesh_of(1, 1, 1)) as mesh:

@@ -12,11 +12,14 @@ from lmsi_jax import model
 from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.build import build
 from lmsi_jax.core.config import Config
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
+from lmsi_jax.decoding.scheduler import Path
 from lmsi_jax.pipeline.evaluate import evaluate
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.sharding import use_mesh
 from lmsi_jax.tasks.registry import held_out_questions
+from tests.peers.test_folders import hf_folder
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 lm_eval = pytest.importorskip("lm_eval")
@@ -105,6 +108,74 @@ def test_greedy_text_is_greedy(harness_model):
     assert text and "." not in text
     ((_, greedy), (_, other)) = harness_model.loglikelihood(instances((prompt, text), (prompt, " zebra")))
     assert greedy and not other
+
+
+@pytest.fixture
+def prefixed(tmp_path, monkeypatch):
+    """A model whose tokenizer puts a space in front of texts, and what its decoders are given: (prompt + question, longest)."""
+    from lmsi_jax.evaluation import harness
+
+    hf_folder(tmp_path / "hf", "llama2", kind="llama2")
+    given = []
+
+    class Spy:
+        def __init__(self, mesh, config, params, tokenizer, decoding, few_shot, longest, key):
+            self.prompt = tokenizer.start(few_shot) if isinstance(few_shot, str) else list(few_shot)
+            self.encode = tokenizer.encode
+            assert len(self.prompt) + longest + decoding.max_tokens <= config.context, "refused by Decoder._check"
+
+        def run(self, requests):
+            for request in requests:
+                ids = self.encode(request.text) if getattr(request, "tokens", None) is None else list(request.tokens)
+                given.append((self.prompt, ids))
+                yield [Path(request.id, 0, str(len(given)), 1, 0.0, "stop", (2,))]
+
+    monkeypatch.setattr(harness, "Decoder", Spy)
+    return harness.HarnessModel(checkpoint=str(tmp_path / "hf")), given
+
+
+FEW_SHOT = "Q: Tom has 12 coins?\nA: The answer is 12.\n\n"
+
+
+@pytest.mark.parametrize(
+    "contexts",
+    [
+        ["question what is 3?"],
+        ["question what?", "Q: How many?", ""],
+        ["question 1", "question 1 and 2"],
+        [FEW_SHOT + "Q: 3?\nA:", FEW_SHOT + "Q: How many coins?\nA:"],
+        [FEW_SHOT + "Q: 3?\nA:", FEW_SHOT * 30 + "Q: How many coins?\nA:"],
+    ],
+)
+def test_a_context_has_the_ids_of_a_whole_text(contexts, prefixed):
+    """Catches: a first word without its space; one context too long for the model that stops the evaluation of all."""
+    from lmsi_jax.evaluation.harness import HarnessModel
+
+    model, given = prefixed
+    room = 512 - 20
+    texts = model.generate_until(instances(*((context, {"max_gen_toks": 20}) for context in contexts)))
+    expected = [model.tok_encode(context)[-room:] for context in contexts]
+    assert isinstance(model, HarnessModel) and max(map(len, expected)) <= room
+    assert [sum(given[int(text) - 1], []) for text in texts] == expected
+    if contexts[0].startswith(FEW_SHOT) and len(contexts[1]) < 500:
+        assert len(given[0][0]) > 20 and given[0][0] == given[1][0], "the few-shot part is computed once"
+
+
+def test_no_room_for_a_context(prefixed):
+    """Catches: an error from inside the decoder, or the whole context in place of none."""
+    with pytest.raises(UserError, match="max_gen_toks=512 leaves no room for a prompt in the model's context of 512"):
+        prefixed[0].generate_until(instances(("question", {"max_gen_toks": 512})))
+
+
+def test_null_means_no_cut():
+    """Catches: a TypeError for a task that writes `top_k: null`."""
+    from lmsi_jax.evaluation.harness import generation
+
+    nulls = {"until": None, "temperature": None, "do_sample": True, "top_k": None, "top_p": None, "max_gen_toks": None}
+    assert generation(nulls) == ((), 256, 0.0, 0, 1.0)
+    assert generation({"until": ".", "temperature": 0.5, "do_sample": True, "top_k": 5, "top_p": 0.9}) == (
+        (".",), 256, 0.5, 5, 0.9,
+    )  # fmt: skip
 
 
 def test_long_texts_are_scored_in_windows(harness_model):
