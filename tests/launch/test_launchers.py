@@ -1,6 +1,7 @@
 """The launchers: what they would run, word for word, and what they do when a slice is taken away."""
 
 import os
+import random
 import re
 import shutil
 import stat
@@ -56,6 +57,14 @@ def test_shell_scripts_are_clean():
     assert done.returncode == 0, done.stdout
 
 
+def test_only_an_own_jobset_is_replaced():
+    """Catches: a JobSet of the same name, which somebody else runs, that is deleted or changed."""
+    text, _, commands = (GOLDEN / "gke.sh.txt").read_text().partition("\n+ ")
+    ((label, value),) = yaml.safe_load(text)["metadata"]["labels"].items()
+    (deletion,) = [line for line in commands.splitlines() if " delete " in line]
+    assert f"--selector={label}={value} " in deletion and " apply " not in commands
+
+
 def test_the_jobset_is_one():
     """Catches: a manifest that Kubernetes would not take: a number as text, a field at the wrong depth, a name left over."""
     text = (GOLDEN / "gke.sh.txt").read_text().partition("\n+ ")[0]
@@ -72,6 +81,37 @@ def test_the_jobset_is_one():
     assert container["command"] + container["args"] == ["lmsi", "run", *SCRIPTS["gke.sh"][1]]
     assert container["env"] == [{"name": "LMSI_DISTRIBUTED", "value": "1"}]
     assert container["resources"]["limits"] == {"google.com/tpu": 4} == container["resources"]["requests"]
+
+
+def manifest(*arguments, **changes):
+    """The JobSet that gke.sh would submit."""
+    done = launch("gke.sh", "--dry-run", *arguments, **{**GKE, **changes})
+    assert done.returncode == 0, done.stderr
+    return yaml.safe_load(done.stdout.partition("\n+ ")[0])
+
+
+def test_arguments_reach_the_jobset_as_they_are():
+    """Catches: a character that sed, the shell, YAML or Kubernetes reads as its own; text filled in that is filled in again."""
+    pieces = ["|", "&", "\\n", "\n", "\t", '"', "'", "\\", " ", "$", "$$", "$(NAME)", "`ls`", "#", ": ", "- ", "{", "%", "é"]
+    pieces += ["😀", "NAME", "IMAGE", "HOSTS", "ARGUMENTS", "\x85", "\u2028", "\ufeff", "\x7f", "=", "--config.sample.stops="]
+    draw = random.Random(0)
+    mixed = ["".join(draw.choices(pieces, k=draw.randint(0, 6))) for _ in range(300)]
+    every = [chr(i) for i in [*range(1, 0xD800), *range(0xE000, 0x10000), *range(0x10000, 0x110000, 0x101)]]
+    arguments = mixed + ["".join(every[i : i + 10_000]) for i in range(0, len(every), 10_000)]
+    (job,) = manifest(*arguments)["spec"]["replicatedJobs"]
+    passed = job["template"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [text.replace("$$", "$") for text in passed] == arguments  # Kubernetes reads $$ as $, and $( as a variable
+
+
+def test_settings_reach_the_jobset_as_they_are():
+    """Catches: an image or a name that ends up as another, or as a number; hosts that are no number."""
+    image = "host:5000/a|b&c/NAME@sha256:0"
+    jobset = manifest(NAME="123", IMAGE=image, TOPOLOGY="2x2")
+    (job,) = jobset["spec"]["replicatedJobs"]
+    pod = job["template"]["spec"]["template"]["spec"]
+    assert jobset["metadata"]["name"] == "123" and pod["containers"][0]["image"] == image
+    done = launch("gke.sh", "--dry-run", *RUN, **{**GKE, "HOSTS": "many"})
+    assert done.returncode != 0 and "HOSTS=many must be a number" in done.stderr and "kubectl" not in done.stdout
 
 
 GCLOUD = """#!/bin/bash
