@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Several hosts that ssh reaches and that share the work directory: copy this checkout to each, install, run one process a host.
 #   HOSTS="host1 host2" bash launch/ssh_hosts.sh [--dry-run] --config=configs/hf.py --workdir=/shared/run [...]
+# This checkout is written over ~/lmsi_jax of each host. Other files there stay, except in the package's folder
+# ~/lmsi_jax/lmsi_jax, which becomes the same as here.
 # EXTRA is what to install beside: cuda (the default) or tpu. PORT is one that is free on the first host.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +12,8 @@ read -r -a hosts <<<"$HOSTS"
 address="${hosts[0]#*@}:${PORT:-8476}"
 
 for host in "${hosts[@]}"; do
-  do_it rsync --archive --delete --exclude=.venv --exclude=.git --exclude=runs ./ "$host:lmsi_jax/"
+  do_it rsync --archive --exclude=.venv --exclude=.git --exclude=runs ./ "$host:lmsi_jax/"
+  do_it rsync --archive --delete lmsi_jax/ "$host:lmsi_jax/lmsi_jax/" # modules of an older checkout go
   do_it ssh "$host" "cd lmsi_jax && bash -c 'source launch/install.sh .[${EXTRA:-cuda}]'"
 done
 

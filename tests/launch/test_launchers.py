@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -81,6 +82,14 @@ def test_the_jobset_is_one():
     assert container["command"] + container["args"] == ["lmsi", "run", *SCRIPTS["gke.sh"][1]]
     assert container["env"] == [{"name": "LMSI_DISTRIBUTED", "value": "1"}]
     assert container["resources"]["limits"] == {"google.com/tpu": 4} == container["resources"]["requests"]
+
+
+def test_hosts_keep_what_the_launcher_did_not_put_there():
+    """Catches: a start that deletes configs or data in a host's ~/lmsi_jax, or that keeps modules of an older checkout."""
+    said = launch("ssh_hosts.sh", "--dry-run", *RUN, HOSTS="one").stdout
+    copies = [shlex.split(line)[2:] for line in said.splitlines() if line.startswith("+ rsync ")]
+    assert [words[-2:] for words in copies if "--delete" in words] == [["lmsi_jax/", "one:lmsi_jax/lmsi_jax/"]]
+    assert [words[-2:] for words in copies if "--delete" not in words] == [["./", "one:lmsi_jax/"]]
 
 
 def manifest(*arguments, **changes):
