@@ -148,6 +148,40 @@ def test_a_preempted_slice_is_made_anew(tmp_path):
     assert seen == ["describe", *attempt, "describe", "describe", "delete", *attempt, "rsync", "delete"]
 
 
+def test_a_stopped_slice_is_left_alone(tmp_path):
+    """Catches: a slice that somebody stopped on purpose, deleted with its disks."""
+    tool, log = tmp_path / "gcloud", tmp_path / "log"
+    tool.write_text(f'#!/bin/bash\necho "$*" >> {log}\ncase "$*" in *describe*) echo STOPPED ;; esac\n')
+    tool.chmod(tool.stat().st_mode | stat.S_IEXEC)
+    done = launch("tpu_pod.sh", "--config=configs/hf.py", path=tmp_path, **TPU, PAUSE="0")
+    assert done.returncode == 2 and "the slice lmsi is STOPPED" in done.stderr
+    assert "delete" not in log.read_text() and "create" not in log.read_text()
+
+
+def test_the_work_directory_is_one_word_on_the_workers():
+    """Catches: a folder with a space or a semicolon in its name that the workers' shell takes apart."""
+    done = launch("tpu_pod.sh", "--dry-run", "--config=configs/hf.py", **{**TPU, "WORKDIR": "gs://bucket/my run; ls"})
+    (line,) = [line for line in done.stdout.splitlines() if "lmsi run" in line]
+    command = shlex.split(line)[-1].removeprefix("--command=")
+    assert "--workdir=gs://bucket/my run; ls" in shlex.split(command)
+
+
+def test_changes_that_a_slice_would_not_get_are_named(tmp_path):
+    """Catches: a run of the last commit that its user takes for one of the files as they are."""
+    shutil.copytree(ROOT / "launch", tmp_path / "launch")
+    (tmp_path / "changed.py").touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=all"]):
+        subprocess.run([*git, *command], check=True)
+    command = ["bash", str(tmp_path / "launch" / "tpu_pod.sh"), "--dry-run", "--config=configs/hf.py"]
+    start = lambda: subprocess.run(command, env={**os.environ, **TPU}, capture_output=True, text=True, check=True)  # noqa: E731
+    assert not start().stderr
+    (tmp_path / "changed.py").write_text("1")
+    (tmp_path / "new.py").touch()
+    said = start().stderr
+    assert "changed.py" in said and "new.py" in said and "commit" in said
+
+
 def test_a_run_that_fails_is_not_repeated(tmp_path):
     """Catches: an endless loop of slices for a run with a wrong setting."""
     tool = tmp_path / "gcloud"
