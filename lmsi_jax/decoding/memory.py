@@ -15,7 +15,7 @@ from lmsi_jax.core.config import ModelConfig, SampleConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.machine import GIB
 from lmsi_jax.decoding.engine import HELD
-from lmsi_jax.decoding.prefill import CHUNK
+from lmsi_jax.decoding.prefill import CHUNK, widths
 from lmsi_jax.sharding import Mesh, param_shardings, use_mesh
 
 SMALL = GIB // 4  # bytes that decoding may always take beside the weights: no device counts them
@@ -54,7 +54,7 @@ class Memory:
     questions: int  # of the questions in the lanes and of those ready for them
     paths: int  # of the paths in flight
     output: int  # tokens drawn
-    working: int  # the largest activations: logits of all rows, or one layer of the prompt's prefill
+    working: int  # the largest activations: logits of all rows, or one layer of a prefill
 
     @property
     def total(self) -> int:
@@ -74,24 +74,26 @@ def needed(mesh: Mesh, config: ModelConfig, shape: Shape, weights: int = 0) -> M
     """What decoding in this shape holds. `weights`: their bytes on a device; 0 = as the config stores them."""
     with use_mesh(mesh):
         item = model.cache_dtype(config).itemsize
-    parts, heads = mesh.size("batch"), -(-config.kv_heads // mesh.size("kv_heads"))
-    token = 2 * config.layers * heads * config.head_width * item
-    lanes = shape.lanes // parts
+    parts, kv_heads = mesh.size("batch"), -(-config.kv_heads // mesh.size("kv_heads"))
+    token = 2 * config.layers * kv_heads * config.head_width * item
+    lanes, question = shape.lanes // parts, widths(shape.question)[-1]
     rows = lanes * shape.slots
     logits = 3 * 4 * rows * -(-config.vocab // mesh.size("vocab"))  # themselves, their exponentials, sums and masks
-    chunk = min(CHUNK, shape.prompt)
-    wide = max(config.width, -(-config.mlp // mesh.size("mlp")))
-    prefill = 4 * max(
-        chunk * (3 * wide + -(-config.heads // mesh.size("heads")) * shape.prompt + config.vocab // mesh.size("vocab")),
-        lanes * shape.question * (3 * wide + config.vocab // mesh.size("vocab")),
-    )
+    wide, heads = -(-config.mlp // mesh.size("mlp")), -(-config.heads // mesh.size("heads"))
+
+    def prefill(tokens: int, seen: int) -> int:
+        """The MLP's activations or the scores and their exponentials, of one layer; prefill has no logits."""
+        return 4 * tokens * (config.width + max(3 * wide, 2 * heads * seen))
+
+    chunk = prefill(min(CHUNK, shape.prompt), shape.prompt)
+    batch = prefill(lanes * question, shape.prompt + question)
     return Memory(
         weights or stored(mesh, config),
         token * shape.prompt,
-        token * shape.question * lanes * (HELD + READY),
+        token * question * lanes * (HELD + READY),
         token * shape.max_tokens * rows,
         2 * 4 * lanes * HELD * shape.paths * shape.max_tokens,
-        max(logits, prefill),
+        max(logits, chunk, batch),
     )
 
 

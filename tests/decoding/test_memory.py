@@ -1,5 +1,6 @@
 """The memory that decoding is said to take, against what the compiler says, and what is made of it."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -14,11 +15,22 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.presets import preset
 from lmsi_jax.decoding import engine, memory
 from lmsi_jax.decoding.memory import Shape
+from lmsi_jax.decoding.prefill import Prompt, prefill_questions
 from lmsi_jax.decoding.scheduler import Decoder, Decoding
 from lmsi_jax.sharding import use_mesh
 from tests.conftest import mesh_of, place
 
 CONFIG = ModelConfig(vocab=400, width=64, layers=3, heads=4, kv_heads=4, head_width=16, mlp=128, context=4096)
+
+
+@contextlib.contextmanager
+def descriptions():
+    """Descriptions stand where arrays would, as lowering puts them: no types are checked."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def compiled(mesh, tokenizer, shape):
@@ -29,9 +41,8 @@ def compiled(mesh, tokenizer, shape):
         decoding = Decoding(shape.paths, 1.0, shape.max_tokens, shape.lanes, shape.slots)
         decoder = Decoder(mesh, CONFIG, params, tokenizer, decoding, "one " * 50, shape.question + 1, rng.stage_key(0, "t"))
         state = engine.start(CONFIG, decoder._settings, decoder._slots)
-        jaxtyping.config.update("jaxtyping_disable", True)  # lowering puts descriptions where arrays are
-        program = engine.decode.lower(CONFIG, decoder._settings, params, decoder._task, state).compile()
-        jaxtyping.config.update("jaxtyping_disable", False)
+        with descriptions():
+            program = engine.decode.lower(CONFIG, decoder._settings, params, decoder._task, state).compile()
         prompt = int(decoder._task.prompt.length)
         planned = memory.needed(mesh, CONFIG, dataclasses.replace(shape, prompt=prompt), memory.held(params))
         return program.memory_analysis(), planned
@@ -46,6 +57,28 @@ def test_the_plan_is_what_the_compiler_says(mesh_shape, tokenizer):
     arguments = planned.weights + planned.prompt + in_lanes + planned.paths + planned.output // 2
     assert said.argument_size_in_bytes == pytest.approx(arguments, rel=0.03)
     assert said.argument_size_in_bytes + said.temp_size_in_bytes < 1.3 * planned.total
+
+
+def test_prefill_works_with_what_the_compiler_says():
+    """Catches: logits counted for tokens whose logits nobody reads, or scores against the prompt forgotten."""
+    config = dataclasses.replace(CONFIG, vocab=20_000)
+    shape = Shape(lanes=64, slots=1, paths=1, max_tokens=16, prompt=400, question=96)
+    mesh = mesh_of(1, 1, 1)
+    with use_mesh(mesh), descriptions():
+        params, _ = model.abstract(config)
+        layer = jax.ShapeDtypeStruct((1, config.kv_heads, shape.prompt, config.head_width), jnp.float32)
+        prompt = Prompt([(layer, layer)] * config.layers, jax.ShapeDtypeStruct((), jnp.int32))
+        tokens, length = (jax.ShapeDtypeStruct(size, jnp.int32) for size in ((64, 96), (64,)))
+        program = prefill_questions.lower(config, shape.question, params, prompt, tokens, length).compile()
+    said = program.memory_analysis().temp_size_in_bytes
+    assert said == pytest.approx(memory.needed(mesh, config, shape).working, rel=0.2)
+
+
+def test_questions_take_whole_slots():
+    """Catches: caches counted by tokens where they are laid out in blocks of 32 slots."""
+    shape = Shape(lanes=8, slots=1, paths=1, max_tokens=16, prompt=400, question=96)
+    sizes = [memory.needed(mesh_of(1, 1, 1), CONFIG, dataclasses.replace(shape, question=n)).questions for n in (65, 96, 97)]
+    assert sizes[0] == sizes[1] == sizes[2] * 3 // 4
 
 
 def test_lanes_are_as_many_as_fit():
