@@ -89,9 +89,8 @@ def finished(tmp_path_factory, compile_cache):
     copy, shared = tmp_path_factory.mktemp("finished") / "run", Path(COMPILED) / "finished"
     with FileLock(f"{shared}.lock"):
         if not (shared / "output").exists():
-            done = subprocess.run(
-                run_workdir(shared / "run"), capture_output=True, text=True, env=environment(compile_cache), timeout=280, check=False
-            )  # fmt: skip
+            arguments, environ = run_workdir(shared / "run"), environment(compile_cache)
+            done = subprocess.run(arguments, capture_output=True, text=True, env=environ, timeout=280, check=False)
             assert done.returncode == 0, done.stderr
             (shared / "output").write_text(done.stdout + done.stderr)
     return shutil.copytree(shared / "run", copy), (shared / "output").read_text()

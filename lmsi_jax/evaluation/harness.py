@@ -24,7 +24,7 @@ from lmsi_jax.core import rng
 from lmsi_jax.core.config import MeshConfig, ModelConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.decoding.scheduler import Decoder, Decoding, Request
-from lmsi_jax.sharding import make_mesh, sharding, use_mesh
+from lmsi_jax.sharding import jit, make_mesh, sharding, use_mesh
 
 MAX_TOKENS = 256  # of a generation for which the task names no length
 BUCKET = 64  # lengths are rounded up to multiples of this, so that few programs compile
@@ -158,7 +158,7 @@ def generation(kwargs: dict[str, Any]) -> tuple[tuple[str, ...], int, float, int
     return stops, int(longest), temperature, int(kwargs.get("top_k") or 0), 1.0 if top_p is None else float(top_p)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit, static_argnums=(0,))
 def token_logprobs(
     config: ModelConfig, params: model.Params, tokens: Int[Array, "n t"]
 ) -> tuple[Float[Array, "n t-1"], Bool[Array, "n t-1"]]:

@@ -16,7 +16,7 @@ from lmsi_jax.core.config import ModelConfig, TrainConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.metrics import Mean
 from lmsi_jax.model import Block, lora
-from lmsi_jax.sharding import Mesh, constrain, param_shardings, sharding
+from lmsi_jax.sharding import Mesh, constrain, jit, param_shardings, sharding
 
 Batch = dict[str, Array]
 
@@ -181,7 +181,7 @@ def make_step(model_config: ModelConfig, config: TrainConfig) -> Callable[..., t
             state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, dataclasses.replace(state, finite=finite))
         return state, {"loss": loss.value, "targets": loss.count, "grad_norm": norm}
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jit(train_step, donate_argnums=(0,))
 
 
 def trained_shapes(model_config: ModelConfig, config: TrainConfig) -> tuple[Any, Any]:
