@@ -5,6 +5,7 @@ from fractions import Fraction
 
 from lmsi_jax.tasks.numbers import number
 
+_BRACE = re.compile(r"(?<!\\)[{}]")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 WRAPPED = re.compile(r"\\\(\s*(.+?)\s*\\\)|\\\[\s*(.+?)\s*\\\]|\$\$\s*(.+?)\s*\$\$|(?<!\\)\$\s*(.+?)\s*(?<!\\)\$", re.DOTALL)
 WORDING = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
@@ -35,34 +36,41 @@ _MOST = 400  # characters; what is longer is no final answer
 
 
 def boxed(text: str) -> list[tuple[int, str]]:
-    """(where it ends, what it holds) of each \\boxed{...} of `text`, braces in pairs; "\\boxed 5" holds "5"."""
+    """(where it starts, what it holds) of each \\boxed{...} of `text`, braces in pairs; "\\boxed 5" holds "5"."""
     found = []
+    closing = _closing_braces(text) if _BOX.search(text) else {}
     for match in _BOX.finditer(text):
         start = match.end()
         if text[start : start + 1] != "{":
             word = re.match(r"\S+", text[start : start + 50])
             found.append((start, word[0].rstrip(".$,") if word else ""))
-            continue
-        depth = 0
-        for end in range(start, min(len(text), start + _MOST)):
-            depth += (text[end] == "{" and text[end - 1] != "\\") - (text[end] == "}" and text[end - 1] != "\\")
-            if not depth:
-                found.append((start, text[start + 1 : end]))
-                break
+        elif (end := closing.get(start, start + _MOST)) < start + _MOST:
+            found.append((start, text[start + 1 : end]))
     return _joined(text, found)
+
+
+def _closing_braces(text: str) -> dict[int, int]:
+    """Where each brace that is closed is closed, found in one pass however many there are."""
+    opened: list[int] = []
+    closing = {}
+    for match in _BRACE.finditer(text):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif opened:
+            closing[opened.pop()] = match.start()
+    return closing
 
 
 def _joined(text: str, found: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """Boxes with nothing but "and" or a comma between them are one answer of several values."""
-    joined: list[tuple[int, str]] = []
+    joined: list[tuple[int, list[str]]] = []
+    end = 0  # of the box before
     for start, content in found:
-        before = joined[-1] if joined else None
-        between = text[before[0] + len(before[1].split(", ")[-1]) + 2 : start] if before else ""
-        if before and _BETWEEN_BOXES.fullmatch(_BOX.sub("", between)):
-            joined[-1] = (start, f"{before[1]}, {content}")
-        else:
-            joined.append((start, content))
-    return joined
+        contents = joined.pop()[1] if joined and _BETWEEN_BOXES.fullmatch(_BOX.sub("", text[end:start])) else []
+        contents.append(content)
+        joined.append((start, contents))
+        end = start + len(content) + 2
+    return [(start, ", ".join(contents)) for start, contents in joined]
 
 
 def math(said: str) -> str | None:

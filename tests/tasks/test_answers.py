@@ -350,3 +350,26 @@ def test_long_text_is_read_in_no_time():
             extract(f"The answer is {text}", answer_type, flexible=True)
             slowest = max(slowest, time.perf_counter() - start)
     assert slowest < 1.0, "seconds for one text"
+
+
+@pytest.mark.parametrize("piece", ["\\boxed{", "\\boxed{1}, ", "it depends on how. "])
+def test_a_megabyte_is_read_in_two_seconds(piece):
+    """Catches: work that grows with the square of the number of boxes, braces or markers."""
+    text = (piece * 200_000)[:1_000_000]
+    start = time.process_time()
+    extract(text, "number", flexible=True)
+    assert time.process_time() - start < 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("\\boxed{(1, 2)} and \\boxed{(3, 4)}", "(1,2),(3,4)"),
+        ("\\boxed{1}, \\boxed{2}, and \\boxed{3}", "1,2,3"),
+        ("\\boxed{\\frac{1}{\\{2\\}}}. \\boxed{{x} + {y", "\\frac{1}{\\{2\\}}"),
+        ("\\boxed{4} \\boxed{" + "x" * 500 + "}", "4"),
+    ],
+)
+def test_boxes(text, value):
+    """Catches: braces that are paired wrongly, and boxes joined by "and" of which only the last counts."""
+    assert extract(text, "math") == Answer(value)
