@@ -249,7 +249,7 @@ def test_a_comparison_that_does_not_end_is_killed():
     assert worker.ask("x+1", "1+x")
     start = time.perf_counter()
     assert not worker.ask("10^{10^{10^{10}}}+1", "10^{10^{10^{10}}}+2")
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < equality.WAIT_SECONDS / 2
     assert worker.ask("x+1", "1+x")
     worker.stop()
 
@@ -269,8 +269,7 @@ def test_a_worker_that_does_not_answer_is_given_up():
     worker = equality.Worker(wait_seconds=2.0)
     os.kill(started(worker), signal.SIGSTOP)
     assert not worker.ask("x+2", "2+x")
-    assert worker.ask("x+2", "2+x")
-    worker.stop()
+    assert worker._process is None, "the next comparison starts another"
 
 
 @given(st.integers(-(10**9), 10**9))
