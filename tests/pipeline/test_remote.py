@@ -1,10 +1,7 @@
 """Sampling from a server, against a real one on this machine that misbehaves."""
 
 import dataclasses
-import http.server
 import json
-import threading
-import time
 
 import pytest
 from etils import epath
@@ -18,71 +15,11 @@ from lmsi_jax.decoding.scheduler import Request
 from lmsi_jax.pipeline.decode import Job, sampling
 from lmsi_jax.pipeline.remote import sample_to_file
 from lmsi_jax.pipeline.session import Session
+from tests.server import Server
 
 FEW_SHOT = "Q: 1 + 1?\nA: The answer is 2.\n\n"
 REQUESTS = [Request(f"q{i}", f"Q: {i} + {i}?\nA:") for i in range(12)]
 FAULTS = ["busy", "broken", "slow", "cut", "garbled", "empty", "fewer", ""]
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Answers completions; misbehaves as `faults` says, in turn, then behaves."""
-
-    daemon_threads = True
-
-    def __init__(self, faults=(), api="completions"):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.faults, self.api, self.lock = list(faults), api, threading.Lock()
-        self.bodies, self.keys, self.working, self.most = [], [], 0, 0
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-    def handle_error(self, request, address):
-        pass  # a client that gave up
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.bodies.append(body)
-            server.keys.append(self.headers.get("Authorization"))
-            fault = server.faults.pop(0) if server.faults else ""
-            server.working += 1
-            server.most = max(server.most, server.working)
-        try:
-            time.sleep(0.02)
-            self.answer(body, fault)
-        finally:
-            with server.lock:
-                server.working -= 1
-
-    def answer(self, body, fault):
-        if fault == "slow":
-            time.sleep(1.0)
-        prompt = body["messages"][0]["content"] if self.server.api == "chat" else body["prompt"]
-        number = int(prompt.rpartition("Q: ")[2].split()[0])
-        count = 0 if fault == "empty" else max(1, body["n"] // 2) if fault == "fewer" else body["n"]
-        texts = [f" {number} + {number} is {2 * number}. Draft {body['seed']}-{i}.\nQ: more" for i in range(count)]
-        if self.server.api == "chat":
-            choices = [{"message": {"content": text}, "finish_reason": "stop"} for text in texts]
-        else:
-            choices = [{"text": text, "finish_reason": "length" if i == 0 else "stop"} for i, text in enumerate(texts)]
-        answer = {"choices": choices, "usage": {"prompt_tokens": 10, "completion_tokens": 7 * count}}
-        status = {"busy": 429, "broken": 500, "refused": 401, "bad": 400}.get(fault, 200)
-        data = b'{"choices": [' if fault == "garbled" else json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data) + (50 if fault == "cut" else 0)))
-        if fault == "busy":
-            self.send_header("Retry-After", "0.01")
-        self.end_headers()
-        self.wfile.write(data)
 
 
 @pytest.fixture(autouse=True)
