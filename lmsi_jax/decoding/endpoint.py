@@ -9,6 +9,7 @@ import requests
 
 from lmsi_jax.core.config import EndpointConfig
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.text import clean_text
 from lmsi_jax.decoding.scheduler import Decoding
 
 BUSY = (408, 409, 425, 429)  # and all from 500 on: the same request may do better later
@@ -117,12 +118,13 @@ def _choice(choice: dict[str, Any], num_tokens: int | None) -> Choice:
     text = message.get("content") if isinstance(message, dict) else choice.get("text")
     if text is not None and not isinstance(text, str):
         raise Unreadable(f"a text that is none, {text!r:.100}")
+    text = clean_text(text or "")
     given = choice.get("logprobs")
     logprobs = given if isinstance(given, dict) else {}
     found = [token.get("logprob") for token in logprobs.get("content") or []] or logprobs.get("token_logprobs")
     if found and all(isinstance(value, int | float) for value in found):
-        return Choice(text or "", _finish(choice), len(found), float(sum(found)))
-    return Choice(text or "", _finish(choice), num_tokens, None)
+        return Choice(text, _finish(choice), len(found), float(sum(found)))
+    return Choice(text, _finish(choice), num_tokens, None)
 
 
 def _finish(choice: dict[str, Any]) -> str:

@@ -9,9 +9,11 @@ from concurrent import futures
 
 from etils import epath
 
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.files import write_text
 from lmsi_jax.core.metric_log import MetricWriter
 from lmsi_jax.core.progress import ProgressBar, console
-from lmsi_jax.core.records import Record, dumps, fingerprint, write_jsonl, write_text
+from lmsi_jax.core.records import Record, dumps, fingerprint, write_jsonl
 from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.decoding.endpoint import Choice, Endpoint
 from lmsi_jax.decoding.scheduler import Path, Request
@@ -70,9 +72,20 @@ class _Sampler:
         self._endpoint = Endpoint(self._config, job.decoding)
 
     def stored(self, request: Request) -> Record:
-        """The paths that are there already, and what they took."""
+        """The paths that are there already, and what they took. Raises UserError when their file cannot be read."""
         file = self._file(request)
-        return json.loads(file.read_text()) if file.exists() else {"rows": [], "usage": {}}
+        if not file.exists():
+            return {"rows": [], "usage": {}}
+        try:
+            kept = json.loads(file.read_bytes().decode())
+            if not (isinstance(kept, dict) and isinstance(kept.get("rows"), list) and isinstance(kept.get("usage"), dict)):
+                raise ValueError("not an object with rows and usage")
+        except ValueError as error:
+            raise UserError(
+                f"{file} should hold the server's answers to question '{request.id}', and cannot be read ({error}). Delete it "
+                f"and start again: the question is asked anew."
+            ) from error
+        return kept
 
     def complete(self, request: Request, stop: threading.Event) -> Counter[str]:
         """Ask until the question has its paths, or enough of them; returns what this took. An error stops all others too."""

@@ -9,13 +9,13 @@ from etils import epath
 from lmsi_jax.core.build import build
 from lmsi_jax.core.config import Config, EndpointConfig, SampleConfig
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import read_jsonl
+from lmsi_jax.core.records import fingerprint, read_jsonl
 from lmsi_jax.decoding import endpoint as client
 from lmsi_jax.decoding.scheduler import Request
 from lmsi_jax.pipeline.decode import Job, sampling
 from lmsi_jax.pipeline.remote import sample_to_file
 from lmsi_jax.pipeline.session import Session
-from tests.server import Server
+from tests.server import Canned, Server
 
 FEW_SHOT = "Q: 1 + 1?\nA: The answer is 2.\n\n"
 REQUESTS = [Request(f"q{i}", f"Q: {i} + {i}?\nA:") for i in range(12)]
@@ -126,6 +126,26 @@ def test_nobody_there_is_an_error_with_the_address(tmp_path, tokenizer):
     server.server_close()
     with pytest.raises(UserError, match=r"127.0.0.1:\d+/v1/completions failed 2 times; at last ConnectionError"):
         sample(server, tmp_path, tokenizer, requests=REQUESTS[:1], retries=1)
+
+
+@pytest.mark.parametrize("usage", [{}, {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}])
+def test_half_a_character_costs_no_path(usage, tmp_path, tokenizer):
+    """Catches: a lone surrogate in a reply, for which a path is paid for at each start, or kept where nothing can read it."""
+    server = Server([Canned(json.dumps({"choices": [{"text": " It is 2 \ud83d"}], **usage}).encode())])
+    for _ in range(2):
+        rows = sample(server, tmp_path, tokenizer, requests=REQUESTS[:1], paths=1)
+        assert [row["text"] for row in rows] == [" It is 2 \ufffd"] and rows[0]["num_tokens"] >= 2
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("content", [b'{"rows": [', b"\xff", b"", b"[]", b'{"rows": 3, "usage": {}}', b'{"rows": []}'])
+def test_a_stored_answer_that_cannot_be_read_is_named(content, tmp_path, tokenizer):
+    """Catches: a stack trace, at each start, for a file of stored answers that a full disk or a power cut left broken."""
+    file = tmp_path / "scratch" / f"{fingerprint('q0')}.json"
+    file.parent.mkdir()
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=f"{file.name} .*Delete it"):
+        sample(Server(), tmp_path, tokenizer, requests=REQUESTS[:1])
 
 
 @pytest.mark.parametrize(
