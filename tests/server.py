@@ -18,6 +18,15 @@ class Canned:
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+def right_body(chat):
+    """The body of a reply as a server should send it."""
+    content = [{"token": " 4", "logprob": -0.5}, {"token": ".", "logprob": -0.25}]
+    probabilities = {"content": content} if chat else {"tokens": [" 4", "."], "token_logprobs": [-0.5, -0.25]}
+    text = {"message": {"role": "assistant", "content": " 4."}} if chat else {"text": " 4."}
+    choices = [{"index": i, **text, "logprobs": probabilities, "finish_reason": "stop"} for i in range(2)]
+    return {"id": "x", "choices": choices, "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}}
+
+
 class Server(http.server.ThreadingHTTPServer):
     """Answers completions; misbehaves as `faults` says, in turn, then behaves. Log-probabilities come where `logprobs`."""
 
@@ -66,7 +75,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         number = int(re.findall(r"\d+", prompt.rpartition("Q: ")[2])[0])
         count = 0 if fault == "empty" else max(1, body["n"] // 2) if fault == "fewer" else body["n"]
         solution = f" {number} + {number} is {2 * number}. Draft {body['seed']}-"
-        texts = [f"{solution}{i}. The answer is {2 * number}.\nQ: more" for i in range(count)]
+        texts = [f"{solution}{i}" if i == 0 else f"{solution}{i}. The answer is {2 * number}.\nQ: more" for i in range(count)]
         if self.server.api == "chat":
             choices = [{"message": {"content": text}, "finish_reason": "stop"} for text in texts]
         else:

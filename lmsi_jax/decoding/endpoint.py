@@ -1,9 +1,12 @@
 """Paths from an OpenAI-compatible server (vLLM, SGLang, a hosted API), in the place of the engine here."""
 
 import dataclasses
+import json
+import math
 import os
-import time
-from typing import Any
+import reprlib
+import threading
+from typing import Any, TypeGuard
 
 import requests
 
@@ -14,6 +17,7 @@ from lmsi_jax.decoding.scheduler import Decoding
 
 BUSY = (408, 409, 425, 429)  # and all from 500 on: the same request may do better later
 LONGEST_WAIT = 60.0  # seconds between two tries
+LARGEST = 2.0**53  # that a number of tokens or a log-probability can be; whole numbers up to here are exact as floats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,24 +53,23 @@ class Endpoint:
         key = os.environ.get(config.key_variable, "")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
-    def ask(self, prompt: str, paths: int, seed: int) -> Reply:
-        """At least one and at most `paths` samples of a prompt.
+    def ask(self, prompt: str, paths: int, seed: int, stop: threading.Event) -> Reply | None:
+        """At least one and at most `paths` samples of a prompt; None when `stop` is set before another try.
 
         A server that is busy, slow, broken or cut off is asked again, with twice the wait each time or as it says itself.
         Raises UserError when it refuses, or fails every time.
         """
-        body = self._body(prompt, paths, seed)
-        wait, cause = 1.0, ""
+        body, backoff, wait, cause = self._body(prompt, paths, seed), 1.0, 0.0, ""
         for attempt in range(self._config.retries + 1):
-            if attempt:
-                time.sleep(min(wait, LONGEST_WAIT))
-                wait *= 2
+            if attempt and stop.wait(min(wait, LONGEST_WAIT)):
+                return None
+            wait, backoff = backoff, 2 * backoff
             try:
                 response = requests.post(self.url, json=body, headers=self._headers, timeout=self._config.timeout)
                 if response.ok:
-                    return _reply(response.json(), paths)
-            except (requests.RequestException, Unreadable) as error:  # a body that is no JSON is a RequestException
-                cause = f"{type(error).__name__}: {error}"
+                    return _reply(_json(response.content), paths)
+            except (requests.RequestException, Unreadable) as error:
+                cause = f"{type(error).__name__}: {error!s:.300}"
                 continue
             cause = f"status {response.status_code}: {response.text[:300]!r}"
             if response.status_code not in BUSY and response.status_code < 500:
@@ -102,38 +105,64 @@ class Endpoint:
         return UserError(f"{self.url} refused a request for model '{self._config.model}' with {cause}; {remedy}.")
 
 
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # a ValueError too: a number of too many digits, or no UTF-8
+        raise Unreadable(f"a reply that is not JSON ({error}), {content[:100]!r}") from error
+
+
 def _reply(body: Any, paths: int) -> Reply:
+    """The first `paths` samples of a reply's JSON, without what cannot be read of tokens. Raises Unreadable without a text."""
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
-        raise Unreadable(f"an answer without choices, {str(body)[:200]!r}")
-    usage = body.get("usage") or {}
-    completion = int(usage.get("completion_tokens") or 0)
-    alone = completion if len(choices) == 1 and completion else None
-    found = [_choice(choice, alone) for choice in choices[:paths]]
-    return Reply(found, int(usage.get("prompt_tokens") or 0), completion)
+        raise Unreadable(f"an answer without choices, {reprlib.repr(body)}")
+    usage = body.get("usage")
+    prompt_tokens, completion_tokens = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
+    alone = completion_tokens if len(choices) == 1 and completion_tokens else None
+    return Reply([_choice(choice, alone) for choice in choices[:paths]], prompt_tokens, completion_tokens)
 
 
 def _choice(choice: dict[str, Any], num_tokens: int | None) -> Choice:
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else choice.get("text")
     if text is not None and not isinstance(text, str):
-        raise Unreadable(f"a text that is none, {text!r:.100}")
+        raise Unreadable(f"a text of another type, {reprlib.repr(text)}")
     text = clean_text(text or "")
-    given = choice.get("logprobs")
-    logprobs = given if isinstance(given, dict) else {}
-    found = [token.get("logprob") for token in logprobs.get("content") or []] or logprobs.get("token_logprobs")
-    if found and all(isinstance(value, int | float) for value in found):
-        return Choice(text, _finish(choice), len(found), float(sum(found)))
-    return Choice(text, _finish(choice), num_tokens, None)
+    finish = "length" if choice.get("finish_reason") == "length" else "stop"
+    logprobs = _logprobs(choice.get("logprobs"))
+    if logprobs is None or (text and not logprobs):
+        return Choice(text, finish, num_tokens, None)
+    return Choice(text, finish, len(logprobs), math.fsum(logprobs))
 
 
-def _finish(choice: dict[str, Any]) -> str:
-    return "length" if choice.get("finish_reason") == "length" else "stop"
+def _logprobs(given: Any) -> list[float] | None:
+    """The log-probability of each token of a choice; None where one of them is not a number."""
+    if not isinstance(given, dict):
+        return None
+    values = given.get("token_logprobs")
+    if isinstance(content := given.get("content"), list):  # of chat
+        values = [token.get("logprob") if isinstance(token, dict) else None for token in content]
+    if not isinstance(values, list) or not all(map(_is_number, values)):
+        return None
+    return [float(value) for value in values]
+
+
+def _count(usage: Any, name: str) -> int:
+    """A number of tokens."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return int(value) if _is_number(value) and value >= 0 else 0
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    """A number of JSON that can be added up: not true or false, not NaN or Infinity."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _seconds(retry_after: str | None, wait: float) -> float:
     """A Retry-After header in seconds; one that names a date, or none, leaves the wait as it is."""
     try:
-        return max(float(retry_after or ""), 0.0)
+        seconds = float(retry_after or "")
     except ValueError:
         return wait
+    return seconds if seconds >= 0 else wait  # NaN is not

@@ -102,7 +102,9 @@ class _Sampler:
             missing = self._decoding.paths - first
             most = min(missing, self._config.paths_per_request or missing)
             seed = stable_hash(f"{self._seed}/{request.id}/{first}")
-            reply = self._endpoint.ask(self._job.few_shot + request.text, most, seed)
+            reply = self._endpoint.ask(self._job.few_shot + request.text, most, seed, stop)
+            if reply is None:
+                break
             kept["rows"] += [self._row(request, number, choice) for number, choice in enumerate(reply.choices, start=first)]
             used = Counter(requests=1, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
             kept["usage"] = dict(Counter(kept["usage"]) + used)
@@ -113,14 +115,14 @@ class _Sampler:
         return spent
 
     def _row(self, request: Request, number: int, choice: Choice) -> Record:
-        tokens = choice.num_tokens
+        tokens, text = choice.num_tokens, cut(choice.text, self._decoding.stops)
         return {
             "id": request.id,
             "path": number,
-            "text": cut(choice.text, self._decoding.stops),
+            "text": text,
             "num_tokens": len(self._tokenizer.encode(choice.text)) if tokens is None else tokens,
             **({} if choice.logprob is None else {"logprob": choice.logprob}),
-            "finish": choice.finish,
+            "finish": choice.finish if text == choice.text else "stop",  # a server may go on behind a stop string
             "prompt_hash": self._job.prompt_hash(request),
         }
 

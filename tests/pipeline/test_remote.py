@@ -2,20 +2,23 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 from etils import epath
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lmsi_jax.core.build import build
 from lmsi_jax.core.config import Config, EndpointConfig, SampleConfig
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import fingerprint, read_jsonl
+from lmsi_jax.core.records import fingerprint, read_jsonl, write_jsonl
 from lmsi_jax.decoding import endpoint as client
 from lmsi_jax.decoding.scheduler import Request
 from lmsi_jax.pipeline.decode import Job, sampling
-from lmsi_jax.pipeline.remote import sample_to_file
+from lmsi_jax.pipeline.remote import _Sampler, sample_to_file
 from lmsi_jax.pipeline.session import Session
-from tests.server import Canned, Server
+from tests.server import Canned, Server, right_body
 
 FEW_SHOT = "Q: 1 + 1?\nA: The answer is 2.\n\n"
 REQUESTS = [Request(f"q{i}", f"Q: {i} + {i}?\nA:") for i in range(12)]
@@ -28,8 +31,8 @@ def impatient(monkeypatch):
     monkeypatch.setattr(client, "LONGEST_WAIT", 0.01)
 
 
-def sample(server, tmp_path, tokenizer, requests=REQUESTS, paths=4, enough=None, **changes):
-    """The rows that are written for these requests."""
+def job_of(server, tmp_path, tokenizer, requests=REQUESTS, paths=4, enough=None, **changes):
+    """What it takes to sample these requests."""
     options = dict(url=server.url, model="m", timeout=10.0, concurrency=4, api=server.api)
     session = Session(
         Config(sample=SampleConfig(paths=paths, engine="openai", endpoint=EndpointConfig(**{**options, **changes})))
@@ -38,8 +41,20 @@ def sample(server, tmp_path, tokenizer, requests=REQUESTS, paths=4, enough=None,
     decoding = sampling(session, 0.7)
     tmp = epath.Path(tmp_path)
     names = (("sample", 1), tmp / "scratch", tmp / "paths.jsonl", "round 1 sample", tmp / "metrics")
-    sample_to_file(session, Job(FEW_SHOT, requests, dataclasses.replace(decoding, enough=enough), *names))
-    return list(read_jsonl(tmp / "paths.jsonl"))
+    return session, Job(FEW_SHOT, requests, dataclasses.replace(decoding, enough=enough), *names)
+
+
+def sample(server, tmp_path, tokenizer, **options):
+    """The rows that are written for these requests."""
+    session, job = job_of(server, tmp_path, tokenizer, **options)
+    sample_to_file(session, job)
+    return list(read_jsonl(job.output))
+
+
+@pytest.fixture(scope="module")
+def sampler(tmp_path_factory, tokenizer):
+    """What turns replies into rows."""
+    return _Sampler(*job_of(Server(), tmp_path_factory.mktemp("sampler"), tokenizer))
 
 
 def test_every_path_comes_once_whatever_the_server_does(tmp_path, tokenizer):
@@ -128,6 +143,17 @@ def test_nobody_there_is_an_error_with_the_address(tmp_path, tokenizer):
         sample(server, tmp_path, tokenizer, requests=REQUESTS[:1], retries=1)
 
 
+def test_a_text_cut_behind_a_stop_string_has_stopped(tmp_path, tokenizer):
+    """Catches: a whole answer that abstains as truncated, since the server went on behind the stop string to its limit."""
+    choices = [
+        {"text": " The answer is 5.\nQ: and", "finish_reason": "length"},
+        {"text": " The answer", "finish_reason": "length"},
+    ]
+    server = Server([Canned(json.dumps({"choices": choices}).encode())])
+    rows = sample(server, tmp_path, tokenizer, requests=REQUESTS[:1], paths=2)
+    assert [(row["text"], row["finish"]) for row in rows] == [(" The answer is 5.", "stop"), (" The answer", "length")]
+
+
 @pytest.mark.parametrize("usage", [{}, {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}])
 def test_half_a_character_costs_no_path(usage, tmp_path, tokenizer):
     """Catches: a lone surrogate in a reply, for which a path is paid for at each start, or kept where nothing can read it."""
@@ -160,3 +186,52 @@ def test_settings_that_cannot_work_are_refused(values, said):
     """Catches: a run that finds out after an hour."""
     with pytest.raises(UserError, match=said):
         build(Config, values)
+
+
+ODD = [10**400, -(10**30), 2**63, math.nan, math.inf, -math.inf, "\ud83d", "\ude00\ud83d", "\x00", "\u2028", "\nQ:"]
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=6) | st.sampled_from(ODD),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=6,
+)  # fmt: skip
+
+
+def fields(value, path=()):
+    """The places of everything within a JSON value."""
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from fields(inner, (*path, key))
+
+
+def changed(value, path, junk):
+    if not path:
+        return junk
+    copy = value.copy()
+    copy[path[0]] = changed(value[path[0]], path[1:], junk)
+    return copy
+
+
+@st.composite
+def bodies(draw):
+    """A right reply of which up to three parts are something else."""
+    body = right_body(draw(st.booleans()))
+    for _ in range(draw(st.integers(1, 3))):
+        body = changed(body, draw(st.sampled_from(list(fields(body)))), draw(JUNK))
+    return body
+
+
+@pytest.mark.slow
+@settings(max_examples=3000, deadline=None)
+@given(body=bodies(), escaped=st.booleans())
+def test_any_reply_is_rows_that_can_be_read_again_or_unreadable(sampler, body, escaped):
+    """Catches: a reply that ends the run, or whose rows no JSON Lines file can hold."""
+    content = json.dumps(body, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
+    try:
+        reply = client._reply(client._json(content), 2)
+    except client.Unreadable:
+        return
+    assert isinstance(reply, client.Reply) and 1 <= len(reply.choices) <= 2
+    assert all(0 <= count < 2**63 for count in (reply.prompt_tokens, reply.completion_tokens))
+    rows = [sampler._row(REQUESTS[0], number, choice) for number, choice in enumerate(reply.choices)]
+    assert all(math.isfinite(each.get("logprob", 0.0)) for each in rows)
+    write_jsonl(sampler._job.output, rows)
+    assert list(read_jsonl(sampler._job.output)) == rows
