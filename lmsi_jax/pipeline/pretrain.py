@@ -12,11 +12,11 @@ from lmsi_jax.checkpoint.folder import save
 from lmsi_jax.core import rng
 from lmsi_jax.core.config import PretrainConfig
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.files import absolute
+from lmsi_jax.core.files import absolute, is_unfinished
 from lmsi_jax.core.progress import ProgressBar, console
 from lmsi_jax.formatting.packing import PackedRows, Piece, pack
-from lmsi_jax.pipeline.workdir import check_workdir, describe_run
-from lmsi_jax.sharding import make_mesh, param_shardings, use_mesh
+from lmsi_jax.pipeline.workdir import check_workdir, writing
+from lmsi_jax.sharding import Mesh, make_mesh, param_shardings, use_mesh
 from lmsi_jax.tasks.word_corpus import documents
 from lmsi_jax.training.loop import train
 from lmsi_jax.training.step import check_batch, trained_model
@@ -54,14 +54,19 @@ def pretrain(config: PretrainConfig, workdir: os.PathLike | str, command_line: S
     folder = absolute(workdir)
     check_workdir(config, folder)
     target = folder / "model"
-    if target.exists():
+    if target.exists() and not is_unfinished(target):
         console.print(f"{target} is complete; nothing to do.")
         return target
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.train, "train")
-    shapes, axes = model.abstract(config.model)
-    places = param_shardings(mesh, shapes, axes)
-    describe_run(config, folder, command_line)
+    param_shardings(mesh, *model.abstract(config.model))
+    with writing(config, folder, command_line):
+        _train(config, mesh, folder, target)
+    return target
+
+
+def _train(config: PretrainConfig, mesh: Mesh, folder: epath.Path, target: epath.Path) -> None:
+    """Train the tokenizer, then the model, and write both as a checkpoint."""
     tokenizer = tokenizers.train(_lines(config), config.model.vocab)
     rows = corpus_rows(config, tokenizer)
     console.print(
@@ -70,7 +75,7 @@ def pretrain(config: PretrainConfig, workdir: os.PathLike | str, command_line: S
         f"{config.train.steps * config.train.batch / len(rows):.2f} epochs"
     )
     with use_mesh(mesh), ProgressBar("pretrain", config.train.steps) as bar:
-        key = rng.stage_key(config.seed, "init")
+        key, places = rng.stage_key(config.seed, "init"), param_shardings(mesh, *model.abstract(config.model))
         params = jax.jit(lambda k: model.init(config.model, k), out_shardings=places)(key)
         trained = train(
             mesh,
@@ -86,4 +91,3 @@ def pretrain(config: PretrainConfig, workdir: os.PathLike | str, command_line: S
         )
         params = trained_model(config.model, config.train, params, trained)
     save(target, config.model, params, {"tokenizer.model": tokenizer.model})
-    return target

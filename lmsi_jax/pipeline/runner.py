@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from etils import epath
 from rich.text import Text
@@ -11,15 +11,14 @@ from lmsi_jax.analysis.summary import print_table, read_scores, summarise
 from lmsi_jax.core.build import to_dict
 from lmsi_jax.core.config import Config
 from lmsi_jax.core.errors import UserError, nearest
-from lmsi_jax.core.files import absolute, remove_temporary
-from lmsi_jax.core.lock import locked
+from lmsi_jax.core.files import absolute
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.version import code_version
 from lmsi_jax.pipeline.preflight import preflight
 from lmsi_jax.pipeline.self_improve import SelfImprove
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.stage import Ledger
-from lmsi_jax.pipeline.workdir import check_workdir, describe_run
+from lmsi_jax.pipeline.workdir import check_workdir, writing
 from lmsi_jax.sharding import processes
 
 
@@ -48,7 +47,7 @@ def run(
     loop, ledger = SelfImprove(session, folder), Ledger(folder, any_code=any_code)
     for name in (only, start_from):
         _check_name(loop, name)
-    with contextlib.nullcontext() if dry_run else _writing(config, folder, command_line, reconfigure):
+    with contextlib.nullcontext() if dry_run else writing(config, folder, command_line, reconfigure=reconfigure):
         ran = _run_stages(loop, ledger, only, start_from, dry_run)
     if dry_run:
         return
@@ -56,22 +55,6 @@ def run(
         console.print("Every stage is done; nothing to do.")
     if not only and processes.is_first():
         _show_results(folder)
-
-
-@contextlib.contextmanager
-def _writing(config: Config, folder: epath.Path, command_line: Sequence[str], reconfigure: bool) -> Iterator[None]:
-    """The lock of the work directory, taken by the first process for all, and the files that describe the run in it."""
-    with contextlib.ExitStack() as stack:
-
-        def begin() -> None:
-            stack.enter_context(locked(folder))
-            if not reconfigure:
-                check_workdir(config, folder)  # again: another run may have begun in between
-            remove_temporary(folder)
-            describe_run(config, folder, command_line)
-
-        processes.by_first(begin)
-        yield
 
 
 def _run_stages(loop: SelfImprove, ledger: Ledger, only: str, start_from: str, dry_run: bool) -> int:

@@ -1,18 +1,21 @@
 """Whose work directory it is, and what it takes to do the run again."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
 from lmsi_jax.core.build import to_dict
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.files import read_json, write_text
+from lmsi_jax.core.files import read_json, remove_temporary, write_text
+from lmsi_jax.core.lock import locked
 from lmsi_jax.core.version import code_version, describe
+from lmsi_jax.sharding import processes
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sentencepiece", "ml_collections", "numpy")
 TRACELESS = ("plan.", "finetune.profile", "sample.profile", "train.profile")  # settings that leave no trace in a run
@@ -41,6 +44,25 @@ def flat(tree: dict, path: str = "") -> dict:
     for key, value in tree.items():
         found.update(flat(value, f"{path}{key}.") if isinstance(value, dict) and value else {f"{path}{key}": value})
     return {name: value for name, value in found.items() if not name.startswith(TRACELESS)}
+
+
+@contextlib.contextmanager
+def writing(config: Any, folder: epath.Path, command_line: Sequence[str], *, reconfigure: bool = False) -> Iterator[None]:
+    """The lock of a work directory, taken by the first process for all, and the files that describe the run in it.
+
+    Raises UserError when another run writes there, or, unless it is to `reconfigure`, when it belongs to one.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> None:
+            stack.enter_context(locked(folder))
+            if not reconfigure:
+                check_workdir(config, folder)
+            remove_temporary(folder)
+            describe_run(config, folder, command_line)
+
+        processes.by_first(begin)
+        yield
 
 
 def describe_run(config: Any, folder: epath.Path, command_line: Sequence[str]) -> None:
