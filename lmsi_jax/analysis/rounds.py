@@ -26,7 +26,7 @@ REASONS = {
     "no_text": "nothing after “answer is”",
     "no_span": "nothing after “answer is”",
     "no_math": "no expression after “answer is”",
-    "hedged": "says that the answer depends",
+    "hedged": "“it depends” after the last answer",
 }
 NOTHING = "–"
 

@@ -40,19 +40,20 @@ def test_killed_at_random_instants(finished, compile_cache, tmp_path):
         assert records(folder) == records(finished[0]), folder
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_cleanly_and_resume(number, status, finished, compile_cache, tmp_path):
+@pytest.mark.slow
+def test_signals_end_cleanly_and_resume(finished, compile_cache, tmp_path):
     """Catches: a stack trace on Ctrl-C, or a preempted run that cannot go on."""
     workdir = tmp_path / "run"
-    process = start(workdir, compile_cache)
-    deadline = time.monotonic() + 120
-    while not list(workdir.glob("eval/0/*.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == status, stderr
-    assert "Interrupted. Start the same command again" in stderr
-    assert "Traceback" not in stderr
+    for number, status, reached in ((signal.SIGINT, 130, "eval/0/cot.jsonl"), (signal.SIGTERM, 143, "rounds/1/votes.jsonl")):
+        process = start(workdir, compile_cache)
+        deadline = time.monotonic() + 120
+        while not (workdir / reached).exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == status, stderr
+        assert "Interrupted. Start the same command again" in stderr
+        assert "Traceback" not in stderr
     again = start(workdir, compile_cache)
     again.communicate(timeout=250)
     assert again.returncode == 0
