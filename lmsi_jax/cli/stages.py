@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 from etils import epath
-from rich.console import Console
 
 from lmsi_jax.core.build import to_dict
 from lmsi_jax.core.config import FORMATS, Config
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import path_fingerprint, remove
-from lmsi_jax.core.progress import console
+from lmsi_jax.core.progress import SafeConsole, console
 from lmsi_jax.core.records import STANDARD, fingerprint, read_jsonl, write_jsonl
 from lmsi_jax.core.version import code_version
 from lmsi_jax.formatting.mixed import Prompts
@@ -157,7 +156,7 @@ def compare(config: Config, values: flags.FlagValues) -> None:
         _check_new([epath.Path(values.output)], values)
     sides = [evaluation.scores_below(epath.Path(folder)) for folder in (values.before, values.after)]
     found = evaluation.compare(*sides)
-    wide = Console(width=WIDE, stderr=console.stderr, markup=False, emoji=False)  # a table that is cut says nothing
+    wide = SafeConsole(width=WIDE, stderr=console.stderr, markup=False, emoji=False)  # a table that is cut says nothing
     for table in tables(found):
         wide.print(table)
     if values.output:

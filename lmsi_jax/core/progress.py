@@ -3,12 +3,30 @@
 import faulthandler
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 
-console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+from lmsi_jax.core.text import printable
+
+
+class SafeConsole(Console):
+    """A console for text of any origin, a model's or a file's: it gives the terminal no commands, and never fails to print.
+
+    Control characters, and characters that the encoding of the terminal lacks, are spelled out.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        encoding = getattr(self.file, "encoding", None) or "utf-8"
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else printable(segment.text)
+            yield segment._replace(text=text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+console = SafeConsole(highlight=False, soft_wrap=True, markup=False, emoji=False)
 PLAIN_SECONDS = 15.0  # between two plain lines
 STALL_SECONDS = 900.0  # without progress, after which all threads say where they are; a large program compiles for minutes
 
@@ -32,7 +50,7 @@ class ProgressBar:
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}", markup=False),
             )
-            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._bar = Progress(*columns, console=SafeConsole(stderr=True))
             self._task = self._bar.add_task(title, total=total, completed=done, note="")
 
     def __enter__(self) -> "ProgressBar":

@@ -1,12 +1,16 @@
 """What a long stage says of itself."""
 
+import io
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
+import pytest
+from rich.text import Text
 
 from lmsi_jax.core.profile import Trace
+from lmsi_jax.core.progress import console
 
 PROGRAM = """
 import time
@@ -34,6 +38,25 @@ def test_a_stall_says_where_it_is():
     """Catches: a run that hangs without a word; one that is taken for hanging while it works, or when it is done."""
     assert "wait_for_nothing" in said(asleep=1.2, updates=0)
     assert "Timeout" not in said(asleep=0.1, updates=6)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "shown"),
+    [
+        ("utf-8", "\x1b[31mred\x1b]0;title\x07", "\\x1b[31mred\\x1b]0;title"),
+        ("utf-8", "\u4e03\ud83d \x9b2J", "\u4e03\ufffd \\x9b2J"),
+        ("latin-1", "\u00fc\u4e03", "\u00fc\\u4e03"),
+        ("ascii", "\u4e03", "\\u4e03"),
+    ],
+)
+def test_text_of_any_origin_is_printed_and_obeyed_by_no_terminal(encoding, text, shown, monkeypatch):
+    """Catches: an escape sequence that reaches a terminal, a character that its encoding lacks and that ends a stage."""
+    for value in (text, Text(text)):
+        output = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding=encoding, newline=""))
+        console.print(value)
+        sys.stdout.flush()
+        assert output.getvalue().decode(encoding) == shown + "\n"
 
 
 def test_a_trace_holds_the_steps_asked_for(tmp_path):
