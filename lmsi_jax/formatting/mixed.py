@@ -121,7 +121,10 @@ def tokenize(rows: Sequence[dict], tokenizer: Tokenizer, weighting: str = "token
 
     All tokens of targets count alike, or all "row"s whatever their length, or all "question"s whatever their number of
     rows. The paper does not say; tokens alike are the usual loss of fine-tuning, in which long reasoning counts most.
+
+    Raises UserError when a row is not one to train on, or there is none.
     """
+    _check_rows(rows)
     end = [tokenizer.eos] if tokenizer.eos >= 0 else []
     questions = [row.get("id", i) for i, row in enumerate(rows)]  # rows that name no question are each one of their own
     siblings = Counter(questions)
@@ -129,6 +132,20 @@ def tokenize(rows: Sequence[dict], tokenizer: Tokenizer, weighting: str = "token
     for question, row in zip(questions, rows, strict=True):
         prompt = tokenizer.start(row["prompt"])
         target = [*tokenizer.encode_completion(row["target"], prompt), *end]
+        if not target:
+            raise UserError(f"The target of {row['prompt'][-60:]!r} is empty, so that there is nothing to learn; leave it out.")
         whole = {"token": len(target), "row": 1.0, "question": 1 / siblings[question]}[weighting]
         pieces.append(Piece([*prompt, *target], len(prompt), row.get("format", ""), whole / len(target)))
     return pieces
+
+
+def _check_rows(rows: Sequence[dict]) -> None:
+    if not rows:
+        raise UserError("There is no training row; a file of them has one JSON object a line, with `prompt` and `target`.")
+    for number, row in enumerate(rows, start=1):
+        for field in ("prompt", "target", *({"id", "format"} & row.keys())):
+            if not isinstance(row.get(field), str):
+                raise UserError(
+                    f"Training row {number} has the `{field}` {row.get(field)!r:.60}. `prompt` and `target` must be text; so "
+                    f"must `id` and `format` where a row has them."
+                )

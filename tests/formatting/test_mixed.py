@@ -1,6 +1,7 @@
 import pytest
 
 from lmsi_jax.core.config import DataConfig
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.formatting.mixed import Prompts, Solution, examples, tokenize
 from lmsi_jax.tasks.prompts import Exemplar, question_text
 from lmsi_jax.tasks.registry import Task, load_task
@@ -31,6 +32,23 @@ def test_direct_rows_repeat_unless_told_otherwise():
     assert count(distinct_direct=True) == 6
     two[1] = two[0]
     assert count(distinct_direct=True) == 6
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "There is no training row"),
+        ([{"prompt": "?", "target": "7"}, {"target": "7"}], "Training row 2 has the `prompt` None"),
+        ([{"prompt": "?", "target": 7}], "Training row 1 has the `target` 7"),
+        ([{"prompt": "?", "target": "7", "id": [1]}], "Training row 1 has the `id` .1."),
+        ([{"prompt": "?", "target": ""}], "is empty, so that there is nothing to learn"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on(rows, message, tokenizer, monkeypatch):
+    """Catches: training rows of another program that end in a traceback, minutes into the command."""
+    monkeypatch.setattr(tokenizer, "eos", -1)
+    with pytest.raises(UserError, match=message):
+        tokenize(rows, tokenizer)
 
 
 def test_choices_are_lettered():
