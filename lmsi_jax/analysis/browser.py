@@ -1,13 +1,12 @@
 """The questions and paths that a report carries with it, as JSON-able data for the page's script."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
 from lmsi_jax.analysis.rounds import REASONS, Gold, Round
-from lmsi_jax.core.records import Record, read_jsonl
+from lmsi_jax.core.records import Record, finite, read_jsonl
 from lmsi_jax.tasks.reading import answers_by_path
 
 MOST_QUESTIONS = 300  # of a round
@@ -77,17 +76,12 @@ def _paths(vote: Record, rows: Sequence[Record]) -> list[dict[str, Any]]:
                 "text": row["text"],
                 "outcome": "agrees" if number in kept else "abstains" if abstains else "other",
                 "answer": REASONS.get(reasons[number], reasons[number]) if abstains else answers.get(number),
-                "tokens": row.get("num_tokens"),
-                "logprob": _finite(row.get("logprob")),
+                "tokens": finite(row.get("num_tokens")),
+                "logprob": finite(row.get("logprob")),
                 "cut": row.get("finish") == "length",
             }
         )
     return shown
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON has no infinity and no NaN, and a browser rejects what Python writes for them."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def read_questions(workdir: epath.Path) -> dict[str, Record]:

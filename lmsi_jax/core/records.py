@@ -25,15 +25,25 @@ def dumps(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
+        return json.dumps(_without_nan(value), ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> float | None:
+    """The number that a field holds; None for text, a truth value, NaN, an infinity, or an integer too large for a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def _without_nan(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _without_nan(item) for key, item in value.items()}
+    return [_without_nan(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def fingerprint(*values: Any) -> str:
@@ -74,8 +84,9 @@ def numbered_jsonl(file: os.PathLike | str) -> Iterator[tuple[int, Record]]:
 
 def _parse_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, Record]]:
     for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield number, _parse(line.removeprefix(BOM), f"{name} line {number}")
+        content = line.removeprefix(BOM)
+        if content.strip():
+            yield number, _parse(content, f"{name} line {number}")
 
 
 def _parse(line: bytes, where: str) -> Record:

@@ -13,7 +13,7 @@ from lmsi_jax.analysis.report import duration, write_report
 from lmsi_jax.analysis.rounds import Gold, label_precision
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import write_text
-from lmsi_jax.core.records import write_jsonl
+from lmsi_jax.core.records import read_jsonl, write_jsonl
 
 NASTY = 'Is </script><b>"3" & 4</b> <!-- <script> größer als 七\u2028? 🧮'
 VOID = {"meta", "input", "br", "use", "path", "rect", "circle", "line", "polyline", "polygon"}
@@ -231,6 +231,17 @@ def test_questions_cannot_break_out_of_their_script(tmp_path):
     assert [p["answer"] for p in c["paths"]][2:] == ["cut at the longest length", "no “answer is”"]
     assert c["gold"] is None and c["paths"][0]["logprob"] is None and c["paths"][0]["cut"]
     assert data["questions"][2]["choices"] == ["one <i>", "two"]
+
+
+@pytest.mark.parametrize("value", ["x", 10**400, True, float("nan"), [1]])
+def test_numbers_that_are_none_leave_the_page_whole(value, tmp_path):
+    """Catches: a log-probability or a number of tokens of another engine that ends the report, or that a browser rejects."""
+    folder = make_run(tmp_path)
+    file = folder / "rounds/1/paths.jsonl"
+    write_jsonl(file, [{**row, "logprob": value, "num_tokens": value} for row in list(read_jsonl(file))])
+    page, html = report(folder)
+    assert "NaN" not in page.scripts[0][1]
+    assert {(p["tokens"], p["logprob"]) for q in page.rounds()[1]["questions"] for p in q["paths"]} == {(None, None)}
 
 
 def test_without_gold_and_scores(tmp_path):

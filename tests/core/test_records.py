@@ -3,7 +3,7 @@ import math
 import pytest
 
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import fingerprint, read_jsonl, write_jsonl
+from lmsi_jax.core.records import fingerprint, finite, read_jsonl, write_jsonl
 
 
 def test_round_trip_keeps_unknown_fields_and_unicode(tmp_path):
@@ -43,6 +43,17 @@ def test_what_is_written_can_be_read_again(tmp_path):
     assert row["id"] == "a\ufffd", "half characters are replaced where they come in"
     write_jsonl(tmp_path / "c.jsonl", [row])
     assert (tmp_path / "c.jsonl").read_bytes() == b'{"id": "a\xef\xbf\xbd", "x": null}\n', "JSON has no NaN"
+
+
+def test_a_mark_of_byte_order_is_no_record(tmp_path):
+    """Catches: a file that an editor saved with an empty first line, and that is called broken for what it put in front."""
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf\n{"a": 1}\n')
+    assert list(read_jsonl(tmp_path / "a.jsonl")) == [{"a": 1}]
+
+
+def test_numbers_of_others():
+    """Catches: an integer that no float holds, a truth value or a text taken for a number."""
+    assert [finite(value) for value in (1, -0.5, True, "1", None, math.nan, -math.inf, 10**400)] == [1.0, -0.5, *[None] * 6]
 
 
 @pytest.mark.parametrize("nested", ["[" * 100_000 + "]" * 100_000, '{"a":' * 200 + "1" + "}" * 200])
