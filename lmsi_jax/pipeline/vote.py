@@ -1,15 +1,15 @@
 """Voting and formatting on files: pure functions on records, no model and no JAX."""
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from etils import epath
 
 from lmsi_jax.core.config import Config, SelectConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
+from lmsi_jax.core.records import Record, finite, read_jsonl, write_jsonl
 from lmsi_jax.formatting.mixed import Prompts, Solution, examples
 from lmsi_jax.tasks import answers
 from lmsi_jax.tasks.reading import accepted_answers, answers_by_path, is_right, paths_hash, read_answers
@@ -18,14 +18,27 @@ from lmsi_jax.voting.adaptive import expected_share
 from lmsi_jax.voting.majority import probabilities, vote
 from lmsi_jax.voting.select import narrow, select, select_random
 
+PATH_FIELDS = {"id": str, "path": int, "text": str}
+
+
+def _read_paths(file: epath.Path, fields: Iterable[str] = PATH_FIELDS) -> Iterator[Record]:
+    """The rows of a file of paths. Raises UserError when one lacks one of `fields`, or has a `finish` that is no text."""
+    for row in read_jsonl(file):
+        for field in fields:
+            if type(row.get(field)) is not PATH_FIELDS[field]:  # and not isinstance: True is no number of a path
+                raise UserError(f"{file}: a path needs `{field}` ({PATH_FIELDS[field].__name__}); this row has {row!r:.120}.")
+        if not isinstance(row.get("finish", "stop"), str):
+            raise UserError(
+                f'{file}: `finish` of a path is {row["finish"]!r:.60}; it must be "length" where the text was cut, "stop" '
+                f"where it ended by itself, and left out where that is not known."
+            )
+        yield row
+
 
 def paths_by_question(file: epath.Path) -> Iterator[list[Record]]:
     """The paths of each question, in path order; they may stand anywhere in the file."""
     found: dict[str, list[Record]] = {}
-    for row in read_jsonl(file):
-        for field, kind in (("id", str), ("path", int), ("text", str)):
-            if not isinstance(row.get(field), kind):
-                raise UserError(f"{file}: a path needs `{field}` ({kind.__name__}); this row has {row!r:.120}.")
+    for row in _read_paths(file):
         found.setdefault(row["id"], []).append(row)
     if not found:
         raise UserError(f"{file} holds no paths; run the sample stage first.")
@@ -42,9 +55,7 @@ def extract_file(paths: epath.Path, output: epath.Path, task: Task, flexible: bo
     reasons: Counter[str] = Counter()
 
     def rows() -> Iterator[Record]:
-        for row in read_jsonl(paths):
-            if not isinstance(row.get("text"), str):
-                raise UserError(f"{paths}: a path needs `text` (str); this row has {row!r:.120}.")
+        for row in _read_paths(paths, ("text",)):
             read = answers.extract(
                 row["text"], task.answer_type, row.get("finish", "stop"), flexible=flexible, allowed=task.labels
             )
@@ -115,15 +126,14 @@ def _weights(rows: Sequence[Record], read: Sequence[str | None], rule: str, file
         return None, "sum"
     aggregate, _, kind = rule.partition("_")
     for row in rows:
-        logprob = row.get("logprob")
-        if not isinstance(logprob, int | float) or not math.isfinite(logprob) or not isinstance(row.get("num_tokens"), int):
+        if finite(row.get("logprob")) is None or finite(row.get("num_tokens")) is None:
             raise UserError(
                 f"{file}: path {row['path']} of question '{row['id']}' has no finite `logprob` and `num_tokens`, which "
                 f"select.vote='{rule}' weighs it by; vote by --config.select.vote=majority."
             )
     voting = [answer is not None for answer in read]
-    tokens = [row["num_tokens"] for row in rows]
-    return probabilities([row["logprob"] for row in rows], tokens, voting, normalised=kind == "normalised"), aggregate
+    logprobs, tokens = [float(row["logprob"]) for row in rows], [int(row["num_tokens"]) for row in rows]
+    return probabilities(logprobs, tokens, voting, normalised=kind == "normalised"), aggregate
 
 
 def format_file(
@@ -138,7 +148,7 @@ def format_file(
 ) -> None:
     """Select paths and write them in the four formats (section 3.2). `gold` is read by the upper-bound control alone."""
     asked = {r["id"]: r for r in load_questions(questions)}
-    voted = {r["id"]: r for r in read_jsonl(votes)}
+    voted = _read_votes(votes)
     if config.select.rule == "gold" and gold is None:
         raise UserError("select.rule='gold' is a control of `lmsi run`, which knows the gold answers; here there are none.")
     accepted = {r["id"]: accepted_answers(r) for r in read_jsonl(gold)} if gold else {}
@@ -160,7 +170,7 @@ def format_file(
             distinct_direct=config.format.distinct_direct,
         )
     if not rows:
-        reasons = Counter(path["reason"] for row in voted.values() for path in row.get("abstained", ()))
+        reasons = Counter(str(path.get("reason")) for row in voted.values() for path in row.get("abstained", ()))
         said = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common()) or "none"
         raise UserError(
             f"No path of {len(voted)} questions is kept, so there is nothing to train on. Paths that abstained: {said}. Check "
@@ -170,19 +180,44 @@ def format_file(
     console.print(f"format: {len(rows)} training rows from {used} of {len(voted)} questions")
 
 
+def _read_votes(file: epath.Path) -> dict[str, Record]:
+    """The votes of a file by question. Raises UserError when a row is not what `vote_file` writes."""
+    votes: dict[str, Record] = {}
+    for row in read_jsonl(file):
+        texts, lists = ("id", "paths_hash"), {"answers": str | None, "kept": int, "abstained": dict}
+        wrong = [field for field in texts if not isinstance(row.get(field), str)]
+        wrong += [field for field, kind in lists.items() if not _is_list(row.get(field), kind)]
+        wrong += ["confidence"] if finite(row.get("confidence")) is None else []
+        if wrong:
+            raise UserError(
+                f"{file}: the vote of question {row.get('id')!r:.60} has the `{wrong[0]}` {row.get(wrong[0])!r:.60}, which "
+                f"lmsi does not write; vote again."
+            )
+        if row["id"] in votes:
+            raise UserError(f"{file}: question '{row['id']}' has more than one vote; vote again.")
+        votes[row["id"]] = row
+    return votes
+
+
+def _is_list(value: Any, kind: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
+
+
 def _solutions(
     config: SelectConfig, rows: Sequence[Record], voted: Record, answer_type: str, seed: int, accepted: Sequence[str]
 ) -> list[Solution]:
     """The paths of one question to train on, with the answers that they voted for."""
-    answer_of = answers_by_path(voted)
-    if voted.get("paths_hash") != paths_hash(rows):
+    position = {row["path"]: i for i, row in enumerate(rows)}
+    numbers = voted.get("paths", list(range(len(rows))))
+    same = numbers == list(position) and len(voted["answers"]) == len(rows) and position.keys() >= set(voted["kept"])
+    if voted["paths_hash"] != paths_hash(rows) or not same:
         raise UserError(
             f"The vote of question '{voted['id']}' was made from other paths than these; votes and paths are of different "
             f"runs. Vote again."
         )
+    answer_of = answers_by_path(voted)
     texts, read = [answers.own_text(row["text"]) for row in rows], [answer_of[row["path"]] for row in rows]
     if config.rule == "majority":
-        position = {row["path"]: i for i, row in enumerate(rows)}
         chosen = select(
             [position[path] for path in voted["kept"]],
             voted["confidence"],

@@ -8,9 +8,15 @@ import sys
 import pytest
 from etils import epath
 
+from lmsi_jax.core.config import Config, SelectConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
+from lmsi_jax.formatting.mixed import Prompts
 from lmsi_jax.pipeline.foreign import convert_file
+from lmsi_jax.pipeline.vote import format_file, vote_file
+from lmsi_jax.tasks.registry import Task
+
+TASK = Task("jsonl", "number", ())
 
 ROWS = [
     {"id": "a", "path": 0, "text": " 3 + 4 = 7. The answer is 7.", "mine": [1]},
@@ -117,3 +123,50 @@ def test_votes_by_probability(tmp_path, rule, answer):
     done = lmsi("vote", *files)
     assert (done.returncode == 0) == (rule == "majority")
     assert rule == "majority" or "has no finite `logprob` and `num_tokens`" in done.stderr
+
+
+PATH = {"id": "q", "path": 0, "text": "The answer is 7.", "logprob": -1.0, "num_tokens": 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logprob": 10**400}, "has no finite `logprob` and `num_tokens`"),
+        ({"logprob": True}, "has no finite `logprob` and `num_tokens`"),
+        ({"num_tokens": 10**400}, "has no finite `logprob` and `num_tokens`"),
+        ({"path": True}, "a path needs `path` .int."),
+        ({"finish": 3}, "`finish` of a path is 3; it must be"),
+    ],
+)
+def test_paths_that_cannot_vote(change, message, tmp_path):
+    """Catches: an OverflowError for a weight, a truth value that numbers a path, a reason to finish that is silently none."""
+    write_jsonl(tmp_path / "p.jsonl", [{**PATH, **change}])
+    with pytest.raises(UserError, match=message):
+        vote_file(epath.Path(tmp_path / "p.jsonl"), epath.Path(tmp_path / "v.jsonl"), TASK, SelectConfig(vote="sum_normalised"))
+    assert not (tmp_path / "v.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": None}, "has the `id` None"),
+        ({"kept": None}, "has the `kept` None"),
+        ({"kept": [5]}, "was made from other paths than these"),
+        ({"answers": []}, "was made from other paths than these"),
+        ({"answers": [7]}, "has the `answers` .7."),
+        ({"confidence": "1"}, "has the `confidence` '1'"),
+        ({"abstained": [1]}, "has the `abstained` .1."),
+        ({}, "question 'q' has more than one vote"),
+    ],
+)
+def test_votes_that_cannot_be_used(change, message, tmp_path):
+    """Catches: a KeyError for votes of another program or of a careless hand, a second vote that replaces the first."""
+    files = [epath.Path(tmp_path / f"{name}.jsonl") for name in "qpve"]
+    write_jsonl(files[0], [{"id": "q", "question": "?"}])
+    write_jsonl(files[1], [PATH])
+    vote_file(files[1], files[2], TASK, SelectConfig())
+    (vote,) = read_jsonl(files[2])
+    write_jsonl(files[2], [{**vote, **change}] if change else [vote, vote])
+    with pytest.raises(UserError, match=message):
+        format_file(Config(), TASK, Prompts("", ""), *files)
+    assert not files[3].exists()
