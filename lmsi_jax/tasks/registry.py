@@ -230,15 +230,11 @@ def load_questions(path: os.PathLike | str) -> list[Record]:
         where = f"{path} row {number}"
         if not isinstance(row.get("question"), str) or not row["question"].strip():
             raise UserError(f"{where}: no text in the field `question`; it has {', '.join(row) or 'no fields'}.")
-        try:
-            row["question"].encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UserError(f"{where}: the question is not valid text ({error}); repair it where it comes from.") from error
         row.setdefault("id", str(number))
         row.setdefault("choices", None)
         id, choices = row["id"], row["choices"]
         if not isinstance(id, str) or not id:
-            raise UserError(f"{where}: `id` is {id!r}; it must be a string that no other row has.")
+            raise UserError(f"{where}: `id` is {id!r:.60}; it must be a string that no other row has.")
         if id in rows:
             raise UserError(f"{where}: the id '{id}' is that of row {rows[id]} too; paths are told apart by id.")
         if not isinstance(row.get("answers", []), list):

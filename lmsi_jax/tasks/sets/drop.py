@@ -35,7 +35,8 @@ def said(answer: Any) -> str:
     date = answer.get("date")
     date = date if isinstance(date, dict) else {}
     words = " ".join(filter(None, (str(date.get(part) or "") for part in ("day", "month", "year"))))
-    return words or ", ".join(map(str, answer.get("spans") or ()))
+    spans = answer.get("spans")
+    return words or ", ".join(map(str, spans if isinstance(spans, list) else ()))
 
 
 def ask(row: Row) -> str:
@@ -44,7 +45,10 @@ def ask(row: Row) -> str:
 
 def read(row: Row) -> Record:
     """One question; `answers` are those of all annotators."""
-    accepted = [said(answer) for answer in (row.get("answer"), *(row.fields.get("validated_answers") or ()))]
+    validated = row.fields.get("validated_answers") or []
+    if not isinstance(validated, list):
+        raise row.bad("validated_answers", f"is {validated!r:.60}, not a list")
+    accepted = [said(answer) for answer in (row.get("answer"), *validated)]
     accepted = list(dict.fromkeys(filter(None, accepted)))
     if not accepted:
         raise row.bad("answer", "has no number, no date and no span")
