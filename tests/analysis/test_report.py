@@ -238,7 +238,8 @@ def test_numbers_that_are_none_leave_the_page_whole(value, tmp_path):
     """Catches: a log-probability or a number of tokens of another engine that ends the report, or that a browser rejects."""
     folder = make_run(tmp_path)
     file = folder / "rounds/1/paths.jsonl"
-    write_jsonl(file, [{**row, "logprob": value, "num_tokens": value} for row in list(read_jsonl(file))])
+    rows = [{**row, "logprob": value, "num_tokens": value} for row in read_jsonl(file)]
+    write_text(file, "".join(json.dumps(row) + "\n" for row in rows))  # write_jsonl has null for NaN, others do not
     page, html = report(folder)
     assert "NaN" not in page.scripts[0][1]
     assert {(p["tokens"], p["logprob"]) for q in page.rounds()[1]["questions"] for p in q["paths"]} == {(None, None)}
