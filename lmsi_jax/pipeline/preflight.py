@@ -15,7 +15,7 @@ from lmsi_jax.formatting.mixed import check_control_tokens
 from lmsi_jax.pipeline.placement import check_placements, placement_table
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.workdir import PACKAGES
-from lmsi_jax.sharding import param_shardings, processes
+from lmsi_jax.sharding import param_shardings
 from lmsi_jax.tasks import prompts, registry
 from lmsi_jax.training.step import abstract_state, check_batch
 
@@ -77,11 +77,6 @@ def _tokenizer(session: Session) -> str:
 
 def _sharding(session: Session) -> str:
     config, mesh = session.config, session.mesh
-    if config.sample.engine == "openai" and processes.count() > 1:
-        raise UserError(
-            f"sample.engine='openai' with {processes.count()} processes: one is enough to ask a server. Sample first "
-            f"with one (lmsi run --only=sample), then start the rest."
-        )
     param_shardings(mesh, *model.abstract(session.model_config))
     check_placements(mesh, session.model_config, config.mesh.largest_whole)
     check_batch(mesh, config.finetune, "finetune")

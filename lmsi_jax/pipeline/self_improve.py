@@ -76,9 +76,9 @@ class SelfImprove:
         }
 
     def server(self) -> dict[str, Any]:
-        """Who samples, if it is not the model here."""
+        """Which model of a server samples, if it is not the one here; its address may change."""
         endpoint = self.config.sample.endpoint
-        asked = {"url": endpoint.url, "model": endpoint.model, "api": endpoint.api}
+        asked = {"model": endpoint.model, "api": endpoint.api}
         return {"endpoint": asked} if self.config.sample.engine == "openai" else {}
 
     def prompt(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class SelfImprove:
             (output,),
             {**self.decoding(round - 1), "adaptive": self.sections["sample"]["adaptive"], **self.server()},
             lambda scratch: steps.sample(self.session, round, str(checkpoint), self.questions, output, scratch, self.metrics),
-            on_mesh=True,
+            on_mesh=self.config.sample.engine == "mesh",
         )
 
     def vote(self, round: int) -> Stage:

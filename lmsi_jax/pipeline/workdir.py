@@ -18,7 +18,10 @@ from lmsi_jax.core.version import code_version, describe
 from lmsi_jax.sharding import processes
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sentencepiece", "ml_collections", "numpy")
-TRACELESS = ("plan.", "finetune.profile", "sample.profile", "train.profile")  # settings that leave no trace in a run
+ASKING = ("url", "key_variable", "concurrency", "retries", "timeout")  # where and how a server is asked, not what
+TRACELESS = (  # settings that leave no trace in a run
+    "plan.", "finetune.profile", "sample.profile", "train.profile", *(f"sample.endpoint.{name}" for name in ASKING),
+)  # fmt: skip
 
 
 def check_workdir(config: Any, folder: epath.Path) -> None:

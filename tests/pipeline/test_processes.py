@@ -13,9 +13,11 @@ import pytest
 
 from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.records import read_jsonl
 from lmsi_jax.sharding import processes
 from tests.conftest import mesh_of
 from tests.runs import environment, records, run_workdir
+from tests.server import Server
 
 
 def free_port():
@@ -39,12 +41,12 @@ def start(workdir, cache, count, devices, *flags, code="", **settings):
     address, started = f"127.0.0.1:{free_port()}", []
     for number in range(count):
         names = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(number)}
-        arguments = run_workdir(workdir, *flags, **{"mesh.cpu_devices": devices, "sample.lanes": 4, **settings})
+        command = run_workdir(workdir, *flags, **{"mesh.cpu_devices": devices, "sample.lanes": 4, **settings})
         if code:
-            arguments[1:3] = ["-c", code]
+            command[1:3] = ["-c", code]
         started.append(
             subprocess.Popen(
-                arguments, env={**environment(cache), **(names if count > 1 else {}), "NPROC": "16"},
+                command, env={**environment(cache), **(names if count > 1 else {}), "NPROC": "16"},
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )
         )  # fmt: skip
@@ -127,3 +129,15 @@ def test_hosts_of_other_settings_are_refused(compile_cache, tmp_path):
     assert [process.returncode for process in started] == [2, 2], output
     assert all("Process(es) 1 of 2 differ from process 0 in the config" in text for text in output), output
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_one_of_several_processes_asks_the_server(compile_cache, tmp_path):
+    """Catches: a run of several processes that cannot sample from a server, or pays for each path in each process."""
+    server = Server()
+    settings = {"sample.engine": "openai", "sample.endpoint.url": server.url, "sample.endpoint.model": "m"}
+    for count, stage in ((1, "prepare"), (2, "sample")):
+        running = start(tmp_path / "run", compile_cache, count, 2, f"--only={stage}", **settings)
+        said = [process.communicate(timeout=100)[0] for process in running]
+        assert [process.returncode for process in running] == [0] * count, said
+    assert len(server.bodies) == 6 and len(list(read_jsonl(tmp_path / "run/rounds/1/paths.jsonl"))) == 24

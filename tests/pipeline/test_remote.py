@@ -9,15 +9,17 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmsi_jax.core.build import build
-from lmsi_jax.core.config import Config, EndpointConfig, SampleConfig
+from lmsi_jax.core.build import build, to_dict
+from lmsi_jax.core.config import Config, EndpointConfig, SampleConfig, SelectConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import fingerprint, read_jsonl, write_jsonl
 from lmsi_jax.decoding import endpoint as client
 from lmsi_jax.decoding.scheduler import Request
 from lmsi_jax.pipeline.decode import Job, sampling
 from lmsi_jax.pipeline.remote import _Sampler, sample_to_file
+from lmsi_jax.pipeline.self_improve import SelfImprove
 from lmsi_jax.pipeline.session import Session
+from lmsi_jax.pipeline.workdir import flat
 from tests.server import Canned, Server, right_body
 
 FEW_SHOT = "Q: 1 + 1?\nA: The answer is 2.\n\n"
@@ -172,6 +174,26 @@ def test_a_stored_answer_that_cannot_be_read_is_named(content, tmp_path, tokeniz
     file.write_bytes(content)
     with pytest.raises(UserError, match=f"{file.name} .*Delete it"):
         sample(Server(), tmp_path, tokenizer, requests=REQUESTS[:1])
+
+
+def test_the_first_process_samples_from_a_server_and_all_of_them_on_the_mesh(tmp_path):
+    """Catches: each of several processes that pays for all paths, or a check that refuses a server with several processes."""
+    for engine, together in (("openai", False), ("mesh", True)):
+        config = Config(sample=SampleConfig(engine=engine, endpoint=EndpointConfig(model="m")))
+        assert SelfImprove(Session(config), epath.Path(tmp_path)).sample(1).on_mesh is together
+
+
+def test_another_address_of_the_same_model_makes_no_path_stale(tmp_path):
+    """Catches: a server that comes back on another port, or gets more time, for which all paths are paid for again."""
+
+    def settings_of(**endpoint):
+        config = Config(sample=SampleConfig(engine="openai", endpoint=EndpointConfig(**{"model": "m", **endpoint})))
+        return SelfImprove(Session(config), epath.Path(tmp_path)).sample(1).settings, flat(to_dict(config))
+
+    moved = settings_of(url="http://localhost:9000/v1", timeout=9.0, retries=1, concurrency=2, key_variable="OTHER")
+    assert settings_of() == moved
+    for changes in ({"model": "n"}, {"api": "chat"}):
+        assert all(one != other for one, other in zip(settings_of(), settings_of(**changes), strict=True))
 
 
 @pytest.mark.parametrize(
