@@ -63,7 +63,7 @@ def _checkpoint(session: Session) -> str:
 
 def _tokenizer(session: Session) -> str:
     tokenizer, text = session.tokenizer, session.prompts.cot_examples
-    begun = tokenizer.start(text).count(tokenizer.bos) if tokenizer.bos >= 0 else 0
+    begun = tokenizer.start(text)[:2].count(tokenizer.bos) if tokenizer.bos >= 0 else 0  # a chat may have one in each turn
     if begun != (tokenizer.bos >= 0):
         raise UserError(
             f"The prompt begins with {begun} tokens of id {tokenizer.bos} (beginning of text) in place of one; take it out of "
@@ -114,11 +114,13 @@ def _row_length(session: Session, few_shot: int, question: int) -> None:
     config = session.config
     asked = len(session.tokenizer.start(session.prompts.render("zero_shot_cot", "")))
     before, why = (asked, "of what is asked for") if config.finetune.share_prompts else (few_shot, "of few-shot prompt")
-    needed = before + question + config.sample.max_tokens + 1
+    prompts = session.prompts
+    around = len(session.tokenizer.encode(prompts.before_answer + prompts.after_answer)) if config.data.chat else 0
+    needed = before + question + config.sample.max_tokens + around + 1
     if needed > config.finetune.row_length:
         raise UserError(
             f"A training row could be too long: {before} tokens {why} + {question} of the longest question + "
-            f"{config.sample.max_tokens} to generate + 1 = {needed}, and finetune.row_length={config.finetune.row_length}. Set "
+            f"{config.sample.max_tokens} to generate + {around + 1} around it = {needed}, and finetune.row_length={config.finetune.row_length}. Set "
             f"--config.finetune.row_length to at least {needed}, or lower --config.sample.max_tokens or --config.data.shots."
         )
 

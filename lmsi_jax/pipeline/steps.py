@@ -34,8 +34,8 @@ def prepare(session: Session, questions: epath.Path, gold: epath.Path, held_out:
         console.print(f"prepare: {describe(len(found.equal), len(found.shared), len(evaluation))}; see {leaks}")
     pairs = [("equal", pair) for pair in found.equal] + [("shared", pair) for pair in found.shared]
     write_jsonl(leaks, ({"id": scored, "training_id": trained, "overlap": kind} for kind, (scored, trained) in pairs))
-    known = [r for r in rows if r.get("answer") is not None]
-    write_jsonl(gold, ({"id": r["id"], "answer": str(r["answer"]), "answers": accepted_answers(r)} for r in known))
+    known = [(r["id"], accepted_answers(r)) for r in rows if r.get("answer") is not None or r.get("answers")]
+    write_jsonl(gold, ({"id": id, "answer": accepted[0], "answers": accepted} for id, accepted in known))
     write_jsonl(held_out, evaluation)
     write_jsonl(questions, ({k: v for k, v in r.items() if k not in GOLD} for r in rows))
 

@@ -24,6 +24,8 @@ PATH_FIELDS = {"id": str, "path": int, "text": str}
 def _read_paths(file: epath.Path, fields: Iterable[str] = PATH_FIELDS) -> Iterator[Record]:
     """The rows of a file of paths. Raises UserError when one lacks one of `fields`, or has a `finish` that is no text."""
     for row in read_jsonl(file):
+        if row.get("finish", "") is None:  # how some programs write that it is not known
+            del row["finish"]
         for field in fields:
             if type(row.get(field)) is not PATH_FIELDS[field]:  # and not isinstance: True is no number of a path
                 raise UserError(f"{file}: a path needs `{field}` ({PATH_FIELDS[field].__name__}); this row has {row!r:.120}.")

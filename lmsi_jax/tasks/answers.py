@@ -133,8 +133,10 @@ def _parts(sentence: str, answer_type: str) -> list[str]:
 
 def canonical(said: str, answer_type: str) -> str | None:
     """One form for all ways of writing an answer ("10,800" and "$10800.00" are "10800"); None when there is none."""
-    said = said[:_LONGEST]
+    if not said.isascii():  # digits of other scripts are digits
+        said = "".join(str(int(c)) if c.isdecimal() else c for c in said[:_LONGEST])
     for _ in range(_READINGS):
+        said = said[:_LONGEST]
         value = _READ[answer_type](said)
         if value is None or value == said:
             return value

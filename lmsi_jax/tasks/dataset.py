@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from typing import Any, Literal
 from etils import epath
 
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import BOM, Record, numbered_jsonl
+from lmsi_jax.core.records import BOM, Record, finite, numbered_jsonl
+from lmsi_jax.core.text import clean
 
 LETTERS = string.ascii_uppercase
 
@@ -46,7 +46,7 @@ class Row:
     def number(self, *names: str) -> str:
         """The same, for a number that is written as one: 5.0 is "5"."""
         value = self.get(*names)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if finite(value) is None:
             raise self.bad(".".join(names), f"is {value!r:.60}, not a number")
         return str(int(value)) if value == int(value) else repr(value)
 
@@ -99,13 +99,15 @@ def tab_separated(path: epath.Path) -> Iterator[Row]:
     header = lines[0].split("\t")
     for number, line in enumerate(lines[1:], start=2):
         if line:
-            yield Row(dict(itertools.zip_longest(header, line.split("\t"))), f"{path} line {number}")
+            cells, where = line.split("\t"), f"{path} line {number}"
+            row = Row(dict(itertools.zip_longest(header, cells[: len(header)])), where)
+            yield row if len(cells) <= len(header) else Row({}, f"{where} has {len(cells)} cells under {len(header)} names")
 
 
 def read_json(path: epath.Path) -> Any:
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        return clean(json.loads(path.read_bytes().decode("utf-8-sig")))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); fetch the file again.") from error
 
 

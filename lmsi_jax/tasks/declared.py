@@ -36,7 +36,7 @@ _DENIED = re.compile(
 )
 _NO_ONE = re.compile(r"\b(?:nor|or|neither|and|whether|if|not)[^\w.!?\n]+(?:option[^\w.!?\n]+)?$", re.IGNORECASE)
 # The turn of a few-shot prompt, where it is not the beginning of a solution, nor the first option of a choice.
-_TURN = re.compile(r"^A:(?=[ *]*\S+(?: \S+){0,3}\s*$)", re.MULTILINE)
+_TURN = re.compile(r"^A:(?=[ *]*+\S+(?: \S+){0,3}\s*$)", re.MULTILINE)
 _TURNS = {
     "choice": re.compile(r"^A:(?=[ *]*\([A-J]\)\W*$)", re.MULTILINE),
     "yes_no": re.compile(r"^A:(?=[ *]*(?:yes|no|true|false)\b)", re.MULTILINE | re.IGNORECASE),

@@ -69,7 +69,7 @@ _SENTENCE = re.compile(
 )
 _SUM = re.compile(r"[-+*/\u00f7\u2013]|\bof\b|%|[\d)]\s?x\s?[\d(]|\^")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})*,\d{3}|\d+|\d{1,3}(?: \d{3})+")
-_WHOLE = re.compile(r"\$?(?:[1-9]\d{0,14}|0)\.?")
+_WHOLE = re.compile(r"\$?(?:[1-9]\d{0,14}|0)\.?", re.ASCII)
 _MOST_DIGITS = 50
 _MOST_PLACES = 18
 _MOST_WORDS = 4  # between the beginning and a number that is one of several

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmsi_jax.core.build import build, to_dict
-from lmsi_jax.core.config import Config, EndpointConfig, SampleConfig, SelectConfig
+from lmsi_jax.core.config import Config, EndpointConfig, SampleConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import fingerprint, read_jsonl, write_jsonl
 from lmsi_jax.decoding import endpoint as client

@@ -372,3 +372,12 @@ def test_a_megabyte_is_read_in_two_seconds(piece):
 def test_boxes(text, value):
     """Catches: braces that are paired wrongly, and boxes joined by "and" of which only the last counts."""
     assert extract(text, "math") == Answer(value)
+
+
+def test_a_canonical_answer_is_read_as_itself():
+    """Catches: text that grows in lower case and is cut again; digits of two scripts that are two votes for one number."""
+    for answer_type in ("text", "span"):
+        value = canonical("\u0130" * 400, answer_type)
+        assert value and canonical(value, answer_type) == value
+    assert canonical("1\u0663", "number") == canonical("\u0661\u0663", "number") == "13"
+    assert canonical("\u0663.50", "span") == "3.5"

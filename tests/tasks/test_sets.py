@@ -5,11 +5,13 @@ import subprocess
 import sys
 
 import pytest
+from etils import epath
 
 from lmsi_jax.core.config import DataConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.tasks import registry
 from lmsi_jax.tasks.answers import canonical
+from lmsi_jax.tasks.dataset import BadRow, Row, json_list, tab_separated
 from lmsi_jax.tasks.sets import DATASETS, IN_DOMAIN, OUT_OF_DOMAIN
 from lmsi_jax.tasks.source import load_split
 
@@ -281,3 +283,18 @@ def test_tfds_sets_that_are_not_prepared(prepared, tmp_path):
         load_split(DATASETS["openbookqa"], "test", "tfds", str(tmp_path))
     with pytest.raises(UserError, match="has the splits dev, and not 'train'"):
         load_split(DATASETS["drop"], "train", "tfds", str(prepared))
+
+
+def test_odd_files_of_data_sets_are_errors_that_name_them(tmp_path):
+    """Catches: a traceback for deep JSON or a huge number; a cell beyond the header that is dropped without a word."""
+    file = epath.Path(tmp_path) / "rows"
+    file.write_text("[" * 200_000)
+    with pytest.raises(UserError, match="rows: not valid JSON"):
+        list(json_list(file))
+    file.write_bytes(b"\xef\xbb\xbf" + b'[{"n": 1}]')
+    assert [row.fields for row in json_list(file)] == [{"n": 1}]
+    with pytest.raises(BadRow, match="the field `n` is 1000"):
+        Row({"n": 10**400}, "here").number("n")
+    file.write_text("index\tsentence\n0\ta\tb\n")
+    with pytest.raises(BadRow, match="rows line 2 has 3 cells under 2 names: the field `sentence` is missing"):
+        next(tab_separated(file)).text("sentence")

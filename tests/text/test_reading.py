@@ -170,8 +170,8 @@ def test_answers_are_canonical_or_a_reason(found, answer_type):
 def test_long_texts_take_no_second(answer_type):
     """Catches: a pattern that tries every way of splitting a long run of one thing."""
     slow = []
-    for fragment in ("(A) ", "The answer is 7. ", "1 = ", "or ", "{", "(", *nasty.FRAGMENTS[::3]):
-        for lead in ("", "The answer is ", "(A) is the "):
+    for fragment in ("(A) ", "The answer is 7. ", "1 = ", "or ", "{", "(", "*", *nasty.FRAGMENTS[::3]):
+        for lead in ("", "The answer is ", "(A) is the ", "A: "):
             text = (lead + fragment * (20_000 // max(len(fragment), 1)))[:20_000] + " a b c d e"
             start = time.thread_time()
             answers.extract(text, answer_type, flexible=True)
