@@ -31,6 +31,8 @@ from lmsi_jax.training.step import SharedPrompts, abstract_state, make_step
 
 CPU_STANDS_IN = "; the compiler of the CPU stands in for the GPU's, with caches in float32: memory is an upper estimate"
 
+PREFILL_DEPTH = 3  # layers to compile at least: of its last layer prefill computes keys and values alone
+
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
@@ -140,7 +142,9 @@ def _plan(config: Config, shape: ModelConfig, topology: str) -> Plan:
     chip, devices = devices_of(topology)
     mesh = make_mesh(config.mesh, devices)
     decoded = _decodings(config, shape, mesh, chip)
-    programs = {"prefill prompt": _whole(_prefill_prompt, config, shape, mesh)}
+    programs = {"prefill prompt": _whole(_prefill_prompt, config, shape, mesh, least=PREFILL_DEPTH)}
+    most = max(decoded.values(), key=lambda decoding: decoding.lanes)
+    programs["prefill questions"] = _whole(_prefill_questions, config, shape, mesh, most, least=PREFILL_DEPTH)
     programs |= {name: _whole(_decode, config, shape, mesh, decoding) for name, decoding in decoded.items()}
     programs["train"] = _whole(_train, config, shape, mesh)
     seconds = _seconds(config, shape, chip, mesh, programs, decoded)
@@ -165,18 +169,21 @@ def _decodings(config: Config, shape: ModelConfig, mesh: Mesh, chip: Chip) -> di
     return {name: bounded(asked) for name, asked in decoded.items()}
 
 
-def _whole(compile: Callable[..., Cost], config: Config, shape: ModelConfig, mesh: Mesh, *decoding: memory.Shape) -> Cost:
-    """The cost of a program at full depth, from two shallow ones; without bound where not even those fit."""
+def _whole(
+    compile: Callable[..., Cost], config: Config, shape: ModelConfig, mesh: Mesh, *decoding: memory.Shape, least: int = 1
+) -> Cost:
+    """The cost of a program at full depth, from two shallow ones of at least `least` layers; infinite where they do not fit."""
     period = _period(shape.windows)
+    first = -(-least // period) * period
     try:
-        one, two = (compile(config, _cut(shape, layers), mesh, *decoding) for layers in (period, 2 * period))
+        one, two = (compile(config, _cut(shape, layers), mesh, *decoding) for layers in (first, first + period))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        console.print(f"Not even {2 * period} of {shape.layers} layers: {str(error).splitlines()[0][:300]}")
+        console.print(f"Not even {first + period} of {shape.layers} layers: {str(error).splitlines()[0][:300]}")
         return Cost(math.inf, math.inf, math.inf)
     each = (two + one * -1.0) * (1 / period)
-    return one + each * float(shape.layers - period)
+    return one + each * float(shape.layers - first)
 
 
 def _period(windows: tuple[int, ...]) -> int:
@@ -223,29 +230,45 @@ def _prefill_prompt(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
         return _cost(prefill_chunk.lower(shape, _decoding_params(config, shape, mesh), before, tokens).compile())
 
 
-def _decode(config: Config, shape: ModelConfig, mesh: Mesh, decoding: memory.Shape) -> Cost:
-    """A decode step of all lanes, with the prefill of as many questions beside it."""
-    sample, question = config.sample, decoding.question
+def _state(config: Config, shape: ModelConfig, mesh: Mesh, decoding: memory.Shape) -> tuple[engine.Settings, Any, int]:
+    """What decoding compiles with, its state, and the bytes of the questions that are prefilled and wait beside it."""
+    sample = config.sample
     cut = (sample.top_k, sample.top_p) if decoding.paths > 1 else (0, 1.0)
     settings = engine.Settings(
         decoding.paths, decoding.max_tokens, decoding.lanes, decoding.slots, sample.sync_every, *cut, ends=(1,), matched=1
     )
+    start = engine.start.lower(shape, settings, decoding.question).compile()
+    state = _described(jax.eval_shape(lambda: engine.start(shape, settings, decoding.question)), start.output_shardings)
+    return settings, state, memory.READY * _bytes(state.questions) // engine.HELD
+
+
+def _bytes(tree: Any) -> int:
+    """Of a device, for arrays that are described with their shardings."""
+    return sum(memory.on_device(leaf, leaf.sharding) for leaf in jax.tree.leaves(tree))
+
+
+def _prefill_questions(config: Config, shape: ModelConfig, mesh: Mesh, decoding: memory.Shape) -> Cost:
+    """A batch of as many questions as there are lanes, while the state of decoding is there."""
+    with use_mesh(mesh):
+        _, state, ready = _state(config, shape, mesh, decoding)
+        params, prompt = _decoding_params(config, shape, mesh), _prompt(config, shape, mesh, decoding.prompt)
+        tokens = _leaf((decoding.lanes, decoding.question), jnp.int32, sharding(mesh, "batch", None))
+        length = _leaf((decoding.lanes,), jnp.int32, sharding(mesh, "batch"))
+        cost = _cost(prefill_questions.lower(shape, decoding.question, params, prompt, tokens, length).compile())
+    return replace(cost, arguments=cost.arguments + _bytes(state) + ready)
+
+
+def _decode(config: Config, shape: ModelConfig, mesh: Mesh, decoding: memory.Shape) -> Cost:
+    """A decode step of all lanes, with prefilled questions beside it."""
     everywhere = sharding(mesh)
     with use_mesh(mesh):
-        start = engine.start.lower(shape, settings, question).compile()
-        state = _described(jax.eval_shape(lambda: engine.start(shape, settings, question)), start.output_shardings)
+        settings, state, ready = _state(config, shape, mesh, decoding)
         table = _leaf((2, shape.vocab), jnp.int32, everywhere)
         key = jax.eval_shape(lambda: jax.random.key(0))
         key, heat = (_leaf((), dtype, everywhere) for dtype in (key.dtype, jnp.float32))
         params, prompt = _decoding_params(config, shape, mesh), _prompt(config, shape, mesh, decoding.prompt)
-        step = engine.decode.lower(shape, settings, params, engine.Task(prompt, table, key, heat), state).compile()
-        tokens = _leaf((decoding.lanes, question), jnp.int32, sharding(mesh, "batch", None))
-        length = _leaf((decoding.lanes,), jnp.int32, sharding(mesh, "batch"))
-        prefill = prefill_questions.lower(shape, question, params, prompt, tokens, length).compile()
-    analysis: Any = prefill.memory_analysis()
-    ready = memory.READY * analysis.output_size_in_bytes
-    cost = _cost(step)
-    return Cost(cost.arguments + ready, max(cost.working, _cost(prefill).working), cost.operations)
+        cost = _cost(engine.decode.lower(shape, settings, params, engine.Task(prompt, table, key, heat), state).compile())
+    return replace(cost, arguments=cost.arguments + ready)
 
 
 def _train(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:

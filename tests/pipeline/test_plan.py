@@ -37,13 +37,15 @@ def descriptions():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.mark.parametrize("program", ["_decode", "_prefill_prompt", "_train"])
+@pytest.mark.parametrize("program", ["_decode", "_prefill_questions", "_prefill_prompt", "_train"])
 def test_a_plan_from_two_depths_is_that_of_the_whole_model(program):
     """Catches: layers counted wrongly, a window pattern cut in the middle, memory that does not grow as was assumed."""
     mesh = make_mesh(CONFIG.mesh, jax.devices())
     decodings = plan._decodings(CONFIG, SHAPE, mesh, plan.CHIPS["cpu"])
-    compile, decoding = getattr(plan, program), [decodings["sample"]] if program == "_decode" else []
-    whole, found = compile(CONFIG, SHAPE, mesh, *decoding), plan._whole(compile, CONFIG, SHAPE, mesh, *decoding)
+    decoding = [decodings["sample"]] if program in ("_decode", "_prefill_questions") else []
+    compile, least = getattr(plan, program), plan.PREFILL_DEPTH if "prefill" in program else 1
+    whole = compile(CONFIG, SHAPE, mesh, *decoding)
+    found = plan._whole(compile, CONFIG, SHAPE, mesh, *decoding, least=least)
     assert plan._period(SHAPE.windows) == 2
     assert found.arguments == pytest.approx(whole.arguments, rel=0.01)
     assert found.memory == pytest.approx(whole.memory, rel=0.1)
@@ -77,7 +79,7 @@ def test_tables_say_whether_it_fits(capsys, monkeypatch):
     """Catches: a plan for a pod that is too small which nobody notices; a dollar that is a cent."""
     config = dataclasses.replace(CONFIG, plan=dataclasses.replace(CONFIG.plan, preset="tiny", price=2.0, watts=500.0))
     monkeypatch.setattr(plan, "preset", lambda name: SHAPE)
-    for program in ("_decode", "_prefill_prompt", "_train"):
+    for program in ("_decode", "_prefill_questions", "_prefill_prompt", "_train"):
         monkeypatch.setattr(plan, program, lambda config, shape, mesh, *decoding: plan.Cost(2e6 * shape.layers, 1e6, 1e9))
     assert plan.plan(config, ["cpu:8"]) == 0
     said = " ".join(capsys.readouterr().out.split())
@@ -97,6 +99,7 @@ def test_what_the_compiler_refuses_does_not_fit(capsys, monkeypatch):
 
     monkeypatch.setattr(plan, "_train", refuse)
     monkeypatch.setattr(plan, "_prefill_prompt", lambda config, shape, mesh: plan.Cost(1e6, 1e6, 1e9))
+    monkeypatch.setattr(plan, "_prefill_questions", lambda *args: plan.Cost(1e6, 1e6, 1e9))
     monkeypatch.setattr(plan, "_decode", lambda config, shape, mesh, *decoding: plan.Cost(2e6 * shape.layers, 1e6, 1e9))
     monkeypatch.setattr(plan, "model_shape", lambda config: SHAPE)
     assert plan.plan(CONFIG, ["cpu:8"]) == 1
@@ -109,12 +112,15 @@ def test_every_program_of_the_run_is_planned(monkeypatch, capsys):
     planned = []
     monkeypatch.setattr(plan, "_train", lambda config, shape, mesh: plan.Cost(1e6, 1e6, 1e9))
     monkeypatch.setattr(plan, "_prefill_prompt", lambda config, shape, mesh: plan.Cost(1e12, 1e6, 1e9))
+    monkeypatch.setattr(plan, "_prefill_questions", lambda *args: plan.Cost(1e6, 1e6, 1e9))
     monkeypatch.setattr(plan, "_decode", lambda *args: planned.append(args[-1]) or plan.Cost(1e6, 1e6, 1e9))
     monkeypatch.setattr(plan, "model_shape", lambda config: SHAPE)
     assert plan.plan(CONFIG, ["cpu:8"]) == 1, "the largest program decides"
     assert {(shape.paths, shape.max_tokens) for shape in planned} == {(16, 128), (1, 32), (1, 128)}
     rows = capsys.readouterr().out
-    assert all(name in rows for name in ("prefill prompt", "sample", "greedy direct", "greedy CoT", "train"))
+    assert all(
+        name in rows for name in ("prefill prompt", "prefill questions", "sample", "greedy direct", "greedy CoT", "train")
+    )
     planned.clear()
     plan.plan(dataclasses.replace(CONFIG, plan=dataclasses.replace(CONFIG.plan, eval_questions=0)), ["cpu:8"])
     assert {shape.paths for shape in planned} == {16}
@@ -124,6 +130,7 @@ def test_lanes_that_are_chosen_are_planned_with_what_fits(monkeypatch, capsys):
     """Catches: a ZeroDivisionError for sample.lanes=0, which is advised for decoding."""
     monkeypatch.setattr(plan, "_train", lambda config, shape, mesh: plan.Cost(1e6, 1e6, 1e9))
     monkeypatch.setattr(plan, "_prefill_prompt", lambda config, shape, mesh: plan.Cost(1e6, 1e6, 1e9))
+    monkeypatch.setattr(plan, "_prefill_questions", lambda *args: plan.Cost(1e6, 1e6, 1e9))
     monkeypatch.setattr(plan, "_decode", lambda *args: plan.Cost(1e6, 1e6, 1e9))
     monkeypatch.setattr(plan, "model_shape", lambda config: SHAPE)
     chosen = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, lanes=0))

@@ -26,7 +26,7 @@ settings = {
 config = build(Config, settings)
 mesh = make_mesh(config.mesh)
 for decoding in plan._decodings(config, shape, mesh, plan.CHIPS["cpu"]).values():
-    print(plan._decode(config, shape, mesh, decoding))
+    print(plan._decode(config, shape, mesh, decoding), plan._prefill_questions(config, shape, mesh, decoding))
 print(plan._prefill_prompt(config, shape, mesh), plan._train(config, shape, mesh))
 """
 
