@@ -121,8 +121,8 @@ def _row_length(session: Session, few_shot: int, question: int) -> None:
         raise UserError(
             f"A training row could be too long: {before} tokens {why} + {question} of the longest question + "
             f"{config.sample.max_tokens} to generate + {around + 1} around it = {needed}, and "
-            f"finetune.row_length={config.finetune.row_length}. Set --config.finetune.row_length to at least {needed}, or lower "
-            f"--config.sample.max_tokens or --config.data.shots."
+            f"finetune.row_length={config.finetune.row_length}. Set --config.finetune.row_length to at least {needed}, or "
+            f"lower --config.sample.max_tokens or --config.data.shots."
         )
 
 
