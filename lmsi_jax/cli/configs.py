@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from lmsi_jax.core import secrets
 from lmsi_jax.core.build import build, to_dict, unknown_key
 from lmsi_jax.core.errors import UserError
 
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 
 def load_config(cls: type[T], file: str | None, overrides: Sequence[str]) -> T:
-    """A checked `cls`: its defaults, changed by `get_config()` of `file`, changed by the overrides."""
+    """A checked `cls`: its defaults, changed by `get_config()` of `file`, changed by the overrides. URLs have no login."""
     merged = ConfigDict(to_dict(cls()), convert_dict=True)
     for override in overrides:  # a table has no keys of its own that a flag could change
         table, _, key = override.removeprefix("--config.").partition("=")[0].rpartition(".")
@@ -33,7 +34,7 @@ def load_config(cls: type[T], file: str | None, overrides: Sequence[str]) -> T:
         values(["lmsi", *overrides])
     except flags.Error as error:
         raise UserError(f"{error}.") from error
-    return build(cls, values.config.to_dict())
+    return build(cls, secrets.take(values.config.to_dict()))
 
 
 def _read(file: str) -> dict[str, Any]:

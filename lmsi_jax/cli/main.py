@@ -11,6 +11,7 @@ from absl import flags
 import lmsi_jax
 from lmsi_jax.cli.commands import COMMANDS, Command, command_usage, parse, usage
 from lmsi_jax.cli.configs import load_config
+from lmsi_jax.core import secrets
 from lmsi_jax.core.errors import Terminated, UserError, nearest
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import STANDARD
@@ -21,7 +22,8 @@ BUCKET_LIBRARIES = ("gcsfs", "google", "aiohttp")  # whose errors are no OSError
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, run, and turn what a user can put right into one paragraph and exit status 2."""
-    argv = list(sys.argv if argv is None else argv)
+    argv = secrets.scrub(sys.argv if argv is None else argv)
+    sys.excepthook = secrets.print_exception
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
     for stream in (sys.stdout, sys.stderr):  # a text that the terminal's encoding lacks is no reason to stop
@@ -49,7 +51,7 @@ def _on_sigterm(number: int, frame: Any) -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"lmsi: {printable(message)}", file=sys.stderr)
+    print(f"lmsi: {printable(secrets.redact(message))}", file=sys.stderr)
     return 2
 
 

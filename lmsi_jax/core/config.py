@@ -157,10 +157,10 @@ class AdaptiveConfig:
 class EndpointConfig:
     """An OpenAI-compatible server to sample from: vLLM, SGLang, a hosted API; see decoding/endpoint.py."""
 
-    url: str = "http://localhost:8000/v1"
+    url: str = "http://localhost:8000/v1"  # http://USER:PASSWORD@HOST/v1 too: core/secrets.py takes the login out
     model: str = ""  # by the server's name for it
     api: Literal["completions", "chat"] = "completions"  # chat: the whole prompt is one message of the user
-    key_variable: str = "OPENAI_API_KEY"  # the environment variable with the key; it is read from nowhere else
+    key_variable: str = "OPENAI_API_KEY"  # the environment variable with the key, "" = none; it is read from nowhere else
     concurrency: int = 16  # requests at a time
     paths_per_request: int = 0  # 0 = all of a question's in one
     retries: int = 6
@@ -170,8 +170,15 @@ class EndpointConfig:
 
     def check(self) -> None:
         _require(
-            self.url.startswith(("http://", "https://")),
-            f"sample.endpoint.url='{self.url}' is no http address; a local vLLM server has http://localhost:8000/v1.",
+            bool(re.fullmatch(r"https?://(\[[\da-f:.]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?(/[^\s?#@]*)?", self.url, re.IGNORECASE)),
+            "sample.endpoint.url, not shown as it may hold a secret, is no http address without '?' and '#', such as "
+            "http://localhost:8000/v1. A login stands before the host, as in http://USER:PASSWORD@HOST/v1, with %40 for '@', "
+            "%2F for '/', %3F for '?' and %23 for '#'. A key goes into the environment variable OPENAI_API_KEY.",
+        )
+        _require(
+            bool(re.fullmatch("[A-Z_][A-Z0-9_]*|", self.key_variable)),
+            "sample.endpoint.key_variable, not shown as it may be a key, is no name of an environment variable (of capital "
+            "letters, digits and '_'). Put the key into a variable, and name that.",
         )
         for name, least in (("concurrency", 1), ("paths_per_request", 0), ("retries", 0)):
             _require(getattr(self, name) >= least, f"sample.endpoint.{name}={getattr(self, name)} must be at least {least}.")

@@ -4,12 +4,12 @@ import dataclasses
 import json
 import math
 import os
-import reprlib
 import threading
 from typing import Any, TypeGuard
 
 import requests
 
+from lmsi_jax.core import secrets
 from lmsi_jax.core.config import EndpointConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.text import clean_text
@@ -49,9 +49,9 @@ class Endpoint:
     def __init__(self, config: EndpointConfig, decoding: Decoding):
         self._config, self._decoding = config, decoding
         kind = "chat/completions" if config.api == "chat" else "completions"
-        self.url = f"{config.url.rstrip('/')}/{kind}"
-        key = os.environ.get(config.key_variable, "")
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        address = secrets.take(config.url)
+        self.url = f"{address.rstrip('/')}/{kind}"
+        self._authorization = _authorization(address, config.key_variable)
 
     def ask(self, prompt: str, paths: int, seed: int, stop: threading.Event) -> Reply | None:
         """At least one and at most `paths` samples of a prompt; None when `stop` is set before another try.
@@ -65,13 +65,16 @@ class Endpoint:
                 return None
             wait, backoff = backoff, 2 * backoff
             try:
-                response = requests.post(self.url, json=body, headers=self._headers, timeout=self._config.timeout)
+                response = requests.post(self.url, json=body, auth=self._authorize, timeout=self._config.timeout)
                 if response.ok:
                     return _reply(_json(response.content), paths)
-            except (requests.RequestException, Unreadable) as error:
-                cause = f"{type(error).__name__}: {error!s:.300}"
+            except requests.RequestException as error:
+                cause = secrets.redact(f"{type(error).__name__}: {error}")[:500]
                 continue
-            cause = f"status {response.status_code}: {response.text[:300]!r}"
+            except Unreadable as error:
+                cause = f"Unreadable: {error}, {_shown(response)}"
+                continue
+            cause = f"status {response.status_code}: {_shown(response)}"
             if response.status_code not in BUSY and response.status_code < 500:
                 raise self._refusal(response.status_code, cause)
             wait = _seconds(response.headers.get("Retry-After"), wait)
@@ -80,6 +83,12 @@ class Endpoint:
             f"same command again to go on, with a longer --config.sample.endpoint.timeout, fewer requests at a time "
             f"(--config.sample.endpoint.concurrency) or more retries."
         )
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """The `auth` of a request. Without one, requests would look for a password in ~/.netrc."""
+        if self._authorization:
+            request.headers["Authorization"] = self._authorization
+        return request
 
     def _body(self, prompt: str, paths: int, seed: int) -> dict[str, Any]:
         d = self._decoding
@@ -97,26 +106,52 @@ class Endpoint:
         }
 
     def _refusal(self, status: int, cause: str) -> UserError:
+        key = (
+            f"set the environment variable {self._config.key_variable} to a key that it takes, or write a login that it takes "
+            f"into the URL (http://USER:PASSWORD@HOST/v1)"
+        )
         remedy = {
-            401: f"set the environment variable {self._config.key_variable} to a key that it takes",
-            403: f"set the environment variable {self._config.key_variable} to a key that it takes",
+            401: key,
+            403: key,
             404: "check --config.sample.endpoint.url (it ends in /v1), .api and .model",
         }.get(status, "change what the message names")
         return UserError(f"{self.url} refused a request for model '{self._config.model}' with {cause}; {remedy}.")
+
+
+def _authorization(address: str, variable: str) -> str:
+    """The Authorization header by the key in an environment variable, or by the login that the address had; else ""."""
+    key, login = os.environ.get(variable, "").strip(), secrets.authorization(address)
+    if key and login:
+        raise UserError(
+            f"sample.endpoint.url has a login, and the environment variable {variable} a key; a request can have one of them. "
+            f"Take the login out of the URL, or set --config.sample.endpoint.key_variable= to nothing."
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise UserError(
+            f"The environment variable {variable} does not hold a key alone: there is a space, a line break or a character "
+            f"beyond ASCII within it. Set it to the key that the server takes, without 'Bearer'."
+        )
+    secrets.keep(key)
+    return f"Bearer {key}" if key else login
+
+
+def _shown(response: requests.Response) -> str:
+    """How a reply begins, without a secret that it repeats."""
+    return repr(secrets.redact(response.content.decode("utf-8", "replace"))[:300])
 
 
 def _json(content: bytes) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:  # a ValueError too: a number of too many digits, or no UTF-8
-        raise Unreadable(f"a reply that is not JSON ({error}), {content[:100]!r}") from error
+        raise Unreadable(f"a reply that is not JSON ({error})") from error
 
 
 def _reply(body: Any, paths: int) -> Reply:
     """The first `paths` samples of a reply's JSON, without what cannot be read of tokens. Raises Unreadable without a text."""
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
-        raise Unreadable(f"an answer without choices, {reprlib.repr(body)}")
+        raise Unreadable("an answer without choices")
     usage = body.get("usage")
     prompt_tokens, completion_tokens = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
     alone = completion_tokens if len(choices) == 1 and completion_tokens else None
@@ -127,7 +162,7 @@ def _choice(choice: dict[str, Any], num_tokens: int | None) -> Choice:
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else choice.get("text")
     if text is not None and not isinstance(text, str):
-        raise Unreadable(f"a text of another type, {reprlib.repr(text)}")
+        raise Unreadable(f"a text that is a {type(text).__name__}")
     text = clean_text(text or "")
     finish = "length" if choice.get("finish_reason") == "length" else "stop"
     logprobs = _logprobs(choice.get("logprobs"))

@@ -11,7 +11,9 @@ from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.decoding import memory
+from lmsi_jax.decoding.endpoint import Endpoint
 from lmsi_jax.formatting.mixed import check_control_tokens
+from lmsi_jax.pipeline.decode import sampling
 from lmsi_jax.pipeline.placement import check_placements, placement_table
 from lmsi_jax.pipeline.session import Session
 from lmsi_jax.pipeline.workdir import PACKAGES
@@ -90,6 +92,14 @@ def _sharding(session: Session) -> str:
     return f"parameters, {lanes} lanes and batches of {config.finetune.batch} rows divide over the mesh"
 
 
+def _server(session: Session) -> str:
+    sample = session.config.sample
+    if sample.engine == "mesh":
+        return "none; paths come from the model here"
+    server = Endpoint(sample.endpoint, sampling(session, sample.temperature))
+    return f"paths come from model '{sample.endpoint.model}' of {server.url}"
+
+
 def _memory(session: Session) -> str:
     """What training holds throughout; gradients and activations come on top. A note, not a verdict."""
     config, mesh = session.config, session.mesh
@@ -153,6 +163,7 @@ CHECKS: tuple[tuple[str, Callable[[Session], str]], ...] = (
     ("checkpoint", _checkpoint),
     ("tokenizer", _tokenizer),
     ("sharding", _sharding),
+    ("server", _server),
     ("memory", _memory),
     ("stop strings", _stops),
     ("prompts", _lengths),

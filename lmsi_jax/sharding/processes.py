@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lmsi_jax.core import secrets
 from lmsi_jax.core.errors import Terminated, UserError
 
 T = TypeVar("T")
@@ -132,7 +133,8 @@ def by_first(work: Callable[[], T]) -> T:
         try:
             said = json.dumps({"value": work()})
         except BaseException as error:  # the others wait for an answer
-            failed, said = error, json.dumps({"error": str(error), "user": isinstance(error, UserError | OSError)})
+            user = isinstance(error, UserError | OSError)
+            failed, said = error, json.dumps({"error": secrets.redact(str(error)), "user": user})
     data = np.frombuffer(said.encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
     padded = np.zeros(size, np.uint8)
