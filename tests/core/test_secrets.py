@@ -193,7 +193,9 @@ def test_no_secret_comes_from_elsewhere(monkeypatch, tmp_path):
     assert server.keys == [None]
 
 
-@pytest.mark.parametrize("body", ["raise ValueError('http://me:planted4711@host/v1')", "return {}['http://me:planted4711@host/']"])
+@pytest.mark.parametrize(
+    "body", ["raise ValueError('http://me:planted4711@host/v1')", "return {}['http://me:planted4711@host/']"]
+)
 def test_a_config_file_that_fails_tells_no_secret(body, tmp_path, capsys):
     """Catches: an error of a config file that shows the address in it."""
     (tmp_path / "config.py").write_text(f"def get_config():\n    {body}\n")
@@ -222,11 +224,18 @@ def test_a_login_is_taken_from_arguments():
     """Catches: a password in the command line that run.json keeps; a path or an address that is changed without need."""
     plain = ["lmsi", "--workdir=gs://bucket/me@here", "--config.sample.stops=('a@b', '?')", "-", "http://h/@x", "http://h/?a=b"]
     assert secrets.scrub(plain) == plain
-    argv = [f"--config.sample.endpoint.url=http://{LOGIN}@h/v1", "http://planted@h", "http://me:p@planted@h:1/", "x://h/?sig=planted"]
+    argv = [
+        f"--config.sample.endpoint.url=http://{LOGIN}@h/v1",
+        "http://planted@h",
+        "http://me:p@planted@h:1/",
+        "x://h/?sig=planted",
+    ]
     assert secrets.scrub(argv) == ["--config.sample.endpoint.url=http://h/v1", "http://h", "http://h:1/", "x://h/?sig=***"]
 
 
-@pytest.mark.parametrize("text", [LOGIN, "planted/4711", repr("planted/4711"), KEY, BASIC.decode(), "?token=planted9", "s3://a:planted9@b"])
+@pytest.mark.parametrize(
+    "text", [LOGIN, "planted/4711", repr("planted/4711"), KEY, BASIC.decode(), "?token=planted9", "s3://a:planted9@b"]
+)
 def test_redact(text):
     """Catches: a secret that is shown since it is written in another way."""
     secrets.keep(KEY)
