@@ -69,7 +69,7 @@ def test_text_does_not_depend_on_neighbours(model_config, params, tokenizer):
 
 def test_the_number_of_programs_is_known(model_config, params, tokenizer):
     """Catches: a shape or a Python number that changes with the questions, so that every batch compiles again."""
-    programs = (engine.start, prefill._prefill_chunk, prefill.prefill_questions, engine.load, engine.decode)
+    programs = (engine.start, prefill.prefill_chunk, prefill.prefill_questions, engine.load, engine.decode)
     count = lambda: [program._cache_size() for program in programs]  # noqa: E731
     decode(model_config, params, tokenizer, questions=QUESTIONS[:1])
     before = count()

@@ -141,7 +141,7 @@ def test_votes_of_other_paths_are_refused(tmp_path):
     with pytest.raises(UserError, match="The vote of question 'q' was made from other paths than these"):
         format_file(Config(), CHOICES, Prompts.of(CHOICES), folder / "questions.jsonl", *files)
     write_jsonl(files[1], [{k: v for k, v in row.items() if k != "answers"} for row in read_jsonl(files[1])])
-    with pytest.raises(UserError, match="does not hold the answers of its paths; vote again"):
+    with pytest.raises(UserError, match="has the `answers` None, which lmsi does not write; vote again"):
         format_file(Config(), CHOICES, Prompts.of(CHOICES), folder / "questions.jsonl", *files)
 
 
