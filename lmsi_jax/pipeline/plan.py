@@ -27,6 +27,7 @@ from lmsi_jax.core.progress import console
 from lmsi_jax.decoding import engine, memory
 from lmsi_jax.decoding.prefill import CHUNK, Prompt, prefill_chunk, prefill_questions
 from lmsi_jax.sharding import Mesh, make_mesh, param_shardings, sharding, use_mesh
+from lmsi_jax.tasks.registry import is_scored
 from lmsi_jax.training.step import SharedPrompts, abstract_state, make_step
 
 CPU_STANDS_IN = "; the compiler of the CPU stands in for the GPU's, with caches in float32: memory is an upper estimate"
@@ -156,15 +157,21 @@ def _decodings(config: Config, shape: ModelConfig, mesh: Mesh, chip: Chip) -> di
     sample, prompt, question = config.sample, config.plan.prompt, -(-config.plan.question // 32) * 32
     weights = memory.stored(mesh.gathered if sample.gather else mesh, shape)
     most = memory.budget(mesh, shape, sample, prompt, question, weights, int(chip.memory) - weights)
-    decoded = {"sample": memory.sampling_shape(sample, sample.lanes or config.plan.questions, prompt, question)}
-    if config.plan.eval_questions:
-        lanes = memory.greedy_lanes(sample, mesh.size("batch")) or config.plan.eval_questions
+    shard, scored = sample.questions_per_shard, _scored(config)  # lanes that are left open are as many as fit of a shard
+    lanes = sample.lanes or min(shard, config.plan.questions)
+    decoded = {"sample": memory.sampling_shape(sample, lanes, prompt, question)}
+    if scored:
+        lanes = memory.greedy_lanes(sample, mesh.size("batch")) or min(shard * sample.paths, scored)
         for name, tokens in (("greedy direct", config.evaluate.standard_tokens), ("greedy CoT", sample.max_tokens)):
             decoded[name] = memory.Shape(lanes, 1, 1, tokens, prompt, question)
 
     def bounded(asked: memory.Shape) -> memory.Shape:
-        given = asked == memory.sampling_shape(sample, sample.lanes, prompt, question)
-        return asked if given else replace(asked, lanes=memory.fitting_lanes(mesh, shape, asked, most, weights))
+        if asked == memory.sampling_shape(sample, sample.lanes, prompt, question):
+            return asked
+        try:
+            return replace(asked, lanes=memory.fitting_lanes(mesh, shape, asked, most, weights))
+        except UserError:  # not even one lane on each part of the devices fits: the table says by how much
+            return replace(asked, lanes=mesh.size("batch"))
 
     return {name: bounded(asked) for name, asked in decoded.items()}
 
@@ -288,12 +295,19 @@ def _train(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
         frozen = _params(shape, mesh) if train.lora.rank else {}
         step: Any = make_step(shape, train)
         cost = _cost(step.lower(state, batch, frozen, prompts).compile())
-        return replace(cost, operations=cost.operations * train.accumulate)  # a loop's body is counted once
+    start = 0 if train.lora.rank else memory.stored(mesh, shape)  # what training starts from is kept; adapters read it
+    operations = cost.operations * train.accumulate  # a loop's body is counted once
+    return replace(cost, arguments=cost.arguments + start, operations=operations)
 
 
 def _cost(compiled: Any) -> Cost:
     memory, counted = compiled.memory_analysis(), compiled.cost_analysis() or {}
     return Cost(float(memory.argument_size_in_bytes), float(memory.temp_size_in_bytes), float(counted.get("flops", 0.0)))
+
+
+def _scored(config: Config) -> int:
+    """Questions that a round scores; none where the config names none."""
+    return config.plan.eval_questions if is_scored(config.data) else 0
 
 
 def _tokens(config: Config) -> float:
@@ -310,7 +324,7 @@ def _seconds(
     decoded: dict[str, memory.Shape],
 ) -> dict[str, float]:
     """A round's sampling, prefill, scoring and fine-tuning, by program."""
-    assumed, scored = config.plan, config.plan.eval_questions
+    assumed, scored = config.plan, _scored(config)
     votes = scored if config.evaluate.self_consistency else 0
     # Tokens of each: those of the questions trained on, and of those scored.
     drawn = {
@@ -347,7 +361,7 @@ def _table(config: Config, plan: Plan) -> Table:
     stand_in = "" if plan.topology.partition(":")[0] in (*TPUS, "cpu") else CPU_STANDS_IN
     table.caption = (
         f"a device, at the roofline; {plan.lanes} lanes; a round samples "
-        f"{assumed.questions * config.sample.paths * _tokens(config) / 1e6:,.0f}M tokens, scores {assumed.eval_questions:,} "
+        f"{assumed.questions * config.sample.paths * _tokens(config) / 1e6:,.0f}M tokens, scores {_scored(config):,} "
         f"questions and takes {plan.chip_hours:,.1f} chip hours{dollars}{energy}{stand_in}"
     )
     return table

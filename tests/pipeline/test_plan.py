@@ -62,7 +62,8 @@ def test_what_trains_takes_what_was_planned():
     with use_mesh(mesh):
         state = init_state(mesh, SHAPE, train, place(mesh, SHAPE, params), 0)
         batch = place_batch(mesh, pack(pieces(160), 128).take(list(range(8))))
-        held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves((state, batch)))
+        start = place(mesh, SHAPE, params)  # what training starts from is kept
+        held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves((state, batch, start)))
         make_step(SHAPE, train)(state, batch, {}, None)
     assert planned.arguments == pytest.approx(held, rel=0.1)
 
@@ -139,6 +140,26 @@ def test_lanes_that_are_chosen_are_planned_with_what_fits(monkeypatch, capsys):
     shape = plan._decodings(chosen, SHAPE, mesh, plan.CHIPS["cpu"])["sample"]
     assert shape.lanes > 8 and memory.needed(mesh, SHAPE, shape).total <= 0.9 * plan.CHIPS["cpu"].memory
     assert f"{shape.lanes} lanes" in " ".join(capsys.readouterr().out.split())
+
+
+def test_lanes_are_left_open_to_what_a_run_would_take(monkeypatch):
+    """Catches: more lanes than a shard has questions; a chip too small for one lane that ends the plans of all the others."""
+    sample = dataclasses.replace(CONFIG.sample, lanes=0, questions_per_shard=1000)
+    mesh, chosen = make_mesh(CONFIG.mesh, jax.devices()), dataclasses.replace(CONFIG, sample=sample)
+    lanes = [plan._decodings(chosen, SHAPE, mesh, plan.Chip(size, 1e12, 1e11))["sample"].lanes for size in (1e6, 4e7, 2.0**33)]
+    assert 4 == lanes[0] < lanes[1] < lanes[2] == 1000
+
+
+def test_scores_are_planned_where_there_are_any():
+    """Catches: hours and memory of an evaluation that a config without held-out questions never makes."""
+    mesh = make_mesh(CONFIG.mesh, jax.devices())
+    tasks = {task: dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, task=task)) for task in ("jsonl", "gsm8k")}
+    tasks["held out"] = dataclasses.replace(
+        tasks["jsonl"], data=dataclasses.replace(tasks["jsonl"].data, eval_questions="FILE.jsonl")
+    )
+    planned = {name: list(plan._decodings(config, SHAPE, mesh, plan.CHIPS["cpu"])) for name, config in tasks.items()}
+    assert planned["jsonl"] == planned["gsm8k"] == ["sample"]  # gsm8k by JSON Lines, of which none is named
+    assert planned["held out"] == ["sample", "greedy direct", "greedy CoT"]
 
 
 @pytest.mark.parametrize(
