@@ -10,6 +10,7 @@ from pathlib import Path
 
 os.environ.setdefault("NPROC", "64")  # threads for the collectives of eight devices, see cli/main.py
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # tests compile far longer than they compute
 
 import jax
 
