@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, run, and turn what a user can put right into one paragraph and exit status 2."""
     argv = secrets.scrub(sys.argv if argv is None else argv)
     sys.excepthook = secrets.print_exception
+    sys.unraisablehook = _send_again
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
     for stream in (sys.stdout, sys.stderr):  # a text that the terminal's encoding lacks is no reason to stop
@@ -48,6 +50,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _on_sigterm(number: int, frame: Any) -> None:
     raise Terminated
+
+
+def _send_again(ignored: Any) -> None:
+    """Send a signal again whose exception was raised where Python ignores exceptions, as in a callback of a garbage collection.
+
+    Other exceptions that are ignored there are printed, as `sys.unraisablehook` does.
+    """
+    number = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}.get(ignored.exc_type)
+    if number is None:
+        sys.__unraisablehook__(ignored)
+    else:
+        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
 
 
 def _fail(message: str) -> int:

@@ -1,7 +1,9 @@
 """Bad input: one paragraph that names the numbers, the cause and the remedy; exit status 2; nothing written."""
 
 import json
+import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -200,3 +202,30 @@ def test_read_only_directory(small_disk, compile_cache):
     )
     assert done.returncode == 2
     assert "Read-only file system" in done.stderr and "Traceback" not in done.stderr
+
+
+INTERRUPTED_IN_A_CALLBACK = """
+import gc, signal, sys, time
+from lmsi_jax.cli import main
+
+def run(argv):
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        signal.raise_signal(int(argv[0]))
+    gc.callbacks.append(callback)
+    gc.collect()
+    time.sleep(30)
+    return 0
+
+main._dispatch = run
+main.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_a_callback_is_not_lost(number, status):
+    """Catches: Ctrl-C that comes during a garbage collection, is printed as an ignored exception, and stops nothing."""
+    command = [sys.executable, "-c", INTERRUPTED_IN_A_CALLBACK, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stderr
+    assert done.stderr.strip() == "Interrupted. Start the same command again to go on from here."
