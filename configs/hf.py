@@ -2,12 +2,12 @@
 
     lmsi doctor --config=configs/hf.py --config.model.checkpoint=DIR --config.data.questions=FILE.jsonl
     lmsi run --config=configs/hf.py --config.model.checkpoint=DIR --config.data.questions=FILE.jsonl --workdir=runs/hf
-    lmsi export --from=runs/hf/rounds/1/model --to=OUT --verify
+    lmsi export --from=runs/hf/models/round-1 --to=OUT --verify
 
-DIR is what `save_pretrained` wrote, or a download of Qwen2.5-0.5B or -1.5B, Llama-3.2-1B or Gemma-2-2B. Answers are numbers
-unless --config.data.answer_type says choice, yes_no or text; --config.data.eval_questions=FILE.jsonl adds scores before and
-after; --config.data.chat=True is for instruction-tuned models (with --config.sample.stops="()"). The README has the memory and
-the time that follow from these sizes.
+DIR is a folder that `save_pretrained` wrote, or a download of Qwen2.5-0.5B or -1.5B, Llama-3.2-1B or Gemma-2-2B. Answers are
+numbers unless --config.data.answer_type is choice, yes_no or text. --config.data.eval_questions=FILE.jsonl adds scores before
+and after. --config.data.chat=True is for instruction-tuned models (with --config.sample.stops="()"). The README lists the
+memory and the time that follow from these sizes.
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,11 @@
-"""The loop on anybody's questions, from a JSON Lines file: `id`, `question`, optionally `choices`; no answers needed.
+"""The loop on your own questions, from a JSON Lines file with `id`, `question` and optionally `choices`; no answers required.
 
     lmsi run --config=configs/jsonl.py --config.data.questions=FILE.jsonl --workdir=runs/mine
 
-Answers are numbers unless --config.data.answer_type says choice, yes_no or text. With --config.data.eval_questions=FILE.jsonl
-(which needs `answer`) the report has scores before and after. The built-in model knows its own word problems and little
-else: it shows that prompts, extraction and votes work on your text, and a real checkpoint is needed to gain on it. A few
-dozen questions take about five minutes on two CPU cores.
+Answers are numbers unless --config.data.answer_type is choice, yes_no or text. With --config.data.eval_questions=FILE.jsonl
+(where `answer` is required) the report has scores before and after. The built-in model knows little but its own word problems.
+It shows that prompts, extraction and votes work on your text, but a gain requires a real checkpoint. A few dozen questions
+take about five minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
 lmsi plan --config=configs/palm_540b.py --topology=v5p:8x8x8
 
-About three minutes on two CPU cores and no TPU (`pip install libtpu` compiles for one). Expect it to fit; no weights are
-published, so that nothing but `lmsi plan` can be done with it.
+It takes about three minutes on two CPU cores and no TPU (`pip install libtpu` compiles for one). Expect the plan to fit. No
+weights are published, so only `lmsi plan` can use this config.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
-"""The whole loop on the built-in model, offline: one round on 600 unlabelled questions, 256 held out.
+"""The full loop on the built-in model, offline: one round on 600 unlabelled questions, scored on 256 held-out ones.
 
 lmsi run --config=configs/tiny.py --workdir=runs/tiny
 
-About four minutes on two CPU cores. Expect CoT greedy to rise from about 40% to above 50%; configs/tiny_full.py is the run
-behind the README's table.
+It takes about four minutes on two CPU cores. Expect CoT greedy to rise from about 40% to above 50%. The README's table is
+from configs/tiny_full.py.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
             "sample": {
                 "paths": 32,
                 "temperature": 0.7,
-                "temperature_after": 1.0,  # the paper's 1.2 is too hot for a model of this size
+                "temperature_after": 1.0,  # the paper's 1.2 is too high for a model of this size
                 "max_tokens": 128,
                 "stops": ("\n\n",),
                 "lanes": 16,

@@ -1,4 +1,4 @@
-"""The built-in base model: 1.1M parameters, trained from nothing on generated word problems.
+"""The built-in base model: 1.1M parameters, trained from scratch on generated word problems.
 
 lmsi pretrain --config=configs/tiny_base.py --workdir=runs/base
 """

@@ -1,8 +1,8 @@
-"""The run behind the results table of the README: two rounds on 1,200 unlabelled questions, 512 held out.
+"""The run behind the README's results table: two rounds on 1,200 unlabelled questions, scored on 512 held-out ones.
 
 lmsi run --config=configs/tiny_full.py --workdir=runs/tiny_full
 
-About 11 minutes on two CPU cores. Expect CoT greedy of 41% before and about 60% after each round, n = 512.
+It takes about 11 minutes on two CPU cores. Expect a CoT greedy accuracy of 41% before and about 60% after each round, n = 512.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
             "sample": {
                 "paths": 32,
                 "temperature": 0.7,
-                "temperature_after": 1.0,  # the paper's 1.2 is too hot for a model of this size
+                "temperature_after": 1.0,  # the paper's 1.2 is too high for a model of this size
                 "max_tokens": 128,
                 "stops": ("\n\n",),
                 "lanes": 16,

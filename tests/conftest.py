@@ -30,10 +30,14 @@ install_import_hook("lmsi_jax", "beartype.beartype")
 import pytest
 from filelock import FileLock
 
-from lmsi_jax import model, tokenizers
+from lmsi_jax import tokenizers
 from lmsi_jax.checkpoint import folder
-from lmsi_jax.core.config import CorpusConfig, MeshConfig, ModelConfig
-from lmsi_jax.sharding import Mesh, make_mesh, param_shardings, use_mesh
+from lmsi_jax.model import transformer
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.sharding.config import MeshConfig
+from lmsi_jax.sharding.mesh import Mesh, make_mesh
+from lmsi_jax.sharding.rules import param_shardings, use_mesh
+from lmsi_jax.tasks.config import CorpusConfig
 from lmsi_jax.tasks.word_corpus import documents
 from tests import object_store
 from tests.runs import environment, run_workdir
@@ -62,12 +66,12 @@ def model_config():
 def params(model_config):
     """Random parameters on one device."""
     with use_mesh(mesh_of(1, 1, 1)):
-        return jax.jit(lambda key: model.init(model_config, key))(jax.random.key(3))
+        return jax.jit(lambda key: transformer.init(model_config, key))(jax.random.key(3))
 
 
 def place(mesh: Mesh, model_config: ModelConfig, params):
     """The same parameters on a mesh."""
-    return jax.device_put(params, param_shardings(mesh, *model.abstract(model_config)))
+    return jax.device_put(params, param_shardings(mesh, *transformer.abstract(model_config)))
 
 
 @pytest.fixture(scope="session")

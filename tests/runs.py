@@ -28,8 +28,10 @@ def environment(cache) -> dict[str, str]:
     }  # fmt: skip
 
 
-def run_workdir(workdir, *args: str, **config) -> list[str]:
-    return command("run", f"--config={ROOT}/configs/tiny.py", f"--workdir={workdir}", *args, **{**SMALL, **config})
+def run_workdir(workdir, *args: str, store="none", **config) -> list[str]:
+    """`lmsi run` on the built-in model; without a store, so that each run does its own work."""
+    flags = (f"--config={ROOT}/configs/tiny.py", f"--workdir={workdir}", f"--store={store}")
+    return command("run", *flags, *args, **{**SMALL, **config})
 
 
 def records(workdir: Path) -> dict[str, bytes]:

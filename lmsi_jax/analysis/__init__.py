@@ -1,1 +1,1 @@
-"""From a work directory to tables, plots and a report."""
+"""Tables, plots and the report of a work directory."""

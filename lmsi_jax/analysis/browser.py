@@ -1,21 +1,20 @@
-"""The questions and paths that a report carries with it, as JSON-able data for the page's script."""
+"""The questions and paths that are embedded in a report, as JSON data for the page's script."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from etils import epath
-
 from lmsi_jax.analysis.rounds import REASONS, Gold, Round
+from lmsi_jax.answers.reader import answers_by_path
 from lmsi_jax.core.records import Record, finite, read_jsonl
-from lmsi_jax.tasks.reading import answers_by_path
+from lmsi_jax.pipeline.run_folder import RunFolder
 
-MOST_QUESTIONS = 300  # of a round
+MOST_QUESTIONS = 300  # per round
 FEWEST_QUESTIONS = 20
-MOST_BYTES = 6_000_000  # of a round, roughly: long paths mean fewer questions
+MOST_BYTES = 6_000_000  # per round, roughly; long paths mean fewer questions
 
 
 def choose(votes: Sequence[Record], limit: int) -> list[Record]:
-    """At most `limit` votes, evenly spaced in order of vote share, so that every share is there; the ends always are.
+    """Return at most `limit` votes, evenly spaced in order of vote share, from the lowest to the highest.
 
     Example: five votes with shares .1 .2 .3 .4 .5 and limit 3 give .1, .3 and .5.
     """
@@ -26,9 +25,9 @@ def choose(votes: Sequence[Record], limit: int) -> list[Record]:
     return [ordered[round(i * step)] for i in range(limit)]
 
 
-def round_payload(round: Round, questions: dict[str, Record], gold: Gold) -> dict[str, Any]:
-    """One round for the page: the chosen questions with all of their paths."""
-    file = round.folder / "paths.jsonl"
+def round_payload(folder: RunFolder, round: Round, questions: dict[str, Record], gold: Gold) -> dict[str, Any]:
+    """Return the data of one round for the page: the chosen questions with all of their paths."""
+    file = folder.paths(round.group)
     size = file.stat().length / len(round.votes) if file.exists() else 1.0
     chosen = choose(round.votes, max(FEWEST_QUESTIONS, min(MOST_QUESTIONS, int(MOST_BYTES / max(size, 1.0)))))
     wanted = {v["id"] for v in chosen}
@@ -41,7 +40,7 @@ def round_payload(round: Round, questions: dict[str, Record], gold: Gold) -> dic
         if id in wanted:
             trained[id].append(path)
     return {
-        "round": round.number,
+        "round": round.name,
         "total": len(round.votes),
         "questions": [
             {
@@ -52,7 +51,7 @@ def round_payload(round: Round, questions: dict[str, Record], gold: Gold) -> dic
                 "answer": v["answer"],
                 "right": gold.right(v["id"], v["answer"]) if v["id"] in gold else None,
                 "confidence": v["confidence"],
-                # A list keeps its order; an object with number-like keys does not.
+                # A list keeps its order; a JavaScript object with number-like keys does not.
                 "counts": [[a, n, v["id"] in gold and gold.right(v["id"], a)] for a, n in v["counts"].items()],
                 "num_paths": v["num_paths"],
                 "trained": sorted(trained[v["id"]]),
@@ -64,7 +63,7 @@ def round_payload(round: Round, questions: dict[str, Record], gold: Gold) -> dic
 
 
 def _paths(vote: Record, rows: Sequence[Record]) -> list[dict[str, Any]]:
-    """Each path with what became of it: it agrees with the vote, has another answer, or abstains for a reason."""
+    """Return each path with its outcome: it agrees with the vote, has another answer, or abstains for a reason."""
     kept, reasons = set(vote["kept"]), {a["path"]: a["reason"] for a in vote["abstained"]}
     answers, shown = answers_by_path(vote), []
     for row in sorted(rows, key=lambda row: row["path"]):
@@ -84,7 +83,6 @@ def _paths(vote: Record, rows: Sequence[Record]) -> list[dict[str, Any]]:
     return shown
 
 
-def read_questions(workdir: epath.Path) -> dict[str, Record]:
-    """The training questions by id."""
-    file = workdir / "questions.jsonl"
-    return {r["id"]: r for r in read_jsonl(file)} if file.exists() else {}
+def read_questions(folder: RunFolder) -> dict[str, Record]:
+    """Return the training questions by id, or none when they are not stored yet."""
+    return {r["id"]: r for r in read_jsonl(folder.questions)} if folder.questions.exists() else {}

@@ -1,67 +1,70 @@
-"""Which figures a run has, each with a caption and the numbers behind it."""
+"""The figures of a run, each with a caption and a table of its numbers."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
 
-import markupsafe
-from etils import epath
+from markupsafe import Markup
 
 from lmsi_jax.analysis import plots
 from lmsi_jax.analysis.browser import choose
-from lmsi_jax.analysis.rounds import NOTHING, Round, metric_rows
-from lmsi_jax.analysis.summary import Score, checkpoint_name
-from lmsi_jax.core.config import AdaptiveConfig
+from lmsi_jax.analysis.plan import Planned, title
+from lmsi_jax.analysis.plots import Series
+from lmsi_jax.analysis.rounds import NOTHING, Round
+from lmsi_jax.analysis.summary import Score, Scores
+from lmsi_jax.core.metric_log import read_metrics
 from lmsi_jax.core.records import Record
 from lmsi_jax.evaluation.compare import votes_by_paths
 from lmsi_jax.evaluation.statistics import Estimate
-from lmsi_jax.voting.adaptive import Decided, beta_decided, forecast_decided, replay
+from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.voting.adaptive import Decided, beta_decided, forecast_decided, simulate_stopping
 from lmsi_jax.voting.calibration import accuracy_by_confidence, calibration_error
+from lmsi_jax.voting.config import AdaptiveConfig
 
 SIZES = (1, 2, 3, 5, 8, 12, 16, 24, 32)  # numbers of paths to vote over
-CURVE_QUESTIONS, CURVE_DRAWS = 300, 16  # what the curve over numbers of paths may cost: seconds, not minutes
+CURVE_QUESTIONS, CURVE_DRAWS = 300, 16  # limit the time of the curve over numbers of paths to seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A drawing; `head` and `rows` are its numbers as a table, and may be empty."""
+    """A drawing with its caption. `head` and `rows` are the table of its numbers, which may be empty."""
 
     title: str
-    svg: markupsafe.Markup
+    svg: Markup
     caption: str
     head: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
 
 
 def figures(
-    workdir: epath.Path, rows: Sequence[Score], scores: dict[tuple[str, int], list[Record]], rounds: Sequence[Round]
+    folder: RunFolder, planned: Planned, rows: Sequence[Score], scores: Scores, rounds: Sequence[Round]
 ) -> list[Figure]:
-    """The figures that the run's files allow, in the order of the page."""
-    voted = {number: found for (name, number), found in scores.items() if name == "self_consistency" and found}
-    curves = {r.number: _loss(workdir, r.number) for r in rounds}
-    curves = {number: points for number, points in curves.items() if points}
-    found = [_accuracy(rows)] if rows else []
+    """Return the figures that the files of the run allow, in the order of the page."""
+    voted = {Series(scores.models.index(m), title(m)): rows for m, rows in scores.of("self_consistency").items()}
+    curves = _losses(folder, planned)
+    drawn = [_accuracy(rows)] if rows else []
     if voted:
-        found += [_by_share(voted), _by_paths(voted)]
+        drawn += [_by_share(voted), _by_paths(voted)]
     elif any(r.votes for r in rounds):
-        found.append(_shares(rounds))
+        drawn.append(_shares(rounds))
     if curves:
-        drawing = markupsafe.Markup(plots.loss(curves))
-        found.append(Figure("Fine-tuning loss", drawing, "Mean over the target tokens of the batch of each step shown."))
-    return found
+        drawn.append(
+            Figure("Training loss", plots.loss(curves), "Mean over the target tokens of the batch of each step shown.")
+        )
+    return drawn
 
 
 def _accuracy(rows: Sequence[Score]) -> Figure:
     caption = f"Share of {rows[0].n:,} held-out questions answered correctly; bars are 95% Wilson intervals."
-    return Figure("Accuracy by round", markupsafe.Markup(plots.accuracy_per_round(rows)), caption)
+    return Figure("Accuracy by model", plots.accuracy_per_model(rows), caption)
 
 
-def _by_share(voted: dict[int, list[Record]]) -> Figure:
+def _by_share(voted: dict[Series, list[Record]]) -> Figure:
     bins = {
-        number: accuracy_by_confidence([r["confidence"] for r in found], [r["correct"] for r in found])
-        for number, found in voted.items()
+        series: accuracy_by_confidence([r["confidence"] for r in rows], [r["correct"] for r in rows])
+        for series, rows in voted.items()
     }
-    most = max(b.count for found in bins.values() for b in found)
+    most = max(b.count for rows in bins.values() for b in rows)
     bars = "; thin bars are 95% intervals" if len(bins) <= plots.MOST_BARRED else ""
     table = []
     for i, first in enumerate(next(iter(bins.values()))):
@@ -69,52 +72,52 @@ def _by_share(voted: dict[int, list[Record]]) -> Figure:
         table.append((f"{first.low:.0%} to {first.high:.0%}", *cells))
     return Figure(
         "Accuracy by vote share",
-        markupsafe.Markup(plots.accuracy_by_share(bins)),
-        f"Held-out questions in ten bins of self-consistency vote share. The area of a marker is the number of questions in "
-        f"its bin (the largest: {most:,}){bars}. On the dashed diagonal the vote share would be the "
-        f"chance of being right; the expected calibration error is "
-        + ", ".join(f"{calibration_error(b):.3f} ({checkpoint_name(n)})" for n, b in bins.items())
+        plots.accuracy_by_share(bins),
+        f"Held-out questions in ten bins of self-consistency vote share. The area of a marker shows the number of questions "
+        f"in its bin (the largest: {most:,}){bars}. On the dashed diagonal the vote share equals the "
+        f"accuracy. The expected calibration error is "
+        + ", ".join(f"{calibration_error(b):.3f} ({n.name})" for n, b in bins.items())
         + ".",
-        ("vote share", *(f"{checkpoint_name(n)}: accuracy (questions)" for n in bins)),
+        ("vote share", *(f"{n.name}: accuracy (questions)" for n in bins)),
         tuple(table),
     )
 
 
-def paths_curve(found: Sequence[Record]) -> dict[int, Estimate]:
-    """Accuracy of the vote for each number of paths, from stored self-consistency scores of some of the questions."""
-    return votes_by_paths(choose(found, CURVE_QUESTIONS), SIZES, CURVE_DRAWS)
+def paths_curve(rows: Sequence[Record]) -> dict[int, Estimate]:
+    """Return the accuracy of the vote for each number of paths, from the scores of at most `CURVE_QUESTIONS` questions."""
+    return votes_by_paths(choose(rows, CURVE_QUESTIONS), SIZES, CURVE_DRAWS)
 
 
-def _by_paths(voted: dict[int, list[Record]]) -> Figure:
-    curves = {number: paths_curve(found) for number, found in voted.items()}
+def _by_paths(voted: dict[Series, list[Record]]) -> Figure:
+    curves = {series: paths_curve(scored) for series, scored in voted.items()}
     sizes = sorted({size for curve in curves.values() for size in curve})
-    asked = min(CURVE_QUESTIONS, max(len(found) for found in voted.values()))
+    count = min(CURVE_QUESTIONS, max(len(scored) for scored in voted.values()))
     rows = [(str(s), *(_estimate(curve[s]) if s in curve else NOTHING for curve in curves.values())) for s in sizes]
-    means = {number: {size: estimate.value for size, estimate in curve.items()} for number, curve in curves.items()}
+    means = {series: {size: estimate.value for size, estimate in curve.items()} for series, curve in curves.items()}
     return Figure(
         "Accuracy by number of paths",
-        markupsafe.Markup(plots.accuracy_by_number_of_paths(means)),
-        f"Majority vote over random subsets of the stored paths: {asked:,} held-out questions, {CURVE_DRAWS} subsets of each; "
-        f"the table's 95% intervals are over questions and paths. {_saving(voted)} The axis of accuracy does not begin at "
+        plots.accuracy_by_number_of_paths(means),
+        f"Majority vote over random subsets of the stored paths: {count:,} held-out questions, {CURVE_DRAWS} subsets of each; "
+        f"the table's 95% intervals are over questions and paths. {_saving(voted)} The accuracy axis does not start at "
         f"zero.",
-        ("paths", *map(checkpoint_name, curves)),
+        ("paths", *(series.name for series in curves)),
         tuple(rows),
     )
 
 
-def _saving(voted: dict[int, list[Record]]) -> str:
-    """What stopping early would have saved, and what it would have cost."""
-    number, found = next(iter(voted.items()))
-    paths, floor = min(r["num_paths"] for r in found), AdaptiveConfig().floor
+def _saving(voted: dict[Series, list[Record]]) -> str:
+    """Return what adaptive stopping would have saved and changed, as a sentence."""
+    series, rows = next(iter(voted.items()))
+    paths, config = min(r["num_paths"] for r in rows), AdaptiveConfig()
     rules: dict[str, Decided] = {
-        "forecast": lambda said: forecast_decided(said, paths),
+        "forecast": lambda answers: forecast_decided(answers, paths),
         "beta": beta_decided,
     }
     saved = []
     for name, decided in rules.items():
-        drawn, kept = replay([r["answers"] for r in found], decided, floor)
-        saved.append(f"with the rule “{name}” {drawn:.0%} of the paths, and the same answer to {kept:.1%} of the questions")
-    return f"Adaptive stopping would draw ({checkpoint_name(number)}) {'; '.join(saved)}."
+        drawn, kept = simulate_stopping([r["answers"] for r in rows], decided, config.floor)
+        saved.append(f"{drawn:.0%} of the paths with the rule “{name}” (the same answer to {kept:.1%} of the questions)")
+    return f"Adaptive stopping ({series.name}) would draw {' or '.join(saved)}."
 
 
 def _estimate(estimate: Estimate) -> str:
@@ -122,13 +125,22 @@ def _estimate(estimate: Estimate) -> str:
 
 
 def _shares(rounds: Sequence[Round]) -> Figure:
-    shares = {r.number: [v["confidence"] for v in r.votes] for r in rounds if r.votes}
-    # Whether a vote is right plays no part here: only the counts are drawn.
-    bins = {number: accuracy_by_confidence(found, [False] * len(found)) for number, found in shares.items()}
-    caption = "Questions by the share of paths that gave the majority answer. Nothing here was checked against a right answer."
-    return Figure("Vote shares of the training questions", markupsafe.Markup(plots.vote_shares(bins)), caption)
+    voted = [r for r in rounds if r.votes]
+    shares = {Series(i, r.name): [v["confidence"] for v in r.votes] for i, r in enumerate(voted, start=1)}
+    # Only the counts are drawn, so it does not matter whether a vote is right.
+    bins = {series: accuracy_by_confidence(values, [False] * len(values)) for series, values in shares.items()}
+    caption = "Questions by the share of paths that gave the majority answer. The answers are not checked against gold answers."
+    return Figure("Vote shares of the training questions", plots.vote_shares(bins), caption)
 
 
-def _loss(workdir: epath.Path, number: int) -> list[tuple[int, float]]:
-    rows = metric_rows(workdir, f"round-{number}-finetune")
-    return [(row["step"], row["loss"]) for row in rows if math.isfinite(row.get("loss", math.nan))]
+def _losses(folder: RunFolder, planned: Planned) -> dict[Series, list[tuple[int, float]]]:
+    """Return the training and validation losses of each stage that trains."""
+    curves: dict[Series, list[tuple[int, float]]] = {}
+    for stage in planned.stages:
+        metrics = read_metrics(folder.stage_metrics(stage))
+        name = title(stage.rpartition("/")[0]) or stage
+        for metric, label in (("loss", name), ("validation_loss", f"{name}, held out")):
+            points = [(row["step"], row[metric]) for row in metrics if math.isfinite(row.get(metric, math.nan))]
+            if points:
+                curves[Series(len(curves) + 1, label)] = points
+    return curves

@@ -1,6 +1,6 @@
-"""report.html: what a run did and how far its numbers can be trusted, on one page that needs no network.
+"""Write report.html: what a run did and how far its numbers can be trusted, on one page that needs no network.
 
-Everything comes from the work directory, so the page can be made again at any time, also of an unfinished run.
+Everything comes from the work directory, so the page can be written again at any time, even for an unfinished run.
 """
 
 import datetime
@@ -14,39 +14,34 @@ import jinja2
 from etils import epath
 
 from lmsi_jax.analysis.browser import read_questions, round_payload
-from lmsi_jax.analysis.rounds import (
-    Gold,
-    Round,
-    label_precision,
-    label_rows,
-    metric_rows,
-    read_gold,
-    read_rounds,
-    stage_times,
-    throughput,
-)
-from lmsi_jax.analysis.summary import TITLES, Score, checkpoint_name, p_text, read_scores, summarise
-from lmsi_jax.core.build import build
-from lmsi_jax.core.config import DataConfig
+from lmsi_jax.analysis.plan import Planned, read_plan, title
+from lmsi_jax.analysis.rounds import REUSED, Gold, Round, label_precision, label_rows, read_gold, read_rounds, stage_times
+from lmsi_jax.analysis.summary import Score, p_text, read_scores, summarise
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import read_json, write_text
+from lmsi_jax.core.metric_log import read_metrics
 from lmsi_jax.core.records import Record, read_jsonl
+from lmsi_jax.core.settings import build
+from lmsi_jax.evaluation.scores import PROMPTINGS
 from lmsi_jax.evaluation.statistics import wilson_interval
-from lmsi_jax.tasks import registry
+from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.tasks.config import DataConfig
 from lmsi_jax.tasks.overlap import describe
+from lmsi_jax.tasks.task import answer_reader
 
-SPOKEN = {"cot": "CoT greedy", "self_consistency": "Self-consistency", "standard": "Standard prompting"}  # verdict's choice
-EVIDENT = 0.05  # p-values from here on are worded as what chance alone can do
-TOLD = 0.5  # seconds; what a stage spent less on is not told
+SPOKEN = {"cot": "CoT greedy", "self_consistency": "Self-consistency", "standard": "Standard prompting"}  # in verdict's order
+EVIDENT = 0.05  # from this p-value on, the verdict says that chance alone can explain the change
+LISTED = 0.5  # seconds; categories on which a stage spent less are not listed
 
 
 def write_report(workdir: epath.Path) -> epath.Path:
-    """Write `report.html` into a work directory, from its files alone; returns its path.
+    """Write `report.html` into a work directory, from the files of that directory only, and return its path.
 
-    Missing evaluation, gold answers, rounds or metrics leave their part out and say so. Raises UserError when the
-    folder is no work directory.
+    Without evaluation, gold answers, rounds or metrics, the page has a note for the missing part. Raises UserError when the
+    folder is not a work directory.
     """
-    if not (workdir / "config.json").exists():
+    folder = RunFolder(workdir)
+    if not folder.config.exists():
         raise UserError(f"{workdir} holds no config.json, so it is not the --workdir of a run; name one that `lmsi run` wrote.")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -55,95 +50,112 @@ def write_report(workdir: epath.Path) -> epath.Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    target = workdir / "report.html"
-    write_text(target, environment.get_template("report.html.jinja").render(_context(workdir)))
-    return target
+    write_text(folder.report, environment.get_template("report.html.jinja").render(_context(folder)))
+    return folder.report
 
 
-def _context(workdir: epath.Path) -> dict[str, Any]:
+def _context(folder: RunFolder) -> dict[str, Any]:
     from lmsi_jax.analysis.figures import figures  # matplotlib is slow to import, and only a report needs it
 
-    config = read_json(workdir / "config.json")
-    about = read_json(workdir / "run.json") if (workdir / "run.json").exists() else {}
-    answer_type = registry.answer_type(build(DataConfig, config["data"]))
-    scores, rounds, gold = (
-        read_scores(workdir),
-        read_rounds(workdir, config["rounds"]),
-        read_gold(workdir, answer_type),
-    )
-    voted, leaks = [r for r in rounds if r.votes], workdir / "audit" / "leaks.jsonl"
-    rows, questions = summarise(scores), read_questions(workdir)
+    config, planned = read_json(folder.config), read_plan(folder)
+    about = read_json(folder.history) if folder.history.exists() else {}
+    reader = answer_reader(build(DataConfig, config.get("data", {})))
+    scores, rounds, gold = read_scores(folder), read_rounds(folder, planned), read_gold(folder, reader)
+    voted = [r for r in rounds if r.votes]
+    rows, questions = summarise(scores), read_questions(folder)
+    leaks = list(read_jsonl(folder.leaks)) if folder.leaks.exists() else None
     return {
-        "name": workdir.name,
-        "verdict": verdict(rows, voted),
+        "name": folder.root.name,
+        "verdict": verdict(rows, voted) or _last_losses(folder, planned) or "Nothing has been scored or voted yet.",
+        "recipe": about.get("recipe", "self_improve").replace("_", "-").replace("self-improve", "self-improvement"),
+        "votes": bool(planned.groups) or "rounds" in config,
         "remark": remark(voted, gold),
         "unfinished": [r.status for r in rounds if r.status],
-        "facts": _facts(config, about, len(questions), rows, list(read_jsonl(leaks)) if leaks.exists() else None),
+        "facts": _facts(config, about, len(questions), rows, leaks),
         "command": shlex.join(about.get("command_line", [])),
         "versions": about.get("versions", {}),
         "headline": _headline(rows),
-        "figures": figures(workdir, rows, scores, rounds),
-        "rounds": [r.number for r in voted],
+        "figures": figures(folder, planned, rows, scores, rounds),
+        "rounds": [r.name for r in voted],
         "labels": label_rows(voted, gold) if voted else [],
         "has_gold": bool(gold),
-        "payloads": [round_payload(r, questions, gold) for r in voted],
-        "stages": _stages(workdir),
+        "payloads": [round_payload(folder, r, questions, gold) for r in voted],
+        "stages": _stages(folder, planned),
         "config": json.dumps(config, indent=2, ensure_ascii=False),
     }
 
 
 def verdict(rows: Sequence[Score], voted: Sequence[Round]) -> str:
-    """The run in one sentence: what became of CoT greedy accuracy, or of the next best thing that was scored."""
+    """Return the run in one sentence: the change of CoT greedy accuracy, else of another prompting, else the vote; or ""."""
     for prompting, name in SPOKEN.items():
-        found = [r for r in rows if r.prompting == prompting]
-        if not found:
+        of_prompting = [r for r in rows if r.prompting == prompting]
+        if not of_prompting:
             continue
-        base, last = found[0], found[-1]
-        if base.checkpoint or not last.checkpoint:
-            when = f"after round {last.checkpoint}" if last.checkpoint else "before self-improvement"
+        first, last = of_prompting[0], of_prompting[-1]
+        if first.place or not last.place:
+            when = f"after {title(last.model)}" if last.place else "before any training"
             return (
                 f"{name} is at {last.accuracy:.1%} [{last.low:.1%}, {last.high:.1%}] on {last.n:,} held-out questions {when}."
             )
-        change = f"from {base.accuracy:.1%} to {last.accuracy:.1%}"
-        word = "rose" if last.accuracy > base.accuracy else "fell" if last.accuracy < base.accuracy else "stayed"
+        change = f"from {first.accuracy:.1%} to {last.accuracy:.1%}"
+        word = "rose" if last.accuracy > first.accuracy else "fell" if last.accuracy < first.accuracy else "stayed"
         change = f"at {last.accuracy:.1%}" if word == "stayed" else change
-        rounds = "one round" if last.checkpoint == 1 else f"{last.checkpoint} rounds"
-        doubt = ", which chance alone can do" if word != "stayed" and (last.p_value or 0.0) >= EVIDENT else ""
+        doubt = ", which chance alone can explain" if word != "stayed" and (last.p_value or 0.0) >= EVIDENT else ""
         p = "" if last.p_value is None else f" (exact McNemar p = {p_text(last.p_value)}{doubt})"
-        return f"{name} {word} {change} on {last.n:,} held-out questions after {rounds} of self-improvement{p}."
+        return f"{name} {word} {change} on {last.n:,} held-out questions {_between(first, last)}{p}."
     if not voted:
-        return "Nothing has been scored or voted yet."
+        return ""
     last_round = voted[-1]
     decided = sum(v["answer"] is not None for v in last_round.votes)
     share = sum(v["confidence"] for v in last_round.votes) / len(last_round.votes)
     return (
-        f"In round {last_round.number} the vote decided {decided:,} of {len(last_round.votes):,} questions, with a mean vote "
+        f"In {last_round.name} the vote decided {decided:,} of {len(last_round.votes):,} questions, with a mean vote "
         f"share of {share:.1%}; there are no scores of held-out questions."
     )
 
 
+def _last_losses(folder: RunFolder, planned: Planned) -> str:
+    """Return the last losses of training as a sentence, or "" when nothing has trained yet."""
+    for stage in reversed(planned.stages):
+        measured = [row for row in read_metrics(folder.stage_metrics(stage)) if "loss" in row]
+        held_out = [row["validation_loss"] for row in measured if "validation_loss" in row]
+        if measured:
+            suffix = f", and {held_out[-1]:.3f} on held-out texts" if held_out else ""
+            return f"After step {measured[-1]['step']:,} the training loss is {measured[-1]['loss']:.3f} nats a token{suffix}."
+    return ""
+
+
+def _between(first: Score, last: Score) -> str:
+    """Return how the run gets from one model to the other, in words."""
+    rounds = last.model.removeprefix("round-")
+    if rounds.isdigit():
+        return f"after {'one round' if rounds == '1' else f'{rounds} rounds'} of self-improvement"
+    return f"from model {title(first.model)} to {title(last.model)}"
+
+
 def remark(voted: Sequence[Round], gold: Gold) -> str:
-    """A second sentence, on the self-made labels; empty without gold answers to audit them against."""
+    """Return a sentence on the precision of the self-made labels, or "" without gold answers to audit them against."""
     right, known = label_precision(voted[-1].votes, gold) if voted else (0, 0)
     if not known:
         return ""
     low, high = wilson_interval(right, known)
     return (
-        f"Of the {known:,} labels voted in round {voted[-1].number}, {right / known:.1%} [{low:.1%}, {high:.1%}] agree with "
+        f"Of the {known:,} labels voted in {voted[-1].name}, {right / known:.1%} [{low:.1%}, {high:.1%}] agree with "
         f"the gold answer (audit only: the loop never reads gold)."
     )
 
 
 def _headline(rows: Sequence[Score]) -> list[dict[str, Any]]:
-    """The rows of the table; `span` is the number of rows of a prompting, on its first."""
+    """Return the rows of the table. `span` is the number of rows of a prompting on its first row, and 0 on the others."""
     table = []
     for i, row in enumerate(rows):
         first = i == 0 or rows[i - 1].prompting != row.prompting
         table.append(
             {
                 "span": sum(r.prompting == row.prompting for r in rows) if first else 0,
-                "prompting": TITLES[row.prompting],
-                "model": checkpoint_name(row.checkpoint),
+                "prompting": PROMPTINGS[row.prompting],
+                "model": title(row.model),
+                "is_first": row.place == 0,
                 "accuracy": f"{row.accuracy:.1%}",
                 "interval": f"{row.low:.1%} to {row.high:.1%}",
                 "low": f"{100 * row.low:.2f}",
@@ -164,7 +176,7 @@ def _headline(rows: Sequence[Score]) -> list[dict[str, Any]]:
 def _facts(
     config: dict[str, Any], about: dict[str, Any], questions: int, rows: Sequence[Score], leaks: list[Record] | None
 ) -> dict[str, str]:
-    """What the run was, as label and text."""
+    """Return facts about the run, as text by label."""
     facts = {}
     if "started" in about:
         started = datetime.datetime.fromisoformat(about["started"]).astimezone(datetime.UTC)
@@ -173,64 +185,73 @@ def _facts(
         facts["Git"] = about["git"]
     if "lmsi_jax" in about.get("versions", {}):
         facts["lmsi_jax"] = about["versions"]["lmsi_jax"]
-    facts |= {
-        "Model": config["model"]["checkpoint"],
-        "Task": config["data"]["task"],
-        "Questions": f"{questions:,} unlabelled" + (f", {rows[0].n:,} held out" if rows else ""),
-        "Paths": f"{config['sample']['paths']} per question",
-        "Rounds": f"{config['rounds']}, each from the {'base' if config['train_from'] == 'base' else 'previous'} model",
-        "Seed": str(config["seed"]),
-    }
+    checkpoints = {key: v["checkpoint"] for key, v in config.items() if isinstance(v, dict) and v.get("checkpoint")}
+    if checkpoints:
+        single = len(checkpoints) == 1
+        facts["Model"] = ", ".join(name if single else f"{key} {name}" for key, name in checkpoints.items())
+    if "data" in config:
+        facts["Task"] = config["data"]["task"]
+        facts["Questions"] = f"{questions:,} unlabelled" + (f", {rows[0].n:,} held out" if rows else "")
+    if "sample" in config:
+        facts["Paths"] = f"{config['sample']['paths']} per question"
+    if "rounds" in config:
+        facts["Rounds"] = f"{config['rounds']}, each from the {'base' if config['train_from'] == 'base' else 'previous'} model"
+    facts["Seed"] = str(config["seed"])
     if leaks is not None and rows:
         kinds = [row["overlap"] for row in leaks]
         facts["Overlap"] = describe(kinds.count("equal"), kinds.count("shared"), rows[0].n)
     return facts
 
 
-def _stages(workdir: epath.Path) -> list[dict[str, Any]]:
-    """Each finished stage with its time, its share of the whole and, where it was measured, its tokens per second."""
-    times = stage_times(workdir)
-    whole, table = sum(spent for spent, _ in times.values()), []
-    for name, (spent, kinds) in times.items():
-        parts = name.split("/")
-        metrics = metric_rows(workdir, f"round-{parts[1]}-{parts[2]}") if parts[0] == "rounds" else []
-        rate = throughput(metrics)
-        told = [f"{kind} {duration(part)}" for kind, part in kinds.items() if part >= TOLD]
+def _stages(folder: RunFolder, planned: Planned) -> list[dict[str, Any]]:
+    """Return each finished stage with its time, its share of the total and, where measured, its tokens per second."""
+    times = stage_times(folder, planned)
+    total, table = sum(spent for spent, _ in times.values()), []
+    for name, (spent, categories) in times.items():
+        metrics = read_metrics(folder.stage_metrics(name))
+        rate = _throughput(metrics)
+        parts = [f"{category} {duration(part)}" for category, part in categories.items() if part >= LISTED]
+        parts += [REUSED] if REUSED in categories else []
         table.append(
             {
-                "name": _stage_title(parts),
+                "name": _stage_title(name),
                 "time": duration(spent),
-                "share": f"{100 * spent / whole if whole else 0:.1f}",
+                "share": f"{100 * spent / total if total else 0:.1f}",
                 "rate": f"{rate:,.0f}" if rate is not None else "",
-                "kinds": ", ".join([*told, *_spendings(metrics[-1] if metrics else {})]),
+                "kinds": ", ".join([*parts, *_spendings(metrics[-1] if metrics else {})]),
             }
         )
-    return [*table, {"name": "All stages", "time": duration(whole), "share": "", "rate": "", "kinds": ""}] if table else []
+    return [*table, {"name": "All stages", "time": duration(total), "share": "", "rate": "", "kinds": ""}] if table else []
+
+
+def _throughput(metrics: Sequence[Record]) -> float | None:
+    """Return the median tokens per second of a stage, or None when it was not measured."""
+    values = sorted(r["tokens_per_second"] for r in metrics if "tokens_per_second" in r)
+    return values[len(values) // 2] if values else None
 
 
 def _spendings(metrics: Record) -> list[str]:
-    """What a stage took beside time: of the paths that it could draw, or of a server."""
-    told = [f"{metrics['drawn']:.0%} of the paths that could be drawn"] if "drawn" in metrics else []
+    """Return what a stage used besides time: its share of the possible paths, or a server's requests, tokens and cost."""
+    parts = [f"{metrics['drawn']:.0%} of the paths that could be drawn"] if "drawn" in metrics else []
     if "requests" in metrics:
         tokens = f"{metrics['prompt_tokens']:,.0f} prompt and {metrics['completion_tokens']:,.0f} completion tokens"
-        told.append(f"{metrics['requests']:,.0f} requests, {tokens}")
-    return told + ([f"{metrics['dollars']:,.2f} dollars"] if metrics.get("dollars") else [])
+        parts.append(f"{metrics['requests']:,.0f} requests, {tokens}")
+    return parts + ([f"{metrics['dollars']:,.2f} dollars"] if metrics.get("dollars") else [])
 
 
-def _stage_title(parts: Sequence[str]) -> str:
-    if parts[0] == "rounds" and len(parts) == 3:
-        return f"Round {parts[1]}: {parts[2]}"
-    if parts[0] == "eval" and len(parts) == 3:
-        return f"Evaluate {checkpoint_name(int(parts[1]))}"
-    return parts[-1].capitalize()
+def _stage_title(name: str) -> str:
+    group, _, short_name = name.rpartition("/")
+    if group.startswith("eval/"):
+        return f"Evaluate {title(group.removeprefix('eval/'))}"
+    return f"{title(group).capitalize()}: {short_name}" if group else short_name.capitalize()
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: "4.2 s", "3 min 20 s", "1 h 05 min"."""
+    """Return a number of seconds in words: "4.2 s", "3 min 20 s", "1 h 05 min"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    minutes, rest = divmod(rounded, 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

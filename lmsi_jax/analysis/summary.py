@@ -1,99 +1,117 @@
-"""The headline table of a run: each prompting before and after each round."""
+"""The headline table of a run: the accuracy of each prompting for each scored model."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from etils import epath
 from rich import box
 from rich.table import Table
 
+from lmsi_jax.analysis.plan import read_plan, title
 from lmsi_jax.core.records import Record, read_jsonl
+from lmsi_jax.evaluation.scores import PROMPTINGS
 from lmsi_jax.evaluation.statistics import mcnemar, wilson_interval
-
-TITLES = {"standard": "Standard", "cot": "CoT, greedy", "self_consistency": "Self-consistency"}
+from lmsi_jax.pipeline.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
+class Scores:
+    """The score rows of a run by (prompting, model). Other models are compared with the first of `models`."""
+
+    models: list[str]
+    rows: dict[tuple[str, str], list[Record]]
+
+    def of(self, prompting: str) -> dict[str, list[Record]]:
+        """Return the rows of one prompting by model, in the order of `models`."""
+        return {model: self.rows[prompting, model] for model in self.models if self.rows.get((prompting, model))}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:
-    """One cell: accuracy over `n` questions with its 95% interval, against the base model on the same questions."""
+    """One cell: accuracy over `n` questions with its 95% interval, and the gain over the first model on the same questions."""
 
     prompting: str
-    checkpoint: int
-    paths: int
+    model: str
+    place: int  # index of the model among those of the run
+    paths: int  # per question
     n: int
     accuracy: float
     low: float
     high: float
-    gain: float | None  # over checkpoint 0, as a share of all questions
-    p_value: float | None  # exact McNemar against checkpoint 0
+    gain: float | None  # difference of the accuracies
+    p_value: float | None  # exact McNemar
     unparsed: float  # share of paths without an answer
-    truncated: float  # share of paths cut at their longest
+    truncated: float  # share of paths cut off at the token limit
 
 
-def read_scores(workdir: epath.Path) -> dict[tuple[str, int], list[Record]]:
-    """The score rows of a run by (prompting, checkpoint)."""
-    found = {}
-    folders = [folder for folder in (workdir / "eval").glob("*") if folder.name.isdigit()]
-    for folder in sorted(folders, key=lambda folder: int(folder.name)):
-        for prompting in TITLES:
-            file = folder / f"{prompting}.jsonl"
+def read_scores(folder: RunFolder) -> Scores:
+    """Return all stored scores of a run."""
+    models, rows = read_plan(folder).models, {}
+    for model in models:
+        for prompting in PROMPTINGS:
+            file = folder.scores(model, prompting)
             if file.exists():
-                found[prompting, int(folder.name)] = list(read_jsonl(file))
-    return found
+                rows[prompting, model] = list(read_jsonl(file))
+    return Scores(models, rows)
 
 
-def summarise(scores: dict[tuple[str, int], list[Record]]) -> list[Score]:
-    """One Score for each prompting and checkpoint, promptings in the paper's order."""
-    rows = []
-    for prompting in TITLES:
-        base = {r["id"]: r["correct"] for r in scores.get((prompting, 0), [])}
-        for (name, checkpoint), found in scores.items():
-            if name != prompting or not found:
-                continue
-            n, correct = len(found), sum(r["correct"] for r in found)
-            paths = sum(r["num_paths"] for r in found)
-            pairs = [(base[r["id"]], r["correct"]) for r in found if r["id"] in base]
-            paired = bool(checkpoint and pairs)
-            p_value = mcnemar([a for a, _ in pairs], [b for _, b in pairs]) if paired else None
-            gain = sum(b - a for a, b in pairs) / len(pairs) if paired else None
-            rows.append(
+def summarise(scores: Scores) -> list[Score]:
+    """Return one Score for each prompting and model, with the promptings in the paper's order."""
+    summary = []
+    for prompting in PROMPTINGS:
+        by_model = scores.of(prompting)
+        first = {r["id"]: r["correct"] for r in by_model.get(scores.models[0], [])} if by_model else {}
+        for model, rows in by_model.items():
+            n, correct = len(rows), sum(r["correct"] for r in rows)
+            paths, place = sum(r["num_paths"] for r in rows), scores.models.index(model)
+            pairs = [(first[r["id"]], r["correct"]) for r in rows if r["id"] in first]
+            paired = bool(place and pairs)
+            low, high = wilson_interval(correct, n)
+            summary.append(
                 Score(
-                    prompting,
-                    checkpoint,
-                    found[0]["num_paths"],
-                    n,
-                    correct / n,
-                    *wilson_interval(correct, n),
-                    gain,
-                    p_value,
-                    sum(r["unparsed"] for r in found) / paths,
-                    sum(r["truncated"] for r in found) / paths,
+                    prompting=prompting,
+                    model=model,
+                    place=place,
+                    paths=rows[0]["num_paths"],
+                    n=n,
+                    accuracy=correct / n,
+                    low=low,
+                    high=high,
+                    gain=sum(b - a for a, b in pairs) / len(pairs) if paired else None,
+                    p_value=mcnemar([a for a, _ in pairs], [b for _, b in pairs]) if paired else None,
+                    unparsed=sum(r["unparsed"] for r in rows) / paths,
+                    truncated=sum(r["truncated"] for r in rows) / paths,
                 )
             )
-    return rows
+    return summary
 
 
 def p_text(p_value: float) -> str:
+    """Return a p-value as text: "0.012", or "6e-20" when it is below 0.001."""
     return f"{p_value:.0e}" if p_value < 1e-3 else f"{p_value:.3f}"
 
 
-def checkpoint_name(number: int) -> str:
-    return "base" if number == 0 else f"round {number}"
+def grid(title: str, texts: Sequence[str], numbers: Sequence[str], caption: str = "") -> Table:
+    """An empty table for a terminal, with columns of texts on the left and columns of numbers on the right."""
+    table = Table(title=title, caption=caption or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in texts:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
-def print_table(rows: list[Score]) -> Table:
-    """The table for a terminal of 80 columns; all but counts and p-values in percent, or points of it."""
-    table = Table(
-        title="Accuracy on held-out questions in %, with 95% intervals",
-        caption="m: paths; gain, p: against base, exact McNemar; unread, cut: % of paths",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+def score_table(rows: list[Score]) -> Table:
+    """Return the table for a terminal of 80 columns. Accuracies and shares are in percent, gains in percentage points."""
+    table = grid(
+        "Accuracy on held-out questions in %, with 95% intervals",
+        ("prompting", "model"),
+        ("m", "n", "accuracy", "gain", "p", "unread", "cut"),
+        "m: paths; gain, p: against the first model, exact McNemar; unread, cut: % of paths",
     )
-    for title in ("prompting", "model", "m", "n", "accuracy", "gain", "p", "unread", "cut"):
-        table.add_column(title, justify="left" if title in ("prompting", "model") else "right", no_wrap=True)
     for row in rows:
         table.add_row(
-            TITLES[row.prompting],
-            checkpoint_name(row.checkpoint),
+            PROMPTINGS[row.prompting],
+            title(row.model),
             str(row.paths),
             str(row.n),
             f"{100 * row.accuracy:.1f} ({100 * row.low:.0f}-{100 * row.high:.0f})",

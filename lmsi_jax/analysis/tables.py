@@ -1,49 +1,47 @@
-"""Comparisons of two checkpoints as tables for a terminal, laid out as in the paper's tables 3 and 4."""
+"""Tables for a terminal that compare two checkpoints, laid out as the paper's tables 3 and 4."""
 
 from collections.abc import Iterator, Sequence
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lmsi_jax.analysis.summary import TITLES, p_text
-from lmsi_jax.evaluation.compare import PROMPTINGS, Comparison, Side
+from lmsi_jax.analysis.summary import grid, p_text
+from lmsi_jax.evaluation.compare import Comparison, Side
+from lmsi_jax.evaluation.scores import PROMPTINGS
 from lmsi_jax.evaluation.statistics import Estimate
 
 DOMAINS = {"in": "In-domain", "out": "Out-of-domain", "": "Other tasks"}
 
 
-def tables(found: Sequence[Comparison]) -> Iterator[Table | Text]:
-    """One table of accuracies for each domain, one of what can be said of the differences, and what to know when reading it."""
+def tables(comparisons: Sequence[Comparison]) -> Iterator[Table | Text]:
+    """Yield tables of the accuracies in each domain, of gains and tests, and of scores by number of paths, with notes."""
     for domain, title in DOMAINS.items():
-        rows = [row for row in found if row.domain == domain]
+        rows = [row for row in comparisons if row.domain == domain]
         if rows:
             yield _accuracies(rows, title)
-    yield _differences(found)
-    for row in found:
+    yield _differences(comparisons)
+    for row in comparisons:
         if row.before.temperature != row.after.temperature:
             yield Text(
-                f"{row.task}, {TITLES[row.prompting]}: temperature {row.before.temperature:g} before and "
-                f"{row.after.temperature:g} after. The gain is of both the checkpoint and the temperature."
+                f"{row.task}, {PROMPTINGS[row.prompting]}: temperature {row.before.temperature:g} before and "
+                f"{row.after.temperature:g} after. The gain has two causes: the checkpoint and the temperature."
             )
-    sampled = [row for row in found if row.after.paths > 1]
+    sampled = [row for row in comparisons if row.after.paths > 1]
     if sampled:
         yield _by_paths(sampled)
 
 
 def _accuracies(rows: Sequence[Comparison], title: str) -> Table:
-    """Promptings before and after down, tasks across."""
+    """Return a table with a row for each prompting before and after, and a column for each task."""
     tasks = list(dict.fromkeys(row.task for row in rows))
     by_key = {(row.task, row.prompting): row for row in rows}
-    table = Table(title=f"{title}: accuracy in %, with 95% intervals", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("prompting", "", *tasks):
-        table.add_column(name, justify="left" if name in ("prompting", "") else "right", no_wrap=True)
+    table = grid(f"{title}: accuracy in %, with 95% intervals", ("prompting", ""), tasks)
     for prompting in PROMPTINGS:
         if not any((task, prompting) in by_key for task in tasks):
             continue
         for when in ("before", "after"):
             cells = [_cell(getattr(by_key[task, prompting], when)) if (task, prompting) in by_key else "–" for task in tasks]
-            table.add_row(TITLES[prompting] if when == "before" else "", when, *cells)
+            table.add_row(PROMPTINGS[prompting] if when == "before" else "", when, *cells)
     return table
 
 
@@ -56,20 +54,18 @@ def _estimate(estimate: Estimate) -> str:
 
 
 def _differences(rows: Sequence[Comparison]) -> Table:
-    table = Table(
-        title="Gains in points, before to after",
-        caption="95%: interval of the mean of paired gains (Gaffke 2005); p: exact McNemar; p Holm: over all rows; "
+    table = grid(
+        "Gains in points, before to after",
+        ("task", "prompting"),
+        ("m", "n", "gain", "95%", "p", "p Holm", "ECE", "unread", "cut"),
+        "95%: interval of the mean of paired gains (Gaffke 2005); p: exact McNemar; p Holm: over all rows; "
         "ECE: calibration error of the vote share; unread, cut: % of paths; all three after",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
     )
-    for name in ("task", "prompting", "m", "n", "gain", "95%", "p", "p Holm", "ECE", "unread", "cut"):
-        table.add_column(name, justify="left" if name in ("task", "prompting") else "right", no_wrap=True)
     for row in rows:
         after = row.after
         table.add_row(
             row.task,
-            TITLES[row.prompting],
+            PROMPTINGS[row.prompting],
             str(after.paths) if after.paths == row.before.paths else f"{row.before.paths}→{after.paths}",
             str(row.n),
             f"{100 * row.gain:+.1f}",
@@ -84,20 +80,18 @@ def _differences(rows: Sequence[Comparison]) -> Table:
 
 
 def _by_paths(rows: Sequence[Comparison]) -> Table:
-    """Votes and coverage over fewer paths, estimated from those stored."""
+    """Return a table of vote and coverage over fewer paths, estimated from the stored ones."""
     sizes = sorted({size for row in rows for size in row.after.vote_at})
-    table = Table(
-        title="By number of paths, in %, with 95% intervals over questions and paths",
-        caption="vote@k: majority of k paths (k = 1: one path, mean@m); pass@k: one of k is right",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+    table = grid(
+        "By number of paths, in %, with 95% intervals over questions and paths",
+        ("task", "", ""),
+        [f"k={size}" for size in sizes],
+        "vote@k: majority of k paths (k = 1: one path, mean@m); pass@k: one of k is right",
     )
-    for name in ("task", "", "", *(f"k={size}" for size in sizes)):
-        table.add_column(name, justify="right" if name.startswith("k=") else "left", no_wrap=True)
     for row in rows:
         for when in ("before", "after"):
             side = getattr(row, when)
-            for what, found in (("vote@k", side.vote_at), ("pass@k", side.pass_at)):
-                cells = [_estimate(found[size]) if size in found else "–" for size in sizes]
-                table.add_row(row.task if what == "vote@k" and when == "before" else "", when, what, *cells)
+            for metric, estimates in (("vote@k", side.vote_at), ("pass@k", side.pass_at)):
+                cells = [_estimate(estimates[size]) if size in estimates else "–" for size in sizes]
+                table.add_row(row.task if metric == "vote@k" and when == "before" else "", when, metric, *cells)
     return table

@@ -1,1 +1,1 @@
-"""Measurements: each module prints one JSON line a figure."""
+"""Benchmarks. Each module prints one JSON line per figure."""

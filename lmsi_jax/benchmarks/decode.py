@@ -1,9 +1,9 @@
-"""Generated tokens a second of the decoding engine: `python -m lmsi_jax.benchmarks.decode --workload S --rows 128 --peers`.
+"""Generated tokens per second of the decoding engine: `python -m lmsi_jax.benchmarks.decode --workload S --rows 128 --peers`.
 
-Random weights; every path runs to its full length. S: 6.4M parameters, a prompt of 256 tokens. M: 110M parameters, a prompt
-of 512 tokens of which 448 are the task's. 32 paths of 128 tokens a question, the prompt's computation included. V: see
-lengths.py. One JSON line a figure: tokens a second (median of the repeats), and their share of the roofline that is measured
-in the same run; for each other engine that is installed, its speed and how many times as fast ours is.
+Workload S: 6.4M parameters, a prompt of 256 tokens. M: 110M parameters, a prompt of 512 tokens, 448 of them shared by all
+questions. Weights are random. Each question has 32 paths of 128 tokens, and no path ends early. Times include prefill. V: see
+lengths.py. Prints one JSON line per figure: the tokens per second (median of the repeats) and their share of the roofline,
+which is measured in the same run; for each other engine that is installed, its tokens per second and our speed relative to it.
 """
 
 import argparse
@@ -15,37 +15,45 @@ import time
 
 import jax
 
-from lmsi_jax import model
 from lmsi_jax.benchmarks import lengths, peers
-from lmsi_jax.benchmarks.workloads import NEW_TOKENS, PATHS, WORKLOADS, Ids, Workload, prompts
-from lmsi_jax.core.config import MeshConfig
+from lmsi_jax.benchmarks.workloads import NEW_TOKENS, PATHS, WORKLOADS, Ids, Workload, limits, prompts
 from lmsi_jax.core.machine import bandwidth, matmul_peak
-from lmsi_jax.decoding.scheduler import Decoder, Decoding
-from lmsi_jax.sharding import make_mesh, param_shardings, use_mesh
+from lmsi_jax.decoding.config import Sampling
+from lmsi_jax.decoding.scheduler import Engine
+from lmsi_jax.model import transformer
+from lmsi_jax.sharding.config import MeshConfig
+from lmsi_jax.sharding.mesh import make_mesh
+from lmsi_jax.sharding.rules import use_mesh
 
 
 def tokens_per_second(workload: Workload, rows: int, repeat: int) -> float:
-    """Generated tokens a second, prefill included; compilation not, which a first run before takes care of."""
+    """Return the generated tokens per second of one run, whose prompts are seeded by the number `repeat`.
+
+    The time includes prefill. It excludes compilation, as repeat 0 starts with a warm-up run.
+    """
     config, mesh = workload.model, make_mesh(MeshConfig())
     with use_mesh(mesh):
-        shardings = param_shardings(mesh, *model.abstract(config))
-        params = jax.jit(lambda key: model.init(config, key), out_shardings=shardings)(jax.random.key(0))
-        decoding = Decoding(PATHS, 0.7, NEW_TOKENS, lanes=rows // PATHS, slots=PATHS)
+        params = transformer.init_sharded(mesh, config, jax.random.key(0))
+        sampling = Sampling(paths=PATHS, temperature=0.7, max_tokens=NEW_TOKENS, stops=())
+        engine = Engine(mesh, config, Ids(config.vocab), limits(workload, lanes=rows // PATHS, slots=PATHS))
         for seed in (repeat, repeat + 1) if repeat == 0 else (repeat + 1,):
             few_shot, requests = prompts(workload, workload.questions, seed)
             start = time.perf_counter()
-            decoder = Decoder(mesh, config, params, Ids(config.vocab), decoding, few_shot, workload.question, jax.random.key(1))
-            total = sum(path.num_tokens for paths in decoder.run(requests) for path in paths)
+            sampled = engine.sample(params, engine.prefill(params, few_shot), requests, sampling, jax.random.key(1))
+            total = sum(path.num_tokens for paths in sampled for path in paths)
             seconds = time.perf_counter() - start
     return total / seconds
 
 
 def roofline(workload: Workload, rows: int, flops: float, bytes_per_second: float) -> float:
-    """The most tokens a second: of a step's products at `flops` and its weights read at `bytes_per_second`, the longer."""
+    """Return the upper bound of the tokens per second on a machine with `flops` and `bytes_per_second`.
+
+    A decode step takes the longer of its matrix products and reading its float32 weights.
+    """
     c = workload.model
-    weights = model.count_params(c)  # the embedding is read as the unembedding
-    seen = workload.task + workload.question + NEW_TOKENS / 2
-    operations = 2 * weights + 4 * c.layers * c.heads * c.head_width * seen
+    weights = transformer.count_params(c)  # includes the embedding, which is read as the unembedding
+    context = workload.task + workload.question + NEW_TOKENS / 2
+    operations = 2 * weights + 4 * c.layers * c.heads * c.head_width * context
     return rows / max(rows * operations / flops, 4 * weights / bytes_per_second)
 
 
@@ -55,7 +63,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[32, 128], help=f"rows in flight, multiples of {PATHS}")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--peers", action="store_true", help="measure other engines too, those that are installed")
+    parser.add_argument("--peers", action="store_true", help="also measure the other engines that are installed")
     arguments = parser.parse_args()
     peak, read = matmul_peak(), bandwidth()
     report(figure="machine", gflops=round(peak / 1e9, 1), gigabytes_per_second=round(read / 1e9, 1))
@@ -67,7 +75,7 @@ def main() -> None:
 
 
 def fixed_lengths(name: str, arguments: argparse.Namespace, peak: float, read: float) -> None:
-    """Our engine and its peers on S or M, in turn, so that what else the machine does meets them alike."""
+    """Report our engine and its peers on S or M. They take turns, so that other load on the machine affects them equally."""
     workload = dataclasses.replace(WORKLOADS[name], model=dataclasses.replace(WORKLOADS[name].model, dtype=arguments.dtype))
     engines: dict[str, peers.Measure] = {
         f"lmsi_jax {rows} rows": functools.partial(tokens_per_second, workload, rows) for rows in arguments.rows
@@ -77,7 +85,7 @@ def fixed_lengths(name: str, arguments: argparse.Namespace, peak: float, read: f
     for repeat in range(arguments.repeats):
         for engine, measure in engines.items():
             speeds[engine].append(measure(repeat))
-    median = {engine: statistics.median(found) for engine, found in speeds.items()}
+    median = {engine: statistics.median(measured) for engine, measured in speeds.items()}
     best = max(speed for engine, speed in median.items() if engine.startswith("lmsi_jax"))
     for rows in arguments.rows:
         speed = median[f"lmsi_jax {rows} rows"]
@@ -89,7 +97,7 @@ def fixed_lengths(name: str, arguments: argparse.Namespace, peak: float, read: f
 
 
 def refill() -> None:
-    """Workload V: paths a second with refilled slots and without."""
+    """Report workload V: paths per second with and without refilling slots."""
     fixed, _ = lengths.paths_per_second(WORKLOADS["S"], refill=False)
     refilled, utilisation = lengths.paths_per_second(WORKLOADS["S"], refill=True)
     speeds = {"paths_per_second": round(refilled, 1), "without_refill": round(fixed, 1)}

@@ -1,69 +1,70 @@
-"""Paths of very different lengths, with and without refilled slots: `python -m lmsi_jax.benchmarks.decode --workload=V`.
+"""Workload V: paths of very different lengths, with and without refilling slots.
 
-Lengths are lognormal, of mean 64 tokens (median 42) and cut at 256; which path has which is a script, the same for both.
-Without refill a batch of questions waits for its longest path, as a server of fixed batches does.
+Run it with `python -m lmsi_jax.benchmarks.decode --workload=V`. Lengths are lognormal with a mean of 64 tokens (median 42),
+clipped at 256. A path has the same scripted length in both cases. Without refilling, a batch of questions waits for its
+longest path, as on a server with static batches.
 """
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from unittest import mock
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
-from lmsi_jax import model
-from lmsi_jax.benchmarks.workloads import PATHS, Ids, Workload, prompts
-from lmsi_jax.core.config import MeshConfig
+from lmsi_jax.benchmarks.workloads import PATHS, Ids, Workload, limits, prompts
 from lmsi_jax.core.rng import path_keys
-from lmsi_jax.decoding import engine
-from lmsi_jax.decoding.scheduler import Decoder, Decoding, Request
-from lmsi_jax.sharding import make_mesh, use_mesh
+from lmsi_jax.decoding.config import Sampling
+from lmsi_jax.decoding.engine import Context, LogitsFunction, State, model_logits
+from lmsi_jax.decoding.prefill import Cache
+from lmsi_jax.decoding.scheduler import Engine
+from lmsi_jax.model import transformer
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.sharding.config import MeshConfig
+from lmsi_jax.sharding.mesh import make_mesh
+from lmsi_jax.sharding.rules import use_mesh
 
 LONGEST, LOG_MEDIAN = 256, 3.741  # with a standard deviation of 1 in the logarithm, the mean is 64
-QUESTIONS, WITHOUT = 256, 64  # without refill a quarter of them shows the speed as well
-REFILLED, FIXED = (16, 8), (4, 32)  # lanes x slots of 128 rows
+QUESTIONS, WITHOUT = 256, 64  # questions with refilling and without, where fewer are enough to measure the speed
+REFILLED, FIXED = (16, 8), (4, 32)  # (lanes, slots), 128 rows in both cases
 
 
 def length(question: Int[Array, " n"], path: Int[Array, " n"]) -> Int[Array, " n"]:
-    """Tokens of each path."""
+    """Return the scripted length of each path, in tokens."""
     keys = path_keys(jax.random.key(7), question, path)
     drawn = jnp.exp(LOG_MEDIAN + jax.vmap(jax.random.normal)(keys))
     return jnp.clip(jnp.round(drawn), 1, LONGEST).astype(jnp.int32)
 
 
-@contextlib.contextmanager
-def scripted_ends(end: int) -> Iterator[None]:
-    """Inside, a path draws the token `end` where its length is reached, and nowhere else."""
-    draw = engine._draw
+def scripted_ends(end: int) -> LogitsFunction:
+    """Return the model's logits function with `end` forced at a path's scripted length and impossible before it."""
 
-    def scripted(settings, task, state, logits):
-        token, logprob = draw(settings, task, state, logits.at[:, end].set(-jnp.inf))
-        ids = state.of_slot(state.id).reshape(-1)
-        reached = length(ids, (state.path % settings.paths).reshape(-1)).reshape(state.path.shape)
-        return jnp.where(state.position + 1 >= reached, end, token), logprob
+    def logits(config: ModelConfig, params: Any, context: Context, state: State) -> tuple[Float[Array, "n v"], Cache]:
+        values, cache = model_logits(config, params, context, state)
+        ids = state.of_slot(state.questions.id).reshape(-1)
+        reached = state.position.reshape(-1) + 1 >= length(ids, (state.path % state.paths).reshape(-1))
+        is_end = jnp.arange(config.vocab)[None, :] == end
+        return jnp.where(is_end == reached[:, None], values, -jnp.inf), cache
 
-    with mock.patch.object(engine, "_draw", scripted):
-        yield
+    return logits
 
 
 def paths_per_second(workload: Workload, refill: bool) -> tuple[float, float]:
-    """(paths a second, utilisation) over all the questions, compilation not counted."""
+    """Return the paths per second and the engine's utilisation, without compilation."""
     config, mesh = workload.model, make_mesh(MeshConfig())
     lanes, slots = REFILLED if refill else FIXED
     few_shot, requests = prompts(workload, QUESTIONS, seed=0)
-    batches: Sequence[Sequence[Request]] = [requests]
-    if not refill:
-        batches = [requests[i : i + lanes] for i in range(0, WITHOUT, lanes)]
+    batches = [requests] if refill else [requests[i : i + lanes] for i in range(0, WITHOUT, lanes)]
     tokens = Ids(config.vocab)
     tokens.ends = (config.vocab - 1,)
-    with use_mesh(mesh), scripted_ends(config.vocab - 1):
-        params = model.init(config, jax.random.key(0))
-        decoding = Decoding(PATHS, 0.7, LONGEST, lanes=lanes, slots=slots)
-        decoder = Decoder(mesh, config, params, tokens, decoding, few_shot, workload.question, jax.random.key(1))
-        list(decoder.run(batches[0][:1]))
-        decoder.live_slot_steps = decoder.slot_steps = 0
+    sampling, key = Sampling(paths=PATHS, temperature=0.7, max_tokens=LONGEST, stops=()), jax.random.key(1)
+    with use_mesh(mesh):
+        params = transformer.init(config, jax.random.key(0))
+        shapes = limits(workload, lanes, slots, LONGEST)
+        engine = Engine(mesh, config, tokens, shapes, logits=scripted_ends(config.vocab - 1))
+        prefix = engine.prefill(params, few_shot)
+        list(engine.sample(params, prefix, batches[0][:1], sampling, key))
+        engine.live_slot_steps = engine.slot_steps = 0
         start = time.perf_counter()
-        count = sum(len(paths) for batch in batches for paths in decoder.run(batch))
-        return count / (time.perf_counter() - start), decoder.utilisation
+        count = sum(len(paths) for batch in batches for paths in engine.sample(params, prefix, batch, sampling, key))
+        return count / (time.perf_counter() - start), engine.utilisation

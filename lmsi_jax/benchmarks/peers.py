@@ -1,7 +1,6 @@
-"""The same workloads on other people's engines, where they are installed (`pip install -e '.[peers]'`)."""
+"""The decoding workloads on other engines, if they are installed (`pip install -e '.[peers]'`)."""
 
 import ctypes
-import functools
 import importlib.util
 import os
 import tempfile
@@ -12,23 +11,26 @@ from typing import Any
 import numpy as np
 
 from lmsi_jax.benchmarks.workloads import Ids, Workload
-from lmsi_jax.core.config import ModelConfig
+from lmsi_jax.model.config import ModelConfig
 
-Measure = Callable[[int], float]  # from a seed to generated tokens a second, prefill included
+Measure = Callable[[int], float]  # seed -> generated tokens per second, including prefill
 
 
 def installed(workload: Workload, paths: int, new_tokens: int) -> dict[str, Measure]:
-    """A measurement for each engine that can be imported: `paths` samples of one prompt, as their users would draw them."""
+    """Return a measurement for each installed engine and number format, by name.
+
+    It samples `paths` completions of `new_tokens` tokens for one prompt, in the way that the engine's users would.
+    """
     engines: dict[str, tuple[str, Callable[..., Measure], Sequence[str]]] = {
         "transformers": ("torch", _transformers, ("float32", "bfloat16")),
         "google-tunix": ("tunix", _tunix, ("float32",)),
         "llama.cpp": ("llama_cpp", _llama_cpp, ("F32", "BF16", "Q8_0")),
     }
     return {
-        f"{name} {kind}": build(workload, paths, new_tokens, kind)
-        for name, (module, build, kinds) in engines.items()
+        f"{name} {dtype}": build(workload, paths, new_tokens, dtype)
+        for name, (module, build, dtypes) in engines.items()
         if importlib.util.find_spec(module)
-        for kind in kinds
+        for dtype in dtypes
     }
 
 
@@ -37,7 +39,7 @@ def _prompt(workload: Workload, seed: int) -> np.ndarray:
 
 
 def transformers_model(c: ModelConfig) -> Any:
-    """A Llama of this shape with random weights."""
+    """Return a transformers Llama of this shape with random weights."""
     import transformers
 
     config = transformers.LlamaConfig(
@@ -57,7 +59,7 @@ def transformers_model(c: ModelConfig) -> Any:
 
 
 def tunix_shape(c: ModelConfig) -> Any:
-    """This shape as tunix describes it."""
+    """Return the tunix config of this shape."""
     from tunix.models.llama3 import model as llama
 
     return llama.ModelConfig(
@@ -123,7 +125,7 @@ def _tunix(workload: Workload, paths: int, new_tokens: int, dtype: str) -> Measu
 
 
 class _TunixIds(Ids):
-    """`Ids` as tunix asks a tokenizer."""
+    """`Ids` with the tokenizer interface of tunix."""
 
     def encode(self, text: str, **kwargs: Any) -> list[int]:
         return super().encode(text)
@@ -138,7 +140,7 @@ class _TunixIds(Ids):
 
 
 def _llama_cpp(workload: Workload, paths: int, new_tokens: int, kind: str) -> Measure:
-    """The prompt is computed once and shared by all sequences, and its own samplers draw: llama.cpp at its best."""
+    """Measure llama.cpp at its best: all sequences share one prefill of the prompt, and its own samplers sample."""
     import llama_cpp as llama
 
     llama.llama_log_set(_silent, ctypes.c_void_p(0))
@@ -156,41 +158,39 @@ def _llama_cpp(workload: Workload, paths: int, new_tokens: int, kind: str) -> Me
     sampler = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
     for step in (llama.llama_sampler_init_temp(0.7), llama.llama_sampler_init_dist(0)):
         llama.llama_sampler_chain_add(sampler, step)
-    return functools.partial(_llama_cpp_speed, llama, context, sampler, workload, paths, new_tokens)
 
+    def measure(seed: int) -> float:
+        memory = llama.llama_get_memory(context)
+        llama.llama_memory_clear(memory, True)
+        prompt = _prompt(workload, seed)
+        batch = llama.llama_batch_init(max(len(prompt), paths), 0, 1)
 
-def _llama_cpp_speed(
-    llama: Any, context: Any, sampler: Any, workload: Workload, paths: int, new_tokens: int, seed: int
-) -> float:
-    memory = llama.llama_get_memory(context)
-    llama.llama_memory_clear(memory, True)
-    prompt = _prompt(workload, seed)
-    batch = llama.llama_batch_init(max(len(prompt), paths), 0, 1)
+        def run(
+            tokens: Sequence[int] | np.ndarray, positions: Sequence[int], sequences: Sequence[int], outputs: Sequence[bool]
+        ) -> None:
+            batch.n_tokens = len(tokens)
+            for i, (token, position, sequence, output) in enumerate(zip(tokens, positions, sequences, outputs, strict=True)):
+                batch.token[i], batch.pos[i], batch.logits[i] = int(token), position, output
+                batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
+            assert llama.llama_decode(context, batch) == 0, "llama.cpp could not decode"
 
-    def run(
-        tokens: Sequence[int] | np.ndarray, positions: Sequence[int], sequences: Sequence[int], outputs: Sequence[bool]
-    ) -> None:
-        batch.n_tokens = len(tokens)
-        for i, (token, position, sequence, output) in enumerate(zip(tokens, positions, sequences, outputs, strict=True)):
-            batch.token[i], batch.pos[i], batch.logits[i] = int(token), position, output
-            batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
-        assert llama.llama_decode(context, batch) == 0, "llama.cpp could not decode"
+        start, n = time.perf_counter(), len(prompt)
+        run(prompt, range(n), [0] * n, [i == n - 1 for i in range(n)])
+        for path in range(1, paths):
+            llama.llama_memory_seq_cp(memory, 0, path, -1, -1)
+        tokens = [llama.llama_sampler_sample(sampler, context, n - 1) for _ in range(paths)]
+        for position in range(n, n + new_tokens - 1):
+            run(tokens, [position] * paths, range(paths), [True] * paths)
+            tokens = [llama.llama_sampler_sample(sampler, context, i) for i in range(paths)]
+        seconds = time.perf_counter() - start
+        llama.llama_batch_free(batch)
+        return new_tokens * paths / seconds
 
-    start, n = time.perf_counter(), len(prompt)
-    run(prompt, range(n), [0] * n, [i == n - 1 for i in range(n)])
-    for path in range(1, paths):
-        llama.llama_memory_seq_cp(memory, 0, path, -1, -1)
-    tokens = [llama.llama_sampler_sample(sampler, context, n - 1) for _ in range(paths)]
-    for position in range(n, n + new_tokens - 1):
-        run(tokens, [position] * paths, range(paths), [True] * paths)
-        tokens = [llama.llama_sampler_sample(sampler, context, i) for i in range(paths)]
-    seconds = time.perf_counter() - start
-    llama.llama_batch_free(batch)
-    return new_tokens * paths / seconds
+    return measure
 
 
 def _write_gguf(workload: Workload, kind: str, path: str) -> None:
-    """A file of random weights in llama.cpp's format."""
+    """Write random weights in llama.cpp's format."""
     import gguf
 
     c, rng = workload.model, np.random.default_rng(0)
@@ -233,4 +233,4 @@ def _write_gguf(workload: Workload, kind: str, path: str) -> None:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 def _silent(level: int, text: bytes, data: Any) -> None:
-    """llama.cpp's messages go nowhere."""
+    """Discard llama.cpp's log messages."""

@@ -1,38 +1,41 @@
-"""Training rows a second on the paper's mixture: `python -m lmsi_jax.benchmarks.train_step --workload S M --peers`.
+"""Training rows per second on the paper's mixture: `python -m lmsi_jax.benchmarks.train_step --workload S M --peers`.
 
-Random weights and ids. A question of 60 tokens and a target of 100 in each of the four formats, the two few-shot ones behind
-a prompt of 900 tokens; forward, backward and AdamW in float32. One JSON line a figure: rows and useful tokens a second, the
-products' floating-point operations a second as a share of the matmul peak measured in the same run, and for each peer
-that is installed, which computes every row on its own, how many times as fast ours is.
+Weights and token ids are random. A row has a question of 60 tokens and a target of 100 in one of the four formats; the two
+few-shot formats have a prompt of 900 tokens before it. A step is forward, backward and AdamW in float32. Prints one JSON line
+per figure: rows and useful tokens per second, and the matrix products' operations per second as a share of the matmul peak
+measured in the same run. For each installed peer it prints our speed relative to the peer's. Peers compute each row in full.
 """
 
 import argparse
-import functools
 import importlib.util
-import statistics
-import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmsi_jax import model
 from lmsi_jax.benchmarks.decode import report
 from lmsi_jax.benchmarks.workloads import WORKLOADS
-from lmsi_jax.core.config import MeshConfig, ModelConfig, TrainConfig
-from lmsi_jax.core.machine import matmul_peak
+from lmsi_jax.core.machine import matmul_peak, seconds
 from lmsi_jax.formatting.packing import PackedRows, Piece, pack
-from lmsi_jax.sharding import make_mesh, param_shardings, use_mesh
-from lmsi_jax.training.log import operations
-from lmsi_jax.training.step import init_state, make_step, place_batch, place_prompts
+from lmsi_jax.model import transformer
+from lmsi_jax.model.attention import causal
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.sharding.config import MeshConfig
+from lmsi_jax.sharding.mesh import make_mesh
+from lmsi_jax.sharding.rules import use_mesh
+from lmsi_jax.stages.finetune import work
+from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.training.objective import Batch, cross_entropy, place_batch, place_prompts
+from lmsi_jax.training.step import init_state, make_step
+from lmsi_jax.training.trainable import AllWeights
 
 PROMPT, QUESTION, TARGET = 900, 60, 100
 FORMATS = ("few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct")
 
 
 def mixture(config: ModelConfig, examples: int) -> list[Piece]:
-    """`examples` rows, a quarter of each format."""
+    """Return `examples` rows of random ids, a quarter in each format."""
     rng = np.random.default_rng(0)
     draw = lambda count: [int(id) for id in rng.integers(0, config.vocab, (count,))]  # noqa: E731
     prompts: dict[str, list[int]] = {name: draw(PROMPT) if name.startswith("few") else [] for name in FORMATS}
@@ -44,34 +47,34 @@ def mixture(config: ModelConfig, examples: int) -> list[Piece]:
 
 
 def train_config(rows: PackedRows) -> TrainConfig:
-    """All rows in one step."""
+    """Return the training settings for one step on all rows."""
     return TrainConfig(batch=len(rows), row_length=rows.tokens.shape[1])
 
 
 def seconds_per_step(config: ModelConfig, rows: PackedRows, repeats: int) -> float:
-    """Median seconds of a step on all rows at once."""
+    """Return the median seconds of a training step on all rows at once."""
     mesh, train = make_mesh(MeshConfig()), train_config(rows)
     with use_mesh(mesh):
-        shardings = param_shardings(mesh, *model.abstract(config))
-        params = jax.jit(lambda key: model.init(config, key), out_shardings=shardings)(jax.random.key(0))
-        state, step = init_state(mesh, config, train, params, 0), make_step(config, train)
-        batch, prompts = place_batch(mesh, rows.take(np.arange(len(rows)))), place_prompts(mesh, rows.prompts)
-        times = []
-        for _ in range(repeats + 1):
-            start = time.perf_counter()
-            state, metrics = step(state, batch, {}, prompts)
-            jax.block_until_ready(metrics)
-            times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+        params = transformer.init_sharded(mesh, config, jax.random.key(0))
+        trainable = AllWeights(config)
+        state, step = init_state(mesh, trainable, train, params, 0), make_step(cross_entropy(config), trainable, train)
+        batch = place_batch(mesh, Batch(rows.take(np.arange(len(rows))), place_prompts(mesh, rows.prompts)))
+
+        def run() -> dict[str, jax.Array]:
+            nonlocal state
+            state, metrics = step(state, batch, {})
+            return metrics
+
+        return seconds(run, repeats)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=WORKLOADS, nargs="+", default=list(WORKLOADS))
-    parser.add_argument("--examples", type=int, default=64, help="rows of the mixture in a step")
+    parser.add_argument("--examples", type=int, default=64, help="rows of the mixture per step")
     parser.add_argument("--row_length", type=int, default=320, help="tokens of a packed row")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--peers", action="store_true", help="measure transformers and tunix too, where they are installed")
+    parser.add_argument("--peers", action="store_true", help="also measure transformers and tunix, if they are installed")
     arguments = parser.parse_args()
     peak = matmul_peak()
     report(figure="machine", gflops=round(peak / 1e9, 1))
@@ -82,10 +85,10 @@ def main() -> None:
         speeds = {}
         for kind, share in (("shared prompts", True), ("packed", False)):
             rows = pack(pieces, arguments.row_length if share else PROMPT + 2 * (QUESTION + TARGET), share)
-            seconds = seconds_per_step(config, rows, arguments.repeats)
-            speeds[kind] = len(pieces) / seconds
-            figures = {"rows_per_second": round(speeds[kind], 2), "tokens_per_second": round(useful / seconds)}
-            share_of_peak = round(operations(config, train_config(rows), rows) / seconds / peak, 3)
+            spent = seconds_per_step(config, rows, arguments.repeats)
+            speeds[kind] = len(pieces) / spent
+            figures = {"rows_per_second": round(speeds[kind], 2), "tokens_per_second": round(useful / spent)}
+            share_of_peak = round(work(config, train_config(rows), rows).flops / spent / peak, 3)
             report(figure="train_step", workload=name, kind=kind, **figures, share_of_peak=share_of_peak)
         for peer, measure in peers(config).items() if arguments.peers else ():
             speed = len(pieces) / measure(pieces, arguments.repeats)
@@ -97,16 +100,16 @@ Measure = Callable[[list[Piece], int], float]  # (rows, repeats) -> median secon
 
 
 def peers(config: ModelConfig) -> dict[str, Measure]:
-    """Those that are installed. Rows of one length go together, so that none of them is padded."""
+    """Return a measurement for each installed peer, by name. Rows of equal length are batched, so that none is padded."""
     builders = {"transformers": ("torch", _transformers), "google-tunix": ("tunix", _tunix)}
     return {name: build(config) for name, (module, build) in builders.items() if importlib.util.find_spec(module)}
 
 
-def _by_length(pieces: list[Piece], largest: int = 8) -> list[tuple[np.ndarray, int]]:
-    """Batches of rows of one length, and how many of their last tokens carry loss."""
+def _by_length(pieces: list[Piece], largest: int = 8) -> list[np.ndarray]:
+    """Return batches of rows of equal length. The last TARGET tokens of a row have a loss."""
     lengths = sorted({len(piece.tokens) for piece in pieces})
     groups = [[piece.tokens for piece in pieces if len(piece.tokens) == length] for length in lengths]
-    return [(np.array(group[i : i + largest]), TARGET) for group in groups for i in range(0, len(group), largest)]
+    return [np.array(group[i : i + largest]) for group in groups for i in range(0, len(group), largest)]
 
 
 def _transformers(config: ModelConfig) -> Measure:
@@ -118,15 +121,15 @@ def _transformers(config: ModelConfig) -> Measure:
     adamw = torch.optim.AdamW(network.parameters(), lr=1e-5)
 
     def step(pieces: list[Piece]) -> None:
-        for tokens, target in _by_length(pieces):
+        for tokens in _by_length(pieces):
             ids = torch.tensor(tokens)
-            logits = network(ids).logits[:, -target - 1 : -1]
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, -target:].flatten(), reduction="sum")
+            logits = network(ids).logits[:, -TARGET - 1 : -1]
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, -TARGET:].flatten(), reduction="sum")
             loss.backward()
         adamw.step()
         adamw.zero_grad()
 
-    return functools.partial(_median, step)
+    return lambda pieces, repeats: seconds(lambda: step(pieces), repeats)
 
 
 def _tunix(config: ModelConfig) -> Measure:
@@ -141,34 +144,23 @@ def _tunix(config: ModelConfig) -> Measure:
 
     @nnx.jit
     def gradient(network: nnx.Module, ids: jax.Array) -> nnx.State:
-        n, t = ids.shape
-        positions = jnp.broadcast_to(jnp.arange(t)[None], (n, t))
-        mask = jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool))[None], (n, t, t))
+        positions, mask = causal(*ids.shape)
 
         def loss(network: nnx.Module) -> jax.Array:
             logits, _ = network(ids, positions, None, mask)
-            found = logits[:, -TARGET - 1 : -1].astype(jnp.float32)
-            return jnp.sum(optax.softmax_cross_entropy_with_integer_labels(found, ids[:, -TARGET:]))
+            scored = logits[:, -TARGET - 1 : -1].astype(jnp.float32)
+            return jnp.sum(optax.softmax_cross_entropy_with_integer_labels(scored, ids[:, -TARGET:]))
 
         return nnx.grad(loss)(network)
 
     update = nnx.jit(lambda network, optimizer, grads: optimizer.update(network, grads))
 
     def step(pieces: list[Piece]) -> None:
-        grads = [gradient(network, jnp.asarray(tokens)) for tokens, _ in _by_length(pieces)]
+        grads = [gradient(network, jnp.asarray(tokens)) for tokens in _by_length(pieces)]
         update(network, optimizer, jax.tree.map(lambda *each: sum(each), *grads))
         jax.block_until_ready(nnx.state(network))
 
-    return functools.partial(_median, step)
-
-
-def _median(step: Callable[[list[Piece]], None], pieces: list[Piece], repeats: int) -> float:
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        step(pieces)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return lambda pieces, repeats: seconds(lambda: step(pieces), repeats)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,25 @@
-"""What the decoding benchmarks decode: model shapes, lengths, and prompts of random ids."""
+"""Workloads of the decoding benchmarks: model shapes, lengths, and prompts of random ids."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lmsi_jax.core.config import ModelConfig
+from lmsi_jax.decoding.engine import Limits
 from lmsi_jax.decoding.scheduler import Request
+from lmsi_jax.model.config import ModelConfig
 
 PATHS, NEW_TOKENS = 32, 128
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """A model and the lengths of its prompts, in tokens."""
+    """A model, the lengths of its prompts in tokens, and the number of questions."""
 
     model: ModelConfig
-    task: int
-    question: int
-    questions: int
+    task: int  # length of the few-shot prompt
+    question: int  # length of a question
+    questions: int  # number of questions in a run
 
 
 WORKLOADS = {
@@ -38,7 +39,7 @@ WORKLOADS = {
 
 
 class Ids:
-    """A tokenizer whose texts are ids in words, and whose texts never end."""
+    """A tokenizer for texts of space-separated token ids, without end tokens."""
 
     bos = eos = -1
     ends: tuple[int, ...] = ()
@@ -59,8 +60,13 @@ class Ids:
         return " ".join(map(str, ids))
 
 
+def limits(workload: Workload, lanes: int, slots: int, max_tokens: int = NEW_TOKENS) -> Limits:
+    """Return the shapes of decoding a workload's questions."""
+    return Limits(lanes, slots, PATHS, max_tokens, workload.question)
+
+
 def prompts(workload: Workload, questions: int, seed: int) -> tuple[str, Sequence[Request]]:
-    """A few-shot prompt and questions of the workload's lengths, as texts for `Ids`."""
+    """Return a random few-shot prompt and random questions of the workload's lengths, as texts for `Ids`."""
     rng = np.random.default_rng(seed)
     draw = lambda count: " ".join(str(id) for id in rng.integers(0, workload.model.vocab - 1, (count,)))  # noqa: E731
     return draw(workload.task), [Request(str(i), draw(workload.question)) for i in range(questions)]

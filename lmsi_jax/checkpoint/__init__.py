@@ -1,1 +1,1 @@
-"""Parameters and training state on disk."""
+"""Model parameters and training state on disk."""

@@ -1,4 +1,4 @@
-"""Tensors of a safetensors file in a bucket, read one at a time; the library itself opens files of a local disk alone."""
+"""Tensors of a safetensors file in a bucket, read one at a time. The safetensors library opens only local files."""
 
 import contextlib
 import json
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-LARGEST_HEADER = 100_000_000  # bytes, as the library allows
+LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class BucketTensors(contextlib.AbstractContextManager):
-    """What `safetensors.safe_open` gives, for a file that is not on this machine. Raises ValueError on a malformed header."""
+    """The interface of `safetensors.safe_open`, for a file in a bucket. Raises ValueError when the header is malformed."""
 
     def __init__(self, file: epath.Path):
         self._file = file
@@ -28,7 +28,7 @@ class BucketTensors(contextlib.AbstractContextManager):
         self._start = 8 + size
 
     def __exit__(self, *error: object) -> None:
-        """Nothing stays open between two reads."""
+        """Do nothing, as the file is closed after each read."""
 
     def keys(self) -> Iterable[str]:
         return self._header.keys()
@@ -38,7 +38,7 @@ class BucketTensors(contextlib.AbstractContextManager):
 
 
 class BucketTensor:
-    """One tensor, of which any part can be read."""
+    """One tensor, any part of which can be read."""
 
     def __init__(self, file: epath.Path, start: int, about: dict[str, Any]):
         self._file, self._start, self._about = file, start, about
@@ -50,7 +50,7 @@ class BucketTensor:
         return self._about["dtype"]
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        """The part; of the file only the rows of the first axis that hold it are read."""
+        """Return a part of the tensor. Only the rows of the first axis that contain it are read from the file."""
         shape, dtype = self.get_shape(), jnp.dtype(DTYPES[self.get_dtype()])
         first, last, _ = index[0].indices(shape[0])
         row = math.prod(shape[1:]) * dtype.itemsize

@@ -1,4 +1,4 @@
-"""Between our checkpoint folders and those of Hugging Face: `lmsi import` and `lmsi export`."""
+"""Conversion between lmsi checkpoint folders and Hugging Face folders: `lmsi import` and `lmsi export`."""
 
 import json
 
@@ -9,31 +9,34 @@ from etils import epath
 from flax import traverse_util
 from safetensors.numpy import load, save
 
-from lmsi_jax import model
 from lmsi_jax.checkpoint import folder, huggingface
-from lmsi_jax.checkpoint.families import family
-from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import begin_folder, publish_folder, write_bytes, write_text
-from lmsi_jax.model import lora
-from lmsi_jax.sharding import Mesh, use_mesh
+from lmsi_jax.model import lora, transformer
+from lmsi_jax.model.attention import causal
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.sharding.mesh import Mesh
+from lmsi_jax.sharding.rules import use_mesh
 
 ADAPTER_CONFIG, ADAPTER_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def import_folder(source: str, target: str, mesh: Mesh) -> str:
-    """Write a Hugging Face folder as a checkpoint of ours; returns what it holds, in words."""
+    """Write a Hugging Face folder as an lmsi checkpoint. Returns a summary such as "1,024 parameters in float32"."""
     if not huggingface.is_folder(folder.locate(source)):
-        raise UserError(f"{source} is a checkpoint of ours already; --from of `lmsi import` is a Hugging Face folder.")
+        raise UserError(f"{source} is an lmsi checkpoint already; --from of `lmsi import` takes a Hugging Face folder.")
     folder.check_absent(target, "--to")
-    folder.load_tokenizer(source)  # before anything large is read
+    folder.load_tokenizer(source)  # fails before anything large is read
     config = folder.load_config(source)
     folder.save(target, config, folder.load_params(source, mesh), folder.companions(source))
-    return f"{model.count_params(config):,} parameters in {config.param_dtype}"
+    return f"{transformer.count_params(config):,} parameters in {config.param_dtype}"
 
 
 def export_folder(source: str, target: str, mesh: Mesh, dtype: str, shard_bytes: int) -> None:
-    """Write a checkpoint as a folder that `transformers` loads; `dtype` "" keeps that of the checkpoint."""
+    """Write a checkpoint as a folder that `transformers` loads, in files of about `shard_bytes`.
+
+    A `dtype` of "" keeps the dtype of the checkpoint.
+    """
     known = list(huggingface.DTYPES.values())
     if dtype and dtype not in known:
         raise UserError(f"--dtype={dtype} is not one of {', '.join(known)}.")
@@ -45,19 +48,19 @@ def export_folder(source: str, target: str, mesh: Mesh, dtype: str, shard_bytes:
 
 
 def _origin(source: str) -> tuple[dict, dict[str, bytes]]:
-    """config.json of the Hugging Face folder that a checkpoint came from, and the files that go with it."""
+    """Return config.json of the Hugging Face folder that a checkpoint was imported from, and its companion files."""
     companions = folder.companions(source)
     stored = companions.pop(folder.ORIGIN, None)
     if stored is None:
         raise UserError(
-            f"{source} did not come from a Hugging Face folder, so there is no family to write it as; what can be exported are "
-            f"models that were imported, and their fine-tuned successors."
+            f"{source} did not come from a Hugging Face folder, so there is no family to write it as. Only imported models and "
+            f"models that were fine-tuned from them can be exported."
         )
     return json.loads(stored), companions
 
 
 def export_adapters(source: str, target: str) -> None:
-    """Write the LoRA adapters of a checkpoint as a folder that `peft` loads onto the model they were trained on."""
+    """Write the LoRA adapters of a checkpoint as a folder that `peft` loads onto their base model."""
     adapters, path = folder.load_adapters(source), epath.Path(target)
     folder.check_absent(target, "--to")
     names = _peft_names(source)
@@ -88,22 +91,25 @@ def export_adapters(source: str, target: str) -> None:
 
 
 def _peft_names(source: str) -> dict[str, str]:
-    """Our path of each weight -> the module that `peft` adapts."""
-    hf, _ = _origin(source)
-    wanted = huggingface.names(folder.load_config(source), family(hf).tensors)
-    return {path: "base_model.model." + name.removesuffix(".weight") for path, (name, _) in wanted.items()}
+    """Return the name of the module that `peft` adapts, by the path of each weight here."""
+    _origin(source)
+    specs = traverse_util.flatten_dict(transformer.specs(folder.load_config(source)), sep="/")
+    return {path: "base_model.model." + spec.file_name.removesuffix(".weight") for path, spec in specs.items()}
 
 
 def largest_difference(source: str, target: str, mesh: Mesh, *, adapters: bool) -> float:
-    """The largest absolute difference of a logit between a checkpoint and what was exported, on 64 made-up tokens."""
+    """Return the largest absolute difference between the logits of a checkpoint and of its export, on 64 synthetic tokens.
+
+    With `adapters`, `target` contains exported adapters, which are merged into their base model first.
+    """
     config = folder.load_config(source)
     ours = folder.load_params(source, mesh)
     theirs = _adapted(source, target, mesh) if adapters else huggingface.load_params(epath.Path(target), config, mesh)
     return float(jnp.max(jnp.abs(_logits(config, ours, mesh) - _logits(config, theirs, mesh))))
 
 
-def _adapted(source: str, target: str, mesh: Mesh) -> model.Params:
-    """The model that the adapters were trained on, with the exported adapters merged."""
+def _adapted(source: str, target: str, mesh: Mesh) -> transformer.Params:
+    """Return the base model of the adapters with the exported adapters merged."""
     stored, names = folder.load_adapters(source), _peft_names(source)
     tensors = load((epath.Path(target) / ADAPTER_TENSORS).read_bytes())
     shapes = traverse_util.flatten_dict(stored.tree, sep="/")
@@ -116,10 +122,8 @@ def _adapted(source: str, target: str, mesh: Mesh) -> model.Params:
         return lora.merge(base, jax.tree.map(jnp.asarray, traverse_util.unflatten_dict(read, sep="/")), stored.lora)
 
 
-def _logits(config: ModelConfig, params: model.Params, mesh: Mesh) -> jax.Array:
+def _logits(config: ModelConfig, params: transformer.Params, mesh: Mesh) -> jax.Array:
     rows, t = mesh.size("batch"), min(64, config.context)
     tokens = jnp.tile((jnp.arange(t) * 7919) % config.vocab, (rows, 1))
-    positions = jnp.broadcast_to(jnp.arange(t)[None], (rows, t))
-    mask = jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool))[None], (rows, t, t))
     with use_mesh(mesh):
-        return jax.jit(lambda p: model.forward(config, p, tokens, positions, mask)[0])(params)
+        return jax.jit(lambda p: transformer.forward(config, p, tokens, *causal(rows, t))[0])(params)

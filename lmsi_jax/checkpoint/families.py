@@ -1,59 +1,26 @@
-"""The model families whose Hugging Face folders are read and written: each is a row of `ModelConfig` and a table of names."""
+"""The model families whose Hugging Face folders are read and written. Each is a set of `ModelConfig` settings."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmsi_jax.core.build import build
-from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.settings import build
+from lmsi_jax.model.config import ModelConfig
 
 Json = Mapping[str, Any]
-# A regex on our path of a parameter; the file's name for it; and for each axis there, the axes of ours it is made of.
-Row = tuple[str, str, tuple[tuple[int, ...], ...]]
-
-_LAYER = r"model.layers.\1."
-TENSORS: tuple[Row, ...] = (
-    (r"embedding", "model.embed_tokens.weight", ((0,), (1,))),
-    (r"unembedding", "lm_head.weight", ((0,), (1,))),
-    (r"final_norm/scale", "model.norm.weight", ((0,),)),
-    (r"attention_norm_(\d+)/scale", _LAYER + "input_layernorm.weight", ((0,),)),
-    (r"attention_(\d+)/query", _LAYER + "self_attn.q_proj.weight", ((1, 2), (0,))),
-    (r"attention_(\d+)/key", _LAYER + "self_attn.k_proj.weight", ((1, 2), (0,))),
-    (r"attention_(\d+)/value", _LAYER + "self_attn.v_proj.weight", ((1, 2), (0,))),
-    (r"attention_(\d+)/out", _LAYER + "self_attn.o_proj.weight", ((2,), (0, 1))),
-    (r"attention_(\d+)/query_bias", _LAYER + "self_attn.q_proj.bias", ((0, 1),)),
-    (r"attention_(\d+)/key_bias", _LAYER + "self_attn.k_proj.bias", ((0, 1),)),
-    (r"attention_(\d+)/value_bias", _LAYER + "self_attn.v_proj.bias", ((0, 1),)),
-    (r"attention_(\d+)/query_norm/scale", _LAYER + "self_attn.q_norm.weight", ((0,),)),
-    (r"attention_(\d+)/key_norm/scale", _LAYER + "self_attn.k_norm.weight", ((0,),)),
-    (r"mlp_(\d+)/gate", _LAYER + "mlp.gate_proj.weight", ((1,), (0,))),
-    (r"mlp_(\d+)/up", _LAYER + "mlp.up_proj.weight", ((1,), (0,))),
-    (r"mlp_(\d+)/down", _LAYER + "mlp.down_proj.weight", ((1,), (0,))),
-)
-PRE_NORMS: tuple[Row, ...] = ((r"mlp_norm_(\d+)/scale", _LAYER + "post_attention_layernorm.weight", ((0,),)),)
-PRE_AND_POST_NORMS: tuple[Row, ...] = (
-    (r"attention_post_norm_(\d+)/scale", _LAYER + "post_attention_layernorm.weight", ((0,),)),
-    (r"mlp_norm_(\d+)/scale", _LAYER + "pre_feedforward_layernorm.weight", ((0,),)),
-    (r"mlp_post_norm_(\d+)/scale", _LAYER + "post_feedforward_layernorm.weight", ((0,),)),
-)
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """How `transformers` spells one family: its class, and the settings that its config.json leaves to the reader."""
+    """One family of `transformers`: its class, its settings here, and the defaults of what its config.json may omit."""
 
     architecture: str
-    settings: Callable[[Json], dict[str, Any]]  # those of ModelConfig that set the family apart
-    tied: bool = False  # when config.json does not say
-    head_width: int = 0  # when config.json does not say; 0 = hidden_size / num_attention_heads
-    rope_base: float = 10_000.0
-    norms: tuple[Row, ...] = PRE_NORMS
-
-    @property
-    def tensors(self) -> tuple[Row, ...]:
-        return TENSORS + self.norms
+    settings: Callable[[Json], dict[str, Any]]  # config.json -> the ModelConfig settings specific to the family
+    tied: bool = False  # default of tie_word_embeddings
+    head_width: int = 0  # default of head_dim; 0 = hidden_size / num_attention_heads
+    rope_base: float = 10_000.0  # default of rope_theta
 
 
 def _llama(hf: Json) -> dict[str, Any]:
@@ -75,7 +42,7 @@ def _qwen3(hf: Json) -> dict[str, Any]:
 
 
 def _gemma(hf: Json) -> dict[str, Any]:
-    # The first Gemma folders say "gelu" and mean its tanh approximation.
+    # The first Gemma folders have "gelu" but mean its tanh approximation.
     activation = hf.get("hidden_activation") or hf.get("hidden_act") or "gelu"
     activation = "gelu_pytorch_tanh" if activation == "gelu" else activation
     return {"activation": _activation(activation), "norm": "rms_plus_one", "scaled_embedding": True}
@@ -100,7 +67,7 @@ def _gemma3(hf: Json) -> dict[str, Any]:
     rope = _rope_parameters(hf, "sliding_attention")
     local = rope.get("rope_theta", hf.get("rope_local_base_freq", 10_000.0))
     if _rope_scaling(rope if "full_attention" in (hf.get("rope_parameters") or {}) else {}):
-        raise UserError("config.json scales the rotary positions of layers with a window, which this transformer does not.")
+        raise UserError("config.json scales the rotary positions of sliding-window layers, which this transformer does not.")
     return {
         **_gemma2({**caps, **hf}),
         "qk_norm": True,
@@ -115,53 +82,48 @@ FAMILIES: dict[str, Family] = {
     "qwen2": Family("Qwen2ForCausalLM", _qwen2),
     "qwen3": Family("Qwen3ForCausalLM", _qwen3, head_width=128),
     "gemma": Family("GemmaForCausalLM", _gemma, tied=True, head_width=256),
-    "gemma2": Family("Gemma2ForCausalLM", _gemma2, tied=True, head_width=256, norms=PRE_AND_POST_NORMS),
-    "gemma3_text": Family("Gemma3ForCausalLM", _gemma3, tied=True, head_width=256, rope_base=1e6, norms=PRE_AND_POST_NORMS),
+    "gemma2": Family("Gemma2ForCausalLM", _gemma2, tied=True, head_width=256),
+    "gemma3_text": Family("Gemma3ForCausalLM", _gemma3, tied=True, head_width=256, rope_base=1e6),
 }
 
 
 def family(hf: Json) -> Family:
-    """The family of a config.json of `transformers`. Raises UserError when it is none of ours."""
-    found = FAMILIES.get(hf.get("model_type", ""))
-    if not found:
+    """Return the family of a config.json of `transformers`. Raises UserError when the family is not supported."""
+    known = FAMILIES.get(hf.get("model_type", ""))
+    if not known:
         raise UserError(
-            f"model_type '{hf.get('model_type')}' (architectures {hf.get('architectures')}) is not a family that is read here: "
-            f"{', '.join(FAMILIES)}. Choose a text model of one of these."
+            f"model_type '{hf.get('model_type')}' (architectures {hf.get('architectures')}) is not a supported family. The "
+            f"supported ones are {', '.join(FAMILIES)}. Choose a text model of one of these."
         )
-    return found
+    return known
 
 
 def model_config(hf: Json, dtype: str) -> ModelConfig:
-    """Our settings for a config.json of `transformers`, whose tensors are stored as `dtype`.
+    """Return the ModelConfig for a config.json of `transformers` whose tensors are stored as `dtype`.
 
-    Raises UserError when it has a feature that this transformer lacks, rather than compute something else.
+    Raises UserError when config.json is incomplete or has a feature that this transformer lacks.
     """
     kind = family(hf)
     hf = {name: value for name, value in hf.items() if value is not None or name in _MAY_BE_NULL}
-    missing = [name for name in _SIZES if not isinstance(hf.get(name), int)]
+    missing = [name for name in _SIZES.values() if not isinstance(hf.get(name), int)]
     if missing:
         raise UserError(f"config.json has no {', '.join(missing)}; copy the file again from the model's source.")
     for name in ("attention_bias", "mlp_bias", "use_bidirectional_attention"):
         if hf.get(name):
-            raise UserError(f"config.json sets {name}={hf[name]}, which this transformer does not have.")
+            raise UserError(f"config.json sets {name}={hf[name]}, which this transformer does not support.")
     try:
         return build(ModelConfig, {**_common(kind, hf, dtype), **kind.settings(hf)})
     except KeyError as error:
-        raise UserError(f"config.json has no {error}, which its other settings need; copy the file again.") from error
+        raise UserError(f"config.json has no {error}, which its other settings require; copy the file again.") from error
 
 
 def _common(kind: Family, hf: Json, dtype: str) -> dict[str, Any]:
     rope = _rope_parameters(hf, "full_attention")
-    width, heads = hf["hidden_size"], hf["num_attention_heads"]
+    sizes = {ours: hf[theirs] for ours, theirs in _SIZES.items()}
     return {
-        "vocab": hf["vocab_size"],
-        "width": width,
-        "layers": hf["num_hidden_layers"],
-        "heads": heads,
-        "kv_heads": hf.get("num_key_value_heads") or heads,
-        "head_width": hf.get("head_dim") or kind.head_width or width // heads,
-        "mlp": hf["intermediate_size"],
-        "context": hf["max_position_embeddings"],
+        **sizes,
+        "kv_heads": hf.get("num_key_value_heads") or sizes["heads"],
+        "head_width": hf.get("head_dim") or kind.head_width or sizes["width"] // sizes["heads"],
         "rope_base": rope.get("rope_theta", hf.get("rope_theta", kind.rope_base)),
         "rope_scaling": _rope_scaling(rope or hf.get("rope_scaling") or {}),
         "norm_epsilon": hf.get("rms_norm_eps", 1e-6),
@@ -171,19 +133,19 @@ def _common(kind: Family, hf: Json, dtype: str) -> dict[str, Any]:
     }
 
 
-_MAY_BE_NULL = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")  # null: none; absent: the default
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-)
+_MAY_BE_NULL = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")  # null: none; absent: default
+_SIZES = {  # settings of ModelConfig, and their names in config.json, which may not be absent
+    "vocab": "vocab_size",
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp": "intermediate_size",
+    "context": "max_position_embeddings",
+}
 
 
 def _rope_parameters(hf: Json, layer_type: str) -> Json:
-    """The newer spelling of rotary settings, where each type of layer may have its own."""
+    """Return the rotary settings in the newer format, in which each layer type may have its own."""
     stored = hf.get("rope_parameters") or {}
     return stored.get(layer_type, {}) if "full_attention" in stored else stored
 
@@ -198,26 +160,26 @@ def _rope_scaling(rope: Json) -> dict[str, Any]:
         names = {"factor": "factor", "low_frequency": "low_freq_factor", "high_frequency": "high_freq_factor"}
         original = int(rope["original_max_position_embeddings"])
         return {"kind": kind, "original_context": original, **{ours: rope[theirs] for ours, theirs in names.items()}}
-    raise UserError(f"config.json asks for RoPE scaling of type '{kind}'; here there are default, linear and llama3.")
+    raise UserError(f"config.json asks for RoPE scaling of type '{kind}'; the supported types are default, linear and llama3.")
 
 
 def _windows(hf: Json, is_local: Callable[[int], bool]) -> tuple[int, ...]:
-    """The window of each layer, from `layer_types` or else the family's pattern."""
+    """Return the window of each layer, from `layer_types` or else from the pattern of the family."""
     window = hf.get("sliding_window", _WINDOW)
     if not window:
         return ()
     types = hf.get("layer_types") or [_TYPES[is_local(i)] for i in range(hf["num_hidden_layers"])]
     if not set(types) <= set(_TYPES.values()):
-        raise UserError(f"config.json has layers of type {sorted(set(types) - set(_TYPES.values()))}, which are not read here.")
+        raise UserError(f"config.json has layers of type {sorted(set(types) - set(_TYPES.values()))}, which are not supported.")
     return tuple(window if kind == _TYPES[True] else 0 for kind in types)
 
 
-_WINDOW = 4096  # when config.json does not say; null says that there is none
+_WINDOW = 4096  # default of sliding_window; null means that there is none
 _TYPES = {True: "sliding_attention", False: "full_attention"}
 
 
 def _activation(name: str) -> str:
     known = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu", "gelu_new": "gelu"}
     if name not in known:
-        raise UserError(f"config.json asks for the activation '{name}'; here there are {', '.join(known)}.")
+        raise UserError(f"config.json asks for the activation '{name}'; the supported ones are {', '.join(known)}.")
     return known[name]

@@ -1,8 +1,9 @@
 """A model on disk, in one folder.
 
-Ours: config.json (its architecture), params/ (Orbax), and its companions, which are the tokenizer's files and, of a model that
-came from Hugging Face, huggingface.json (its config.json there) and generation_config.json. A model that was fine-tuned on its
-own paths has finetuned.json beside them. A folder that `transformers` wrote is read as it is.
+A folder that lmsi writes contains config.json (the architecture), params/ (Orbax) and companion files. The companions are the
+tokenizer files and, for a model imported from Hugging Face, generation_config.json and huggingface.json (its original
+config.json). A model fine-tuned on sampled paths also has finetuned.json, and one fine-tuned with adapters has adapters/ and
+adapters.json. A folder that `transformers` wrote is read directly.
 """
 
 import dataclasses
@@ -10,18 +11,20 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from flax.traverse_util import flatten_dict
 
-from lmsi_jax import model, tokenizers
+from lmsi_jax import tokenizers
 from lmsi_jax.checkpoint import huggingface
-from lmsi_jax.core.build import build, to_dict
-from lmsi_jax.core.config import LoraConfig, ModelConfig
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.files import absolute, begin_folder, is_unfinished, publish_folder, write_bytes, write_text
+from lmsi_jax.core.files import absolute, begin_folder, is_unfinished, publish_folder, read_object, write_bytes, write_text
 from lmsi_jax.core.records import dumps
-from lmsi_jax.sharding import Mesh, param_shardings, processes
+from lmsi_jax.core.settings import build, to_dict
+from lmsi_jax.model import transformer
+from lmsi_jax.model.config import LoraConfig, ModelConfig
+from lmsi_jax.sharding import processes
+from lmsi_jax.sharding.mesh import Mesh
 
 BUILTIN = Path(__file__).parent.parent / "assets" / "builtin"
 ORIGIN = "huggingface.json"
@@ -30,36 +33,41 @@ OURS = {"config.json", "params", "adapters", "adapters.json", ORIGIN, FINETUNED,
 
 
 def locate(checkpoint: str) -> epath.Path:
-    """The folder of a checkpoint name: "builtin" or a path. Raises UserError when it is not a checkpoint."""
+    """Return the folder of a checkpoint, given "builtin" or a path. Raises UserError when it is not a checkpoint."""
     folder = epath.Path(BUILTIN if checkpoint == "builtin" else checkpoint)
     if huggingface.is_folder(folder):
         return folder
     missing = [name for name in ("config.json", "params") if not (folder / name).exists()]
     if is_unfinished(folder):
-        raise UserError(f"{folder} was never written to its end; start the command that writes it again.")
+        raise UserError(f"{folder} is incomplete, as the command that writes it was interrupted; run that command again.")
     if missing:
         raise UserError(
             f"{folder} is not a checkpoint folder: it has no {', '.join(missing)}. Name one that lmsi wrote "
-            f"(rounds/<r>/model), one that `save_pretrained` of transformers wrote, or 'builtin'."
+            f"(models/<name>), one that `save_pretrained` of transformers wrote, or 'builtin'."
         )
     return folder
 
 
+def name_of(folder: epath.Path) -> str:
+    """Return the name by which other checkpoints refer to a checkpoint folder: "builtin" or its path."""
+    return "builtin" if folder == epath.Path(BUILTIN) else str(folder)
+
+
 def load_config(checkpoint: str) -> ModelConfig:
-    """The architecture of a checkpoint."""
+    """Return the architecture of a checkpoint."""
     folder = locate(checkpoint)
     if huggingface.is_folder(folder):
         return huggingface.read_config(folder)
-    return build(ModelConfig, huggingface.read_json(folder / "config.json"))
+    return build(ModelConfig, read_object(folder / "config.json"))
 
 
 def load_chat_template(checkpoint: str) -> tokenizers.ChatTemplate:
-    """The chat template of a checkpoint. Raises UserError when it has none."""
+    """Return the chat template of a checkpoint. Raises UserError when it has none."""
     return tokenizers.load_chat_template(locate(checkpoint))
 
 
 def load_tokenizer(checkpoint: str, *, control: bool = False) -> tokenizers.Tokenizer:
-    """The tokenizer of a checkpoint; its size must fit the embedding."""
+    """Return the tokenizer of a checkpoint. Raises UserError when it has ids beyond the rows of the embedding."""
     tokenizer = tokenizers.load(locate(checkpoint), control=control)
     vocab = load_config(checkpoint).vocab
     if tokenizer.vocab > vocab:
@@ -76,17 +84,14 @@ def load_tokenizer(checkpoint: str, *, control: bool = False) -> tokenizers.Toke
     return tokenizer
 
 
-def load_params(checkpoint: str, mesh: Mesh) -> model.Params:
-    """Parameters, each straight onto its own shards of `mesh`."""
+def load_params(checkpoint: str, mesh: Mesh) -> transformer.Params:
+    """Return the parameters of a checkpoint, each restored directly to its shards on `mesh`."""
     folder, config = locate(checkpoint), load_config(checkpoint)
     if huggingface.is_folder(folder):
         return huggingface.load_params(folder, config, mesh)
     check_params(checkpoint)
-    shapes, axes = model.abstract(config)
-    places = param_shardings(mesh, shapes, axes)
-    target = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(absolute(folder / "params"), target)
+        return checkpointer.restore(absolute(folder / "params"), transformer.sharded(mesh, config))
 
 
 def check_params(checkpoint: str) -> None:
@@ -97,22 +102,22 @@ def check_params(checkpoint: str) -> None:
         return
     with ocp.StandardCheckpointer() as checkpointer:
         stored = checkpointer.metadata(absolute(folder / "params")).item_metadata
-    have, want = _shapes(dict(stored.tree)), _shapes(model.abstract(config)[0])
-    wrong = [name for name in sorted(have.keys() | want.keys()) if have.get(name) != want.get(name)]
+    actual, expected = _shapes(dict(stored.tree)), _shapes(transformer.abstract(config)[0])
+    wrong = [name for name in sorted(actual.keys() | expected.keys()) if actual.get(name) != expected.get(name)]
     if wrong:
-        rows = "; ".join(f"{n}: stored {have.get(n, 'nothing')}, config {want.get(n, 'nothing')}" for n in wrong[:5])
+        rows = "; ".join(f"{n}: stored {actual.get(n, 'none')}, config {expected.get(n, 'none')}" for n in wrong[:5])
         raise UserError(
-            f"{folder}: params/ and config.json are of different architectures, {len(wrong)} of {len(want)} tensors "
+            f"{folder}: params/ and config.json are of different architectures, {len(wrong)} of {len(expected)} tensors "
             f"disagree ({rows}). Restore the config.json that was written with these parameters."
         )
 
 
 def _shapes(tree: dict) -> dict[str, tuple[int, ...]]:
-    return {path: tuple(leaf.shape) for path, leaf in huggingface.flatten(tree).items()}
+    return {path: tuple(leaf.shape) for path, leaf in flatten_dict(tree, sep="/").items()}
 
 
 def companions(checkpoint: str) -> dict[str, bytes]:
-    """What goes with a model from round to round, unchanged: {file name: content}."""
+    """Return the files that are copied unchanged with a model from round to round: {file name: content}."""
     folder = locate(checkpoint)
     files = {name: folder / name for name in huggingface.COMPANIONS}
     files[ORIGIN] = folder / ("config.json" if huggingface.is_folder(folder) else ORIGIN)
@@ -121,7 +126,7 @@ def companions(checkpoint: str) -> dict[str, bytes]:
 
 @dataclasses.dataclass(frozen=True)
 class Adapters:
-    """The adapters that a model was fine-tuned with; its params/ have them merged already."""
+    """The adapters that a model was fine-tuned with. They are already merged into its params/."""
 
     tree: Any
     lora: LoraConfig
@@ -129,44 +134,46 @@ class Adapters:
 
 
 def load_adapters(checkpoint: str) -> Adapters:
-    """The adapters of a checkpoint; raises UserError when it was not fine-tuned with any."""
+    """Return the adapters of a checkpoint. Raises UserError when it was not fine-tuned with adapters."""
     folder = locate(checkpoint)
     if not (folder / "adapters.json").exists():
         raise UserError(
-            f"{folder} has no adapters: it was not fine-tuned with --config.finetune.lora.rank above 0. Export it as a whole."
+            f"{folder} has no adapters: it was not fine-tuned with --config.finetune.lora.rank above 0. Export the full model."
         )
-    about = huggingface.read_json(folder / "adapters.json")
+    about = read_object(folder / "adapters.json")
     with ocp.StandardCheckpointer() as checkpointer:
         tree = checkpointer.restore(absolute(folder / "adapters"))
     return Adapters(tree, build(LoraConfig, about["lora"]), about["base"])
 
 
 def is_finetuned(checkpoint: str) -> bool:
-    """Was this model fine-tuned by us, on paths that a model sampled?"""
+    """Return whether lmsi fine-tuned this model on sampled paths."""
     return (locate(checkpoint) / FINETUNED).exists()
 
 
 def save(
     target: os.PathLike | str,
     config: ModelConfig,
-    params: model.Params,
+    params: transformer.Params,
     companions: dict[str, bytes],
     adapters: Adapters | None = None,
     finetuned_from: str = "",
 ) -> None:
-    """Write a checkpoint folder, whole or not at all, in the place of one that we wrote before.
+    """Write a checkpoint folder, completely or not at all. A checkpoint that lmsi wrote there before is replaced.
 
-    `finetuned_from` names the checkpoint that fine-tuning started from; a base model has none.
+    `finetuned_from` is the checkpoint that fine-tuning started from, or "" for a base model. Raises UserError when `target`
+    is anything other than a checkpoint that lmsi wrote.
     """
     folder = epath.Path(target)
-    place = epath.Path(processes.by_first(lambda: os.fspath(_begin(folder))))
+    processes.by_first(lambda: check_target(folder))
+    place = epath.Path(processes.by_first(lambda: os.fspath(begin_folder(folder))))
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(absolute(place / "params"), params)
         if adapters:
             checkpointer.save(absolute(place / "adapters"), adapters.tree)
         checkpointer.wait_until_finished()
 
-    def end() -> None:
+    def finish() -> None:
         files = dict(companions)
         if finetuned_from:
             files[FINETUNED] = (dumps({"base": finetuned_from}) + "\n").encode()
@@ -177,29 +184,24 @@ def save(
         write_text(place / "config.json", dumps(to_dict(config)) + "\n")
         publish_folder(place, folder)
 
-    processes.by_first(end)
-
-
-def _begin(folder: epath.Path) -> epath.Path:
-    check_target(folder)
-    return begin_folder(folder)
+    processes.by_first(finish)
 
 
 def check_target(folder: epath.Path) -> None:
-    """Raise UserError when a checkpoint is to be written where something stands that is not a checkpoint of ours alone."""
+    """Raise UserError when `folder` exists and contains anything other than a checkpoint that lmsi wrote."""
     if not folder.exists() or is_unfinished(folder):
         return
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if not folder.is_dir() or names - OURS or (names and not names >= {"config.json", "params"}):
-        foreign = f" (it has {', '.join(sorted(names - OURS)[:5])})" if names - OURS else ""
+        extra = f" (it has {', '.join(sorted(names - OURS)[:5])})" if names - OURS else ""
         raise UserError(
-            f"{folder} exists and is not a checkpoint folder that lmsi wrote{foreign}; nothing was overwritten. Choose another "
+            f"{folder} exists and is not a checkpoint folder that lmsi wrote{extra}; nothing was overwritten. Choose another "
             f"target."
         )
 
 
 def check_absent(target: os.PathLike | str, flag: str) -> None:
-    """Raise UserError when `target`, which a command is to write, exists already."""
+    """Raise UserError when `target`, the output of a command, exists and is neither empty nor unfinished."""
     folder = epath.Path(target)
     if folder.exists() and not is_unfinished(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} exists; nothing was overwritten. Choose another {flag}, or remove it.")

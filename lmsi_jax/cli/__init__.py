@@ -1,1 +1,1 @@
-"""The command line: flags and ConfigDict, and nothing else."""
+"""The command line: it parses flags and config files, and calls the other packages."""

@@ -1,14 +1,14 @@
-"""Every command: what it does, the flags that it takes, and what it needs. Usage and help are made from this table."""
+"""The table of commands: what each does, its flags and its requirements. Usage and help are generated from it."""
 
 import dataclasses
 
 from absl import flags
 
 import lmsi_jax
-from lmsi_jax.core.config import Config, PretrainConfig
 from lmsi_jax.core.errors import UserError, nearest
+from lmsi_jax.recipes.config import Config, DistillConfig, PretrainConfig
 
-SETTING = "--config."  # a flag that begins so changes one setting of the config
+SETTING = "--config."  # the prefix of a flag that overrides one setting of the config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Flag:
 
     help: str
     kind: type = str
-    value: str = ""  # what stands for a value in usage
+    value: str = ""  # the placeholder of the value in the help
 
 
 FLAGS: dict[str, Flag] = {
@@ -33,19 +33,24 @@ FLAGS: dict[str, Flag] = {
     "task": Flag("a task by name, short for --config.data.task", value="NAME"),
     "answer_type": Flag("the type of the answers, short for --config.data.answer_type with the task jsonl", value="TYPE"),
     "flexible": Flag("guess an answer where none is declared", bool),
-    "format": Flag("one of the four formats; few_shot_cot unless named", value="NAME"),
+    "format": Flag("one of the four formats; few_shot_cot by default", value="NAME"),
     "before": Flag("a folder of scores to compare with", value="DIR"),
     "after": Flag("a folder of scores", value="DIR"),
-    "only": Flag("run one stage, by name or kind", value="STAGE"),
+    "only": Flag("run only this stage, such as rounds/1/vote, or vote for that of each round", value="STAGE"),
     "dry-run": Flag("print what is reused, what would run and why; write nothing", bool),
-    "reconfigure": Flag("take over a work directory of another config; stages that it does not touch are kept", bool),
-    "any-code": Flag("keep finished stages that another version of the code made", bool),
-    "profile": Flag("steps (of sampling: questions) to trace for XProf", value="FIRST:LAST"),
-    "topology": Flag("devices to plan for: v5e:4x4, v5p:4x4x4, h100:8, cpu:8; several with commas", value="NAMES"),
+    "reconfigure": Flag("adopt a work directory of another config; stages that do not depend on the changes are kept", bool),
+    "store": Flag(
+        "the folder of finished stages that runs share; by default beside the work directory; none = no store", value="DIR"
+    ),
+    "prune": Flag("remove stages that were not used for this number of days; 0 removes all", int, value="DAYS"),
+    "any-code": Flag("keep finished stages of another version of the code", bool),
+    "profile": Flag("steps to trace for XProf; when sampling, questions", value="FIRST:LAST"),
+    "topology": Flag("devices to plan for: v5e:4x4, v5p:4x4x4, h100:8, cpu:8; separate several by commas", value="NAMES"),
     "from": Flag("the checkpoint folder to read", value="DIR"),
     "to": Flag("the folder to write", value="DIR"),
-    "dtype": Flag("float32, bfloat16 or float16; that of the checkpoint unless named", value="NAME"),
-    "adapter": Flag("write the LoRA adapters alone, as a PEFT folder", bool),
+    "recipe": Flag("self_improve (the default), pretrain or distill", value="NAME"),
+    "dtype": Flag("float32, bfloat16 or float16; by default that of the checkpoint", value="NAME"),
+    "adapter": Flag("write only the LoRA adapters, as a PEFT folder", bool),
     "verify": Flag("read the result back and compare logits", bool),
     "shard-mb": Flag("size of a safetensors file, in MB (5000)", int, value="N"),
 }
@@ -53,80 +58,95 @@ FLAGS: dict[str, Flag] = {
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command by name. `settings`: does it read settings (--config.section.key=value)?"""
+    """A command. `settings` is whether it accepts settings (--config.section.key=value)."""
 
     name: str
     help: str
-    needed: tuple[str, ...]
+    run: str  # "module.function" in cli/, called with (config, flag values, command line)
+    required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     settings: bool = True
     config: type = Config
     uses_jax: bool = True
-    one_process: bool = False  # refused where a launcher says that there are several
-    streams: bool = False  # may its --output be "-"?
+    one_process: bool = False  # refused when a launcher has started several processes
+    streams: bool = False  # whether its --output may be "-"
+    profiled: tuple[str, ...] = ("sample", "finetune")  # the sections whose steps --profile traces
 
     @property
     def flags(self) -> tuple[str, ...]:
-        return self.needed + self.optional
+        return self.required + self.optional
 
 
+RUNNER = ("only", "from", "dry-run", "reconfigure", "any-code", "store", "profile")
 COMMANDS = {
     command.name: command
     for command in (
+        Command("run", "run all rounds, or resume them", "recipes.run", ("config", "workdir"), RUNNER),
         Command(
-            "run", "run all rounds; started again, go on", ("config", "workdir"),
-            ("only", "from", "dry-run", "reconfigure", "any-code", "profile"),
-        ),
-        Command(
-            "sample", "sample paths of questions", ("config", "questions", "output"), ("overwrite", "profile"),
+            "sample", "sample paths for questions", "files.sample", ("config", "questions", "output"), ("overwrite", "profile"),
             one_process=True, streams=True,
         ),
         Command(
-            "convert", "samples of vLLM (OpenAI batch) or lm-eval to paths", ("input", "output"), ("overwrite",),
-            settings=False, uses_jax=False, streams=True,
+            "convert", "convert samples of vLLM (OpenAI batch) or lm-eval to paths", "files.convert", ("input", "output"),
+            ("overwrite",), settings=False, uses_jax=False, streams=True,
         ),
-        Command("prompt", "print the prompt of a task", ("task",), ("format", "config"), uses_jax=False),
+        Command("prompt", "print the prompt of a task", "files.prompt", ("task",), ("format", "config"), uses_jax=False),
         Command(
-            "extract", "read the answer of each path, or why there is none", ("input", "output"),
+            "extract", "read the answer of each path, or the reason why it has none", "files.extract", ("input", "output"),
             ("task", "answer_type", "flexible", "config", "overwrite"), uses_jax=False, streams=True,
         ),
         Command(
-            "vote", "read answers and vote", ("input", "output"), ("task", "answer_type", "questions", "config", "overwrite"),
-            uses_jax=False, streams=True,
+            "vote", "read answers and vote", "files.vote", ("input", "output"),
+            ("task", "answer_type", "questions", "config", "overwrite"), uses_jax=False, streams=True,
         ),
         Command(
-            "format", "write training rows in four formats", ("questions", "paths", "votes", "output"),
+            "format", "write training rows in four formats", "files.format", ("questions", "paths", "votes", "output"),
             ("task", "answer_type", "config", "overwrite"), uses_jax=False, streams=True,
         ),
-        Command("finetune", "train on examples", ("config", "examples", "output"), ("profile",), one_process=True),
         Command(
-            "evaluate", "score a checkpoint on questions with answers, the task's own unless --questions names others",
-            ("config", "output"), ("questions", "task", "overwrite"), one_process=True,
+            "finetune", "train on examples", "files.finetune", ("config", "examples", "output"), ("profile",),
+            one_process=True, profiled=("finetune",),
         ),
         Command(
-            "compare", "compare two folders of scores: gains, intervals, tests", ("before", "after"), ("output", "overwrite"),
-            settings=False, uses_jax=False, streams=True,
+            "evaluate", "score a checkpoint on questions with answers, by default those of the task",
+            "files.evaluate", ("config", "output"), ("questions", "task", "overwrite"), one_process=True,
         ),
-        Command("report", "make report.html of a run again", ("workdir",), settings=False, uses_jax=False),
-        Command("plan", "memory, time and cost on devices that are not here", ("config", "topology")),
-        Command("doctor", "check that model, mesh, prompts and data fit", ("config",)),
-        Command("import", "a Hugging Face folder to a checkpoint", ("from", "to"), ("config",)),
         Command(
-            "export", "a checkpoint to a Hugging Face folder", ("from", "to"),
+            "compare", "compare two folders of scores: gains, intervals, tests", "files.compare", ("before", "after"),
+            ("output", "overwrite"), settings=False, uses_jax=False, streams=True,
+        ),
+        Command(
+            "report", "write report.html of a run again", "files.report", ("workdir",), settings=False, uses_jax=False,
+        ),
+        Command("plan", "estimate memory, time and cost on other devices", "models.plan", ("config", "topology")),
+        Command(
+            "doctor", "check that model, mesh, prompts and data fit", "recipes.doctor", ("config",), ("recipe",),
+        ),
+        Command("import", "convert a Hugging Face folder to a checkpoint", "models.import_folder", ("from", "to"), ("config",)),
+        Command(
+            "export", "convert a checkpoint to a Hugging Face folder", "models.export_folder", ("from", "to"),
             ("dtype", "adapter", "verify", "shard-mb", "config"),
         ),
         Command(
-            "pretrain", "train a base model from nothing", ("config", "workdir"), ("profile",), config=PretrainConfig,
-            one_process=True,
+            "distill", "train a student on the voted paths of a teacher", "recipes.run", ("config", "workdir"), RUNNER,
+            config=DistillConfig,
+        ),
+        Command(
+            "store", "list the finished stages that runs share, or remove old ones", "recipes.store", ("store",), ("prune",),
+            settings=False, uses_jax=False,
+        ),
+        Command(
+            "pretrain", "train a base model from scratch", "recipes.run", ("config", "workdir"), RUNNER,
+            config=PretrainConfig, one_process=True, profiled=("train",),
         ),
     )
 }  # fmt: skip
-# A flag whose meaning differs by command.
-HELP = {("run", "from"): Flag("run this stage and all after it again", value="STAGE")}
+# Flags whose meaning depends on the command.
+HELP = {(name, "from"): Flag("run this stage and all after it again", value="STAGE") for name in ("run", "pretrain", "distill")}
 
 
 def usage() -> str:
-    """What `lmsi --help` prints."""
+    """Return what `lmsi --help` prints."""
     width = max(map(len, COMMANDS))
     rows = "\n".join(f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items())
     return (
@@ -137,19 +157,19 @@ def usage() -> str:
 
 
 def command_usage(command: Command) -> str:
-    """What `lmsi COMMAND --help` prints."""
+    """Return what `lmsi COMMAND --help` prints."""
     rows = []
     for name in command.flags:
         flag = HELP.get((command.name, name), FLAGS[name])
         spelled = f"--{name}" + (f"={flag.value}" if flag.value else "")
-        rows.append(f"  {spelled:24} {flag.help}" + (" (needed)" if name in command.needed else ""))
+        rows.append(f"  {spelled:24} {flag.help}" + (" (required)" if name in command.required else ""))
     if command.settings:
         rows.append(f"  {SETTING + 'KEY=VALUE':24} change a setting, for instance --config.seed=1")
     return f"lmsi {command.name}: {command.help}\n\n" + "\n".join(rows)
 
 
 def parse(command: Command, arguments: list[str]) -> tuple[flags.FlagValues, list[str]]:
-    """(values of the command's flags, its --config.key=value settings). Raises UserError on what the command does not take."""
+    """Return (flag values, --config.key=value settings). Raises UserError on unknown, invalid or missing flags."""
     settings = [argument for argument in arguments if argument.startswith(SETTING)]
     if settings and not command.settings:
         name = settings[0].partition("=")[0]
@@ -167,14 +187,14 @@ def parse(command: Command, arguments: list[str]) -> tuple[flags.FlagValues, lis
         raise UserError(f"{error}. `lmsi {command.name} --help` lists the flags.") from error
     if left:
         raise UserError(f"'{left[0]}' is not a flag; write --name=value. `lmsi {command.name} --help` lists the flags.")
-    missing = [f"--{name}" for name in command.needed if not values[name].value]
+    missing = [f"--{name}" for name in command.required if not values[name].value]
     if missing:
         raise UserError(f"lmsi {command.name} needs {' and '.join(missing)}. `lmsi {command.name} --help` lists the flags.")
     return values, settings
 
 
 def _check_flag(command: Command, argument: str) -> None:
-    """Raise UserError when a flag is one of other commands alone, or of none."""
+    """Raise UserError unless an argument is a flag of the command."""
     if not argument.startswith("-") or argument in ("-", "--"):
         return
     name = argument.lstrip("-").partition("=")[0]

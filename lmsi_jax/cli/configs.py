@@ -1,4 +1,4 @@
-"""From a config file and `--config.a.b=value` flags to a checked dataclass."""
+"""Builds a checked config dataclass from a config file and `--config.a.b=value` flags."""
 
 import dataclasses
 import importlib.util
@@ -11,16 +11,16 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from lmsi_jax.core import secrets
-from lmsi_jax.core.build import build, to_dict, unknown_key
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.settings import build, to_dict, unknown_key
 
 T = TypeVar("T")
 
 
 def load_config(cls: type[T], file: str | None, overrides: Sequence[str]) -> T:
-    """A checked `cls`: its defaults, changed by `get_config()` of `file`, changed by the overrides. URLs have no login."""
+    """Return a checked `cls`: its defaults, overridden by `file`, then by `overrides`. Logins are removed from URLs."""
     merged = ConfigDict(to_dict(cls()), convert_dict=True)
-    for override in overrides:  # a table has no keys of its own that a flag could change
+    for override in overrides:  # a flag can only change an existing key, and this table has none
         table, _, key = override.removeprefix("--config.").partition("=")[0].rpartition(".")
         if table == "mesh.rules":
             merged.mesh.rules[key] = ""
@@ -34,13 +34,13 @@ def load_config(cls: type[T], file: str | None, overrides: Sequence[str]) -> T:
         values(["lmsi", *overrides])
     except flags.Error as error:
         raise UserError(f"{error}.") from error
-    return build(cls, secrets.take(values.config.to_dict()))
+    return build(cls, secrets.strip(values.config.to_dict()))
 
 
 def _read(file: str) -> dict[str, Any]:
     path = Path(file)
     if not path.exists():
-        raise UserError(f"--config={file} does not exist; the project's own are in configs/.")
+        raise UserError(f"--config={file} does not exist; the configs of the project are in configs/.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UserError(f"--config={file} is not a Python file with a get_config() function.")

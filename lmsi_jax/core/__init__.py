@@ -1,1 +1,1 @@
-"""What every layer stands on: dimension legend, configs, records, random keys, metrics."""
+"""The foundation of every layer: dimension legend, settings, files, records, random keys, metrics."""

@@ -1,4 +1,4 @@
-"""Where the time of a process goes: waiting for compilation, prefill, decoding; the rest is the host's own work."""
+"""Seconds that a process spends in each category: "compile", "prefill", "decode", "train"; the remainder is "host"."""
 
 import collections
 import contextlib
@@ -9,19 +9,21 @@ _COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/comp
 _spent: dict[str, float] = collections.defaultdict(float)
 _listening = False
 
+now = time.perf_counter
+
 
 @contextlib.contextmanager
-def spend(kind: str) -> Iterator[None]:
-    """Count the time inside as `kind`."""
-    start = time.perf_counter()
+def spend(category: str) -> Iterator[None]:
+    """Add the time spent in the context to a category."""
+    start = now()
     try:
         yield
     finally:
-        _spent[kind] += time.perf_counter() - start
+        _spent[category] += now() - start
 
 
 def spent() -> dict[str, float]:
-    """Seconds of each kind since the process began to count, which the first call of this begins for compilation."""
+    """Return cumulative seconds per category. Compile times are counted from the first call on."""
     global _listening
     if not _listening:
         import jax.monitoring
@@ -32,8 +34,8 @@ def spent() -> dict[str, float]:
 
 
 def since(before: Mapping[str, float], seconds: float) -> dict[str, float]:
-    """Seconds of each kind since `before = spent()`, of `seconds` in all; what is left over is "host"."""
-    parts = {kind: round(total - before.get(kind, 0.0), 3) for kind, total in spent().items() if total > before.get(kind, 0.0)}
+    """Return the seconds per category since `before = spent()`. The remainder of the total, `seconds`, is "host"."""
+    parts = {name: round(total - before.get(name, 0.0), 3) for name, total in spent().items() if total > before.get(name, 0.0)}
     return {**parts, "host": round(max(seconds - sum(parts.values()), 0.0), 3)}
 
 

@@ -1,4 +1,4 @@
-"""The legend of dimension letters, used in annotations and einsums alike.
+"""The legend of dimension letters, which annotations and einsums share.
 
 ====  ==================================================================
 b     prompts (in decoding: lanes, one question each)
@@ -6,7 +6,7 @@ m     paths of one prompt (in decoding: slots, the paths in flight)
 n     rows, ``n = b * m``; consecutive rows belong to one prompt
 t     query tokens
 s     key/value slots of a block
-r     response slots (tokens a path may have)
+r     response slots (the most tokens a path may have)
 l     layers
 d     width of the residual stream
 x     query heads

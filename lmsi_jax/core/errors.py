@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right, and the one for being told to stop."""
+"""The two exceptions of the package: one for what a user can correct, and one for SIGTERM."""
 
 import difflib
 from collections.abc import Iterable
@@ -12,9 +12,17 @@ class UserError(Exception):
 
 
 class Terminated(BaseException):
-    """SIGTERM, so that open files and checkpoints are closed on the way out."""
+    """Raised on SIGTERM, so that open files and checkpoints are closed on the way out."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that `name` was most likely meant to be."""
+    """Return the one of the `known` names that is closest to `name` in spelling."""
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+
+
+def unknown(category: str, name: str, known: Iterable[str]) -> UserError:
+    """Return the error for a name that is not among the `known` ones; `category` is "stage" or "preset", for example."""
+    names = list(known)
+    return UserError(
+        f"There is no {category} '{name}'; the nearest is '{nearest(name, names)}'. Choose from: {', '.join(names)}."
+    )

@@ -1,8 +1,9 @@
-"""One writer for a work directory: a lock file that names the process that holds it, on a local disk or in a bucket.
+"""A lock file that allows one writer per work directory, on a local disk or in a bucket. It names the process that owns it.
 
-The holder renews the file every few seconds. A lock whose process has ended on this machine is taken over at once; one of
-another machine when it was not renewed for a while, by the watcher's own clock, since the clocks of hosts differ. A bucket
-has no exclusive creation here: two processes that start within the same second are told apart by reading the file again.
+The owner renews the file every few seconds. If the owner ran on this machine and has ended, its lock is taken over at once.
+If it runs on another machine, its lock is taken over when it has not been renewed for STALE_SECONDS. The waiting process
+measures that time with its own clock, since the clocks of hosts differ. Buckets offer no exclusive creation here: when two
+processes start within the same second, each reads the file again to see which of them wrote last.
 """
 
 import contextlib
@@ -24,14 +25,14 @@ from lmsi_jax.core.files import is_local, write_text
 from lmsi_jax.core.progress import console
 
 RENEW_SECONDS = 10.0  # between two renewals of a lock
-STALE_SECONDS = 60.0  # without a renewal, after which the lock of another machine is taken over
-SETTLE_SECONDS = 0.5  # after which the last of several simultaneous writers of a lock is known
+STALE_SECONDS = 60.0  # time without a renewal after which the lock of another machine is taken over
+SETTLE_SECONDS = 0.5  # time after which the last of several simultaneous writers of a lock is known
 NAME = ".lock.json"
 
 
 @contextlib.contextmanager
 def locked(folder: epath.Path) -> Iterator[None]:
-    """Hold the lock of `folder` inside. Raises UserError that names host and process when another one holds it."""
+    """Hold the lock of `folder` within the context. Raises UserError, with host and process, when another process holds it."""
     file, own = folder / NAME, _describe_process()
     _acquire(file, own)
     stop = threading.Event()
@@ -47,7 +48,7 @@ def locked(folder: epath.Path) -> Iterator[None]:
 
 
 def _describe_process() -> dict[str, Any]:
-    """What a lock file holds; `renewed` counts the renewals."""
+    """Return the content of this process's lock file; `renewed` counts the renewals."""
     return {
         "host": platform.node(),
         "machine": _machine(),
@@ -59,7 +60,7 @@ def _describe_process() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """What tells this machine, and the name space of its process numbers, from others of the same host name."""
+    """Return an id of this boot and of the name space of its process numbers, since several machines may share a host name."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
@@ -67,12 +68,12 @@ def _machine() -> str:
 
 
 def _started(process: int) -> str | None:
-    """When a process of this machine started, in ticks since it was booted; None when there is no such process."""
+    """Return when a process of this machine started, in ticks since boot; None when there is no such process."""
     if Path("/proc/self/stat").exists():
         with contextlib.suppress(OSError):
             return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
         return None
-    with contextlib.suppress(ProcessLookupError):  # a system that does not say when
+    with contextlib.suppress(ProcessLookupError):  # without /proc the time is unknown
         os.kill(process, 0)
         return ""
     return None
@@ -103,7 +104,7 @@ def _in_use(file: epath.Path, holder: dict[str, Any]) -> UserError:
 
 
 def _read(file: epath.Path) -> dict[str, Any] | None:
-    """The lock as it stands; None when there is none. One that is just being written is read again."""
+    """Return the content of the lock file; None without a file. A partly written file is read again; {} if still partial."""
     for _ in range(2):
         try:
             content = json.loads(file.read_text())
@@ -116,7 +117,7 @@ def _read(file: epath.Path) -> dict[str, Any] | None:
 
 
 def _is_alive(file: epath.Path, other: dict[str, Any]) -> bool:
-    """Does the process that wrote this lock still run?"""
+    """Return whether the process that wrote this lock still runs."""
     process = other.get("process")
     if other.get("machine") == _machine() and isinstance(process, int):
         started = _started(process)
@@ -134,9 +135,9 @@ def _is_alive(file: epath.Path, other: dict[str, Any]) -> bool:
 
 
 def _renew(file: epath.Path, own: dict[str, Any], stop: threading.Event) -> None:
-    """Renew the lock until `stop`. A process whose lock was taken over, after it stood still for long, ends itself."""
+    """Renew the lock until `stop` is set. If it was taken over while this process was suspended, end this process."""
     while not stop.wait(RENEW_SECONDS):
-        with contextlib.suppress(OSError, UserError):  # a full disk stops the run where it writes its results
+        with contextlib.suppress(OSError, UserError):  # on a full disk, the write of a result stops the run
             current = _read(file)
             if current is not None and current.get("token") != own["token"]:
                 console.print(f"{file.parent} was taken over by process {current.get('process')} on host {current.get('host')}")

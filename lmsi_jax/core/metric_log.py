@@ -1,4 +1,4 @@
-"""What a run measures, step by step: JSON Lines and TensorBoard events, on a disk or in a bucket."""
+"""Metrics of a run, step by step: JSON Lines and TensorBoard events, on a disk or in a bucket."""
 
 import json
 import os
@@ -11,29 +11,28 @@ from lmsi_jax.core.records import Record, dumps
 
 
 class MetricWriter:
-    """Scalars to `metrics/<name>.jsonl` and, beside it, TensorBoard events; the folder may be in a bucket.
+    """Writes scalars to a JSON Lines file, and to TensorBoard events in the folder `tensorboard` beside it.
 
-    Reopening after an interruption drops the rows after `resume_step`, so that no step is there twice. Of several
-    processes only the first writes.
+    The file may be in a bucket. When it is reopened after an interruption, rows after `resume_step` are dropped, so that no
+    step occurs twice. Only the first of several processes writes.
     """
 
-    def __init__(self, folder: os.PathLike | str, name: str, resume_step: int = 0):
+    def __init__(self, file: epath.Path, resume_step: int = 0):
         import jax
         from tensorboardX import SummaryWriter, record_writer
 
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
-        path = epath.Path(folder) / f"{name}.jsonl"
-        kept = [json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= resume_step]
-        self._rows = GrowingFile(path, "".join(kept))
-        if not is_local(path):
-            record_writer.register_writer_factory(os.fspath(path).partition(":")[0], _BucketEvents)
-        events = epath.Path(folder) / "tensorboard" / name
+        kept = [json.dumps(row) + "\n" for row in read_metrics(file) if row["step"] <= resume_step]
+        self._rows = GrowingFile(file, "".join(kept))
+        if not is_local(file):
+            record_writer.register_writer_factory(os.fspath(file).partition(":")[0], _BucketEvents)
+        events = file.parent / "tensorboard" / file.stem
         self._board = SummaryWriter(os.fspath(events), purge_step=resume_step + 1)
 
     def write(self, step: int, **scalars: float) -> None:
-        """Record one row; values are Python floats."""
+        """Write one row; values are Python floats."""
         if not self._writes:
             return
         self._rows.add(dumps({"step": step, "time": round(time.time(), 3), **scalars}))
@@ -48,13 +47,13 @@ class MetricWriter:
 
 
 def read_metrics(file: epath.Path) -> list[Record]:
-    """The rows of a metrics file, none where there is no file. A last line that a kill cut off is left out."""
+    """Return the rows of a metrics file, or none without a file. A last line that a kill cut off is left out."""
     lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
     return [json.loads(line) for line in lines if line.strip()]
 
 
 class _BucketEvents:
-    """A file of TensorBoard events in a bucket, as tensorboardX opens one: uploaded whole at each flush."""
+    """A file of TensorBoard events in a bucket, for tensorboardX. It is uploaded in full at each flush."""
 
     def __init__(self, path: str):
         self._path, self._content, self._uploaded = epath.Path(path), bytearray(), 0
@@ -65,7 +64,7 @@ class _BucketEvents:
 
     @staticmethod
     def directory_check(path: str) -> None:
-        """A bucket has no folders to make."""
+        """Do nothing: a bucket has no folders to create."""
 
     def write(self, content: bytes) -> None:
         self._content += content

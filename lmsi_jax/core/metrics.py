@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 @struct.dataclass
 class Mean:
-    """A mean kept as (sum, count), so that partial means combine without error."""
+    """A mean stored as (sum, count), so that partial means combine without error."""
 
     total: Float[Array, ""]
     count: Float[Array, ""]

@@ -12,10 +12,10 @@ from lmsi_jax.core.files import is_local
 
 
 class Trace:
-    """Traces steps `first` to `last`, counted from 1, into `folder/profile`; (0, 0) = none.
+    """Traces the steps (first, last), counted from 1, into `folder/profile`; (0, 0) traces none.
 
-    `step` is called before each step; `start` is the number of steps completed before this process. The profiler writes to
-    a local disk alone: a trace for a bucket is copied there when it ends.
+    The caller calls `step` before each step. `start` is the number of steps completed before this process. The profiler
+    writes only to a local disk, so a trace for a bucket is copied there when it ends.
     """
 
     def __init__(self, steps: tuple[int, int], folder: os.PathLike | str, start: int = 0):
@@ -24,7 +24,7 @@ class Trace:
         self._local = ""  # the folder that a running trace is written to
 
     def step(self, before: Any = None) -> None:
-        """The next step begins; `before` is what the one before it returned, and is waited for where the trace ends."""
+        """Begin the next step. `before` is the result of the previous step, which is waited for if the trace ends with it."""
         import jax
 
         self._step += 1
@@ -33,12 +33,12 @@ class Trace:
             self.close()
         elif self._first <= self._step <= self._last and not self._local:
             options = jax.profiler.ProfileOptions()
-            options.python_tracer_level = 0  # it crashes beside the threads that save a checkpoint
+            options.python_tracer_level = 0  # it crashes while other threads save a checkpoint
             self._local = os.fspath(self._target) if is_local(self._target) else tempfile.mkdtemp(prefix="lmsi-profile-")
             jax.profiler.start_trace(self._local, profiler_options=options)
 
     def close(self) -> None:
-        """End the trace, if there is one."""
+        """End the trace, if one is running."""
         import jax
 
         if not self._local:

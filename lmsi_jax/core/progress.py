@@ -1,4 +1,4 @@
-"""Progress of long stages: a bar on a terminal, a plain line now and then elsewhere; where it stands if there is none."""
+"""Progress of long stages: a bar on a terminal, plain lines at intervals elsewhere, and stack traces during a stall."""
 
 import faulthandler
 import sys
@@ -14,9 +14,9 @@ from lmsi_jax.core.text import printable
 
 
 class SafeConsole(Console):
-    """A console for text of any origin, a model's or a file's: it gives the terminal no commands, and never fails to print.
+    """A console that is safe for text of any origin, such as a model or a file.
 
-    Control characters, and characters that the encoding of the terminal lacks, are spelled out.
+    Control characters, which could command the terminal, and characters that its encoding lacks are printed as escapes.
     """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
@@ -28,14 +28,14 @@ class SafeConsole(Console):
 
 console = SafeConsole(highlight=False, soft_wrap=True, markup=False, emoji=False)
 PLAIN_SECONDS = 15.0  # between two plain lines
-STALL_SECONDS = 900.0  # without progress, after which all threads say where they are; a large program compiles for minutes
+STALL_SECONDS = 900.0  # without progress until all stacks are printed; a large program compiles for minutes
 
 
 class ProgressBar:
     """``with ProgressBar("decode", 500) as bar: bar.update(done, "3.1k tok/s")``.
 
-    When nothing is done for STALL_SECONDS the stacks of all threads go to standard error, and again after as long: of
-    a process that waits for another, or for a disk, that is all there is to go by. The process goes on.
+    After each STALL_SECONDS without an update, the stacks of all threads are printed to standard error. They show where a
+    process waits for another process or for a disk. The process continues.
     """
 
     def __init__(self, title: str, total: int, done: int = 0):
@@ -69,15 +69,13 @@ class ProgressBar:
             faulthandler.dump_traceback_later(STALL_SECONDS, repeat=True, file=sys.__stderr__)
 
     def update(self, done: int, note: str = "") -> None:
-        """`done` of the total are finished; `note` is what else to say."""
+        """Show that `done` of the total are finished, followed by `note`."""
         self._watch()
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
             return
         now = time.monotonic()
-        if console.quiet:
-            return
-        if now - self._last >= PLAIN_SECONDS or done == self._total:
+        if not console.quiet and (now - self._last >= PLAIN_SECONDS or done == self._total):
             self._last = now
             rate = (done - self._start_done) / max(now - self._start, 1e-9)
             left = f", {(self._total - done) / rate:.0f} s left" if rate and done < self._total else ""

@@ -1,4 +1,4 @@
-"""JSON Lines records: one JSON object a line, UTF-8. Whatever is read can be written, and whatever is written can be read."""
+"""JSON Lines records: one JSON object per line, UTF-8. Whatever is read can be written, and whatever is written can be read."""
 
 import hashlib
 import json
@@ -15,13 +15,13 @@ from lmsi_jax.core.files import write_text
 from lmsi_jax.core.text import clean
 
 Record = dict[str, Any]
-BOM = b"\xef\xbb\xbf"  # that some editors put in front of a file
-STANDARD = "-"  # standard input or output, in place of a file
-MOST_NESTED = 100  # lists and objects within each other
+BOM = b"\xef\xbb\xbf"  # byte order mark, which some editors write at the start of a file
+STANDARD = "-"  # stands for standard input or output where a file is named
+MOST_NESTED = 100  # maximum depth of nested lists and objects
 
 
 def dumps(value: Any) -> str:
-    """JSON on one line, the same text for equal values. NaN and infinities, which JSON does not have, become null."""
+    """Return `value` as JSON on one line, with keys in their given order. NaN and infinities, which JSON lacks, become null."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
     except ValueError:
@@ -29,7 +29,7 @@ def dumps(value: Any) -> str:
 
 
 def finite(value: Any) -> float | None:
-    """The number that a field holds; None for text, a truth value, NaN, an infinity, or an integer too large for a float."""
+    """Return a number as a float; None for NaN, an infinity, an integer too large for a float, a boolean or a non-number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -47,13 +47,13 @@ def _without_nan(value: Any) -> Any:
 
 
 def fingerprint(*values: Any) -> str:
-    """16 hex digits that change when any of `values` (JSON-able) does."""
+    """Return 16 hex digits that identify `values`, which are JSON-able. The order of keys does not matter."""
     text = json.dumps(values, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def write_jsonl(path: os.PathLike | str, records: Iterable[Record]) -> int:
-    """Write records, one JSON object a line; returns their number. "-" is standard output."""
+    """Write records, one JSON object per line, and return their number. "-" is standard output."""
     lines = [clean(dumps(record)) + "\n" for record in records]
     if str(path) == STANDARD:
         sys.stdout.buffer.write("".join(lines).encode("utf-8"))
@@ -64,12 +64,12 @@ def write_jsonl(path: os.PathLike | str, records: Iterable[Record]) -> int:
 
 
 def read_jsonl(file: os.PathLike | str) -> Iterator[Record]:
-    """The records of a JSON Lines file, or of standard input ("-"). Errors name the file, the line and the remedy."""
+    """Yield the records of a JSON Lines file or of standard input ("-"). Raises UserError with file, line and remedy."""
     return (record for _, record in numbered_jsonl(file))
 
 
 def numbered_jsonl(file: os.PathLike | str) -> Iterator[tuple[int, Record]]:
-    """The same, each with the number of its line."""
+    """Yield (line number, record) as `read_jsonl` does; lines are counted from 1."""
     if str(file) == STANDARD:
         yield from _parse_lines(sys.stdin.buffer, "standard input")
         return
@@ -101,12 +101,12 @@ def _parse(line: bytes, where: str) -> Record:
         ) from error
     except ValueError as error:
         raise UserError(
-            f"{where}: not valid JSON ({error}). Each line must hold one JSON object; the line starts with "
+            f"{where}: not valid JSON ({error}). Each line must be one JSON object; the line starts with "
             f"{line[:60].decode('utf-8', 'replace')!r}."
         ) from error
     except RecursionError as error:
         raise UserError(
-            f"{where}: lists and objects are nested more than {MOST_NESTED} deep; leave out the field that holds them."
+            f"{where}: lists and objects are nested more than {MOST_NESTED} deep; leave out the field that contains them."
         ) from error
     if not isinstance(record, dict):
         raise UserError(f"{where}: a JSON {type(record).__name__}, not an object {{...}}.")
@@ -114,15 +114,6 @@ def _parse(line: bytes, where: str) -> Record:
 
 
 def _depth(value: Any) -> int:
-    """How many lists and objects stand within each other, at most; counting ends above MOST_NESTED."""
-    depth, level = 0, [value]
-    while level and depth <= MOST_NESTED:
-        level = [
-            item
-            for nested in level
-            if isinstance(nested, dict | list)
-            for item in (nested.values() if isinstance(nested, dict) else nested)
-            if isinstance(item, dict | list)
-        ]
-        depth += 1
-    return depth
+    """Return the maximum depth of nested lists and objects."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max((_depth(item) for item in items if isinstance(item, dict | list)), default=0)

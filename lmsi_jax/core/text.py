@@ -1,4 +1,4 @@
-"""Text that can be written and read again, whatever it came from."""
+"""Text of any origin, made safe to write, read again and print."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def clean_text(text: str) -> str:
-    """`text` with pairs of surrogates joined, and U+FFFD for each surrogate that stands alone: UTF-8 can hold it then.
+    """Return `text` with surrogate pairs joined and lone surrogates replaced by U+FFFD, so that UTF-8 can encode it.
 
     Example: ``clean_text("\\ud83d\\ude00 \\ud83d")`` is a smiling face, a space and U+FFFD.
     """
@@ -18,7 +18,7 @@ def clean_text(text: str) -> str:
 
 
 def clean(value: Any) -> Any:
-    """The same for every text in a JSON value, the names of its fields included."""
+    """Apply `clean_text` to every text in a JSON value, including the names of fields."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, list):
@@ -29,5 +29,5 @@ def clean(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """`text` for a terminal: control characters but line breaks and tabs are spelled out, as they could move the cursor."""
+    """Return `text` with control characters escaped, since they could move the cursor; line breaks and tabs stay."""
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", clean_text(text))

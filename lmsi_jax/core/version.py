@@ -1,4 +1,4 @@
-"""Which source code this is."""
+"""The version of the source code."""
 
 import functools
 import hashlib
@@ -13,7 +13,7 @@ SOURCES = ("*.py", "*.jinja", "*.jsonl")  # code, templates of the report, exemp
 
 @functools.cache
 def code_version() -> str:
-    """The package's version and a digest of all of its sources: equal where the code is, in a checkout or installed."""
+    """Return the package's version and a digest of all of its sources, the same in a checkout and when installed."""
     digest = hashlib.sha256()
     for path in sorted(path for pattern in SOURCES for path in PACKAGE.rglob(pattern)):
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode())
@@ -22,7 +22,7 @@ def code_version() -> str:
 
 
 def describe() -> str | None:
-    """The commit of a source checkout, with "-dirty" where it was changed; None for an installed package."""
+    """Return the commit of a source checkout, with "-dirty" for uncommitted changes; None for an installed package."""
     root = PACKAGE.parent
     if not (root / ".git").exists():
         return None

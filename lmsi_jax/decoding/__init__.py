@@ -1,1 +1,1 @@
-"""Many paths of one prompt: sampling, stop strings, the engine and its scheduler."""
+"""Decoding of many paths per prompt: sampling, stop strings, the engine and its scheduler, and an endpoint client."""

@@ -1,13 +1,23 @@
-"""The multi-path engine: m paths of each question, its prompt computed once.
+"""The multi-path engine: it samples m paths of each question and prefills the question's prompt once.
 
-Keys and values live on three levels: the task's few-shot prompt (once for the data set), the question (once
-for its m paths) and each path's own tokens. A lane holds two questions, its slots the paths in flight. A slot whose
-path ends starts the lane's next path at once, on the device: of the question at work, or of the one that waits beside
-it. The host looks in every few steps, takes finished questions out and puts others in (`scheduler.py`).
+The KV cache has three levels: the prefix that all questions share (the few-shot prompt), the question (once for its m
+paths) and each path's own tokens. A lane works on two questions, the current one and the next. Its slots are the paths in
+flight. When a path ends, its slot starts the lane's next path at once, on the device. That path belongs to the current
+question, or to the next one when all paths of the current question have started. Every `sync_every` steps the host evicts
+finished questions and loads others (`scheduler.py`).
+
+Example: one lane of three slots, two questions with m = 4 paths each. Path p of question i has the number i * m + p.
+
+    paths in the slots   started   event
+    0 1 2                3         question 0 is current
+    0 3 2                4         path 1 has ended: its slot starts the last path of question 0
+    4 3 2                5         path 0 has ended: its slot starts the first path of question 1
+    4 5 6                7         question 0 is complete: the host replaces it; then `current` is 1 and `started` is 3
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,237 +25,271 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lmsi_jax import model
-from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.core.rng import path_keys
-from lmsi_jax.decoding.prefill import Cache, Prompt
-from lmsi_jax.decoding.sampling import sample
-from lmsi_jax.decoding.stop import START
-from lmsi_jax.model import Block
-from lmsi_jax.sharding import constrain, jit
+from lmsi_jax.decoding.config import Truncation
+from lmsi_jax.decoding.prefill import Cache, Prefix
+from lmsi_jax.decoding.sampling import sample, take
+from lmsi_jax.model import transformer
+from lmsi_jax.model.attention import KVBlock
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.model.quantize import Quantized
+from lmsi_jax.sharding.rules import constrain, jit
 
 RUNNING, STOPPED, TOO_LONG = 0, 1, 2
-HELD = 2  # questions a lane holds (q): while the last paths of one run out, free slots work on the other
+PER_LANE = 2  # questions per lane (q): while the last paths of one finish, free slots work on the other
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What is fixed when the decode step compiles."""
+class Limits:
+    """The shapes that decoding compiles for; lengths are in tokens."""
 
-    paths: int  # m
-    max_tokens: int
-    lanes: int
-    slots: int
-    sync_every: int
-    top_k: int
-    top_p: float
-    ends: tuple[int, ...]  # tokens that end a path, beside the stop strings
-    matched: int  # the stop automaton's final state
+    lanes: int  # lanes, over all devices
+    slots: int  # paths in flight per lane
+    paths: int  # maximum paths of a question (m)
+    max_tokens: int  # maximum length of a path
+    question: int  # maximum length of a question; Engine rounds its prefilled part up to a multiple of 32
+    sync_every: int = 16  # decode steps between two synchronisations with the host
+    logprobs: bool = False  # return the log-probability of each token, not only their sum
 
 
-@struct.dataclass
-class Task:
-    """What all questions share: the few-shot prompt, and how to draw and stop."""
+class Context(struct.PyTreeNode):
+    """The inputs that all questions of a call share."""
 
-    prompt: Prompt
-    stops: Int[Array, "states v"]
+    prefix: Prefix
+    stops: Int[Array, "states v"]  # the transition table; its last state means that a stop string is complete
     key: Key[Array, ""]
-    temperature: Float[Array, ""]
+
+
+class Questions(NamedTuple):
+    """Questions of the lanes: one per lane (b,) or both (b, q). The last token is not prefilled: every path starts with it."""
+
+    length: Int[Array, "b *q"]  # prefilled tokens
+    last_token: Int[Array, "b *q"]
+    id: Int[Array, "b *q"]  # stable_hash of the question's id
+    wanted: Int[Array, "b *q"]  # paths to sample; 0 if there is no question
+    limit: Int[Array, "b *q"]  # maximum tokens of a path
+    start: Int[Array, "b *q"]  # the start state of its paths in the stop table
+    temperature: Float[Array, "b *q"]
 
 
 class Loading(NamedTuple):
-    """For each lane the question to put in. All but a question's last token is in a cache; the last starts its paths."""
+    """The question to load into each lane."""
 
-    held: Int[Array, " b"]  # in the place of which of the lane's questions; -1 = leave the lane alone
-    row: Int[Array, " b"]  # of the prefilled cache, counted within the lane's part of the batch axis
-    length: Int[Array, " b"]  # tokens in the cache
-    last_token: Int[Array, " b"]
-    id: Int[Array, " b"]  # stable_hash of the question's id
-    wanted: Int[Array, " b"]  # paths: m, or 0 to put nothing in
+    place: Int[Array, " b"]  # which of the lane's two questions is replaced; -1 leaves the lane unchanged
+    row: Int[Array, " b"]  # row of the prefilled cache, counted within the lane's shard of the batch axis
+    question: Questions
 
 
 class Output(struct.PyTreeNode):
-    """What the paths of a lane's questions have come to: path p of question i is number i * m + p."""
+    """The samples so far. The axis p runs over the 2 m path numbers of a lane: path p of question i has number i * m + p."""
 
     tokens: Int[Array, "b p r"]
-    count: Int[Array, "b p"]
-    logprob: Float[Array, "b p"]
-    finish: Int[Array, "b p"]
+    count: Int[Array, "b p"]  # sampled tokens
+    logprob: Float[Array, "b p"]  # sum over the sampled tokens, in nats
+    finish: Int[Array, "b p"]  # RUNNING, STOPPED or TOO_LONG
+    logprobs: Float[Array, "b p r"] | None = None  # of each token, if `Limits.logprobs` is set
 
 
 class State(struct.PyTreeNode):
-    """Everything that a decode step changes."""
+    """Everything that a decode step changes, for b lanes of s slots and q = 2 questions.
 
-    questions: Cache  # rows = b; the slots of a lane's questions one after the other
-    length: Int[Array, "b q"]  # these four as in Loading
-    last_token: Int[Array, "b q"]
-    id: Int[Array, "b q"]
-    wanted: Int[Array, "b q"]
-    first: Int[Array, " b"]  # the question whose paths start first
-    started: Int[Array, " b"]  # paths started, those of the first question before those of the other
-    cache: Cache  # rows = n; the paths' own tokens
-    path: Int[Array, "b m"]  # the number of the path that a slot works on; past the last one when idle
-    position: Int[Array, "b m"]  # tokens of the path that are in the cache
-    token: Int[Array, "b m"]  # the next to go in
-    stop: Int[Array, "b m"]  # the stop automaton's state
+    Attributes:
+      question_cache: KV cache of the questions, rows = b. A row stores the lane's two questions one after the other.
+      questions: the lane's two questions.
+      current: the question (0 or 1) whose paths start first.
+      started: how many paths of the two questions have started; all those of the current one start before the other's.
+      cache: KV cache of the paths' own tokens, rows = b * s. It is a ring buffer: a step writes one index for all rows.
+      path: the number of the path in each slot, or 2 m if the slot is idle.
+      position: how many tokens of the path are in the cache.
+      token: the next input token.
+      stop: the state in the stop table.
+      out: the samples so far.
+      busy: slot-steps so far that worked on a path.
+      steps: decode steps so far.
+    """
+
+    question_cache: Cache
+    questions: Questions
+    current: Int[Array, " b"]
+    started: Int[Array, " b"]
+    cache: Cache
+    path: Int[Array, "b s"]
+    position: Int[Array, "b s"]
+    token: Int[Array, "b s"]
+    stop: Int[Array, "b s"]
     out: Output
-    busy: Int[Array, ""]  # slot-steps that worked on a path, for the utilisation
+    busy: Int[Array, ""]
     steps: Int[Array, ""]
 
     @property
     def paths(self) -> int:
-        """Paths of a question."""
-        return self.out.count.shape[1] // HELD
+        """Maximum number of paths of a question (m)."""
+        return self.out.count.shape[1] // PER_LANE
 
     @property
-    def live(self) -> Bool[Array, "b m"]:
-        """Is the slot working on a path?"""
+    def live(self) -> Bool[Array, "b s"]:
+        """Whether each slot works on a path."""
         return self.path < self.out.count.shape[1]
 
-    def of_slot(self, values: Int[Array, "b q"]) -> Int[Array, "b m"]:
-        """What each slot's question has of `values`."""
-        question = jnp.minimum(self.path // self.paths, HELD - 1)
+    def of_slot(self, values: Array) -> Array:
+        """Look up each slot's question in `values` (b, q) and return the entries (b, s)."""
+        question = jnp.minimum(self.path // self.paths, PER_LANE - 1)
         return jnp.take_along_axis(values, question, axis=1)
 
 
-def _placed(state: State) -> State:
-    """The state where it belongs: lanes over the batch axis, heads over theirs. Each program gives it back like this."""
+# (architecture, parameters, context, state) -> logits after each slot's token, and the paths' cache with that token appended.
+LogitsFunction = Callable[[ModelConfig, transformer.Params | Quantized, Context, State], tuple[Float[Array, "n v"], Cache]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The static arguments of the compiled decode step."""
+
+    config: ModelConfig
+    limits: Limits
+    truncation: Truncation
+    ends: tuple[int, ...]  # tokens that end a path, in addition to the stop strings
+    logits: LogitsFunction
+
+
+def _constrained(state: State) -> State:
+    """Shard the state: lanes over the batch axis, KV heads over their axis. Every compiled function returns it like this."""
 
     def cache(layers: Cache) -> Cache:
         place = lambda array: constrain(array, "batch", "kv_heads", "length", "head_width")  # noqa: E731
         return [(place(keys), place(values)) for keys, values in layers]
 
     lanes = lambda array: constrain(array, *("batch", None, None)[: array.ndim])  # noqa: E731
-    rest = jax.tree.map(lanes, state.replace(questions=[], cache=[]))
-    return rest.replace(questions=cache(state.questions), cache=cache(state.cache))
+    rest = jax.tree.map(lanes, state.replace(question_cache=[], cache=[]))
+    return rest.replace(question_cache=cache(state.question_cache), cache=cache(state.cache))
 
 
-@functools.partial(jit, static_argnums=(0, 1, 2))
-def start(config: ModelConfig, settings: Settings, question_slots: int) -> State:
-    """A state in which every lane is idle."""
-    b, m, p, r = settings.lanes, settings.slots, HELD * settings.paths, settings.max_tokens
+@functools.partial(jit, static_argnums=(0, 1))
+def start(config: ModelConfig, limits: Limits) -> State:
+    """Return a state in which every lane is idle."""
+    b, s, p, r = limits.lanes, limits.slots, PER_LANE * limits.paths, limits.max_tokens
 
     def cache(rows: int, slots: int) -> Cache:
         shape = (rows, config.kv_heads, slots, config.head_width)
-        zeros = lambda: jnp.zeros(shape, model.cache_dtype(config))  # noqa: E731
+        zeros = lambda: jnp.zeros(shape, transformer.cache_dtype(config))  # noqa: E731
         return [(zeros(), zeros()) for _ in range(config.layers)]
 
     full = lambda value, *shape: jnp.full(shape, value, jnp.int32)  # noqa: E731
     state = State(
-        questions=cache(b, HELD * question_slots),
-        length=full(0, b, HELD),
-        last_token=full(0, b, HELD),
-        id=full(0, b, HELD),
-        wanted=full(0, b, HELD),
-        first=full(0, b),
+        question_cache=cache(b, PER_LANE * limits.question),
+        questions=Questions._make([*[full(0, b, PER_LANE)] * 6, jnp.ones((b, PER_LANE))]),
+        current=full(0, b),
         started=full(0, b),
-        cache=cache(b * m, r),
-        path=full(p, b, m),
-        position=full(0, b, m),
-        token=full(0, b, m),
-        stop=full(START, b, m),
-        out=Output(full(0, b, p, r), full(0, b, p), jnp.zeros((b, p)), full(RUNNING, b, p)),
-        busy=jnp.zeros((), jnp.int32),
-        steps=jnp.zeros((), jnp.int32),
+        cache=cache(b * s, r),
+        path=full(p, b, s),
+        position=full(0, b, s),
+        token=full(0, b, s),
+        stop=full(0, b, s),
+        out=Output(
+            full(0, b, p, r),
+            full(0, b, p),
+            jnp.zeros((b, p)),
+            full(RUNNING, b, p),
+            jnp.zeros((b, p, r)) if limits.logprobs else None,
+        ),
+        busy=full(0),
+        steps=full(0),
     )
-    return _placed(state)
+    return _constrained(state)
 
 
 @functools.partial(jit, donate_argnums=(0,), static_argnums=(3,))
-def load(state: State, cache: Cache, new: Loading, parts: int) -> State:
-    """Put prefilled questions into lanes, and slots that are free to work on their paths.
+def load(state: State, prefilled: Cache, new: Loading, shards: int) -> State:
+    """Load prefilled questions into lanes and start their paths in free slots.
 
-    `parts` of the batch axis keep to themselves: a lane takes rows of `cache` that lie on its own devices.
+    No data moves between the `shards` of the batch axis: a lane takes only rows of `prefilled` on its own devices.
     """
-    b, paths = len(new.held), state.paths
-    here = jnp.arange(HELD)[None, :] == new.held[:, None]  # (b, q)
+    b, paths = len(new.place), state.paths
+    replaced = jnp.arange(PER_LANE)[None, :] == new.place[:, None]  # (b, q)
 
     def put(old: Array, value: Array) -> Array:
-        """Into the places `here` of an axis that runs over the questions held; `value` has the lanes' axis, or none."""
-        each = jnp.repeat(here, old.shape[1] // HELD, axis=1)
+        """Replace the entries of the questions that are loaded, along axis 1; `value` has a lane axis or is a scalar."""
+        each = jnp.repeat(replaced, old.shape[1] // PER_LANE, axis=1)
         rest = [1] * (old.ndim - 2)
         return jnp.where(each.reshape(*each.shape, *rest), value, old)
 
     def put_cache(old: Array, prefilled: Array) -> Array:
-        local = prefilled.reshape(parts, b // parts, *prefilled.shape[1:])
-        rows = jax.vmap(lambda part, row: part[row])(local, new.row.reshape(parts, -1)).reshape(prefilled.shape)
-        return put(old.swapaxes(1, 2), jnp.tile(rows.swapaxes(1, 2), (1, HELD, 1, 1))).swapaxes(1, 2)
+        local = prefilled.reshape(shards, b // shards, *prefilled.shape[1:])
+        rows = jax.vmap(lambda shard, row: shard[row])(local, new.row.reshape(shards, -1)).reshape(prefilled.shape)
+        return put(old.swapaxes(1, 2), jnp.tile(rows.swapaxes(1, 2), (1, PER_LANE, 1, 1))).swapaxes(1, 2)
 
-    wanted_before = _take(state.wanted, jnp.maximum(new.held, 0))
-    wanted_first = _take(state.wanted, state.first)
-    of_other = jnp.where(
-        new.held == state.first, jnp.maximum(state.started - wanted_before, 0), jnp.minimum(state.started, wanted_first)
+    wanted = state.questions.wanted
+    wanted_before = take(wanted, jnp.maximum(new.place, 0))
+    wanted_current = take(wanted, state.current)
+    started_of_other = jnp.where(
+        new.place == state.current, jnp.maximum(state.started - wanted_before, 0), jnp.minimum(state.started, wanted_current)
     )
-    loaded = new.held >= 0
+    loaded = new.place >= 0
     state = state.replace(
-        questions=[tuple(map(put_cache, old, now)) for old, now in zip(state.questions, cache, strict=True)],
-        length=put(state.length, new.length[:, None]),
-        last_token=put(state.last_token, new.last_token[:, None]),
-        id=put(state.id, new.id[:, None]),
-        wanted=put(state.wanted, new.wanted[:, None]),
-        first=jnp.where(loaded, HELD - 1 - new.held, state.first),
-        started=jnp.where(loaded, of_other, state.started),
+        question_cache=[tuple(map(put_cache, old, now)) for old, now in zip(state.question_cache, prefilled, strict=True)],
+        questions=jax.tree.map(lambda old, value: put(old, value[:, None]), state.questions, new.question),
+        current=jnp.where(loaded, PER_LANE - 1 - new.place, state.current),
+        started=jnp.where(loaded, started_of_other, state.started),
         out=state.out.replace(
             count=put(state.out.count, jnp.int32(0)),
             logprob=put(state.out.logprob, jnp.float32(0)),
             finish=put(state.out.finish, jnp.int32(RUNNING)),
         ),
     )
-    return _placed(_start_paths(state, free=~state.live | (state.path // paths == new.held[:, None])))
+    return _constrained(_start_paths(state, free=~state.live | (state.path // paths == new.place[:, None])))
 
 
-def _start_paths(state: State, free: Bool[Array, "b m"]) -> State:
-    """The free slots take the lane's next paths, in order of slots; idle where there are none left."""
-    paths = state.paths
-    in_first, in_other = _take(state.wanted, state.first), _take(state.wanted, HELD - 1 - state.first)
-    number = state.started[:, None] + jnp.cumsum(free, axis=1, dtype=jnp.int32) - 1 - in_first[:, None]
+def _start_paths(state: State, free: Bool[Array, "b s"]) -> State:
+    """Start the lane's next paths in the free slots, in slot order; a slot is idle when no paths are left."""
+    paths, other = state.paths, PER_LANE - 1 - state.current
+    in_current, in_other = take(state.questions.wanted, state.current), take(state.questions.wanted, other)
+    number = state.started[:, None] + jnp.cumsum(free, axis=1, dtype=jnp.int32) - 1 - in_current[:, None]
     next_path = jnp.where(
         number < 0,
-        (state.first * paths + in_first)[:, None] + number,
-        jnp.where(number < in_other[:, None], ((HELD - 1 - state.first) * paths)[:, None] + number, HELD * paths),
+        (state.current * paths + in_current)[:, None] + number,
+        jnp.where(number < in_other[:, None], (other * paths)[:, None] + number, PER_LANE * paths),
     )
-    started = jnp.minimum(state.started + jnp.sum(free, axis=1, dtype=jnp.int32), in_first + in_other)
+    started = jnp.minimum(state.started + jnp.sum(free, axis=1, dtype=jnp.int32), in_current + in_other)
     state = state.replace(path=jnp.where(free, next_path, state.path), started=started)
     return state.replace(
         position=jnp.where(free, 0, state.position),
-        token=jnp.where(free, state.of_slot(state.last_token), state.token),
-        stop=jnp.where(free, START, state.stop),
+        token=jnp.where(free, state.of_slot(state.questions.last_token), state.token),
+        stop=jnp.where(free, state.of_slot(state.questions.start), state.stop),
     )
 
 
-@functools.partial(jit, static_argnums=(0, 1), donate_argnums=(4,))
-def decode(
-    config: ModelConfig, settings: Settings, params: model.Params | model.Quantized, task: Task, state: State
-) -> tuple[State, Output]:
-    """Up to `settings.sync_every` steps, fewer when every slot is idle; and a copy of what has come out so far."""
-    last = state.steps + settings.sync_every
+@functools.partial(jit, static_argnums=(0,), donate_argnums=(3,))
+def decode(program: Program, params: transformer.Params | Quantized, context: Context, state: State) -> tuple[State, Output]:
+    """Run up to `sync_every` decode steps, fewer if every slot is idle; return the state and a copy of the samples so far."""
+    last = state.steps + program.limits.sync_every
 
-    def go_on(state: State) -> Array:
+    def continues(state: State) -> Array:
         return (state.steps < last) & jnp.any(state.live)
 
-    state = _placed(jax.lax.while_loop(go_on, lambda s: _step(config, settings, params, task, s), state))
+    state = _constrained(jax.lax.while_loop(continues, lambda s: _step(program, params, context, s), state))
     return state, jax.tree.map(jnp.copy, state.out)
 
 
-def _step(config: ModelConfig, settings: Settings, params: model.Params | model.Quantized, task: Task, state: State) -> State:
+def _step(program: Program, params: transformer.Params | Quantized, context: Context, state: State) -> State:
     live, out = state.live, state.out
-    logits, cache = _forward(config, params, task, state)
-    token, logprob = _draw(settings, task, state, logits)
-    # A path ends with the end-of-sequence token, a stop string, or at its longest.
-    stop = task.stops[state.stop, token]
-    stopped = jnp.isin(token, jnp.asarray(settings.ends, jnp.int32)) | (stop == settings.matched)
-    ended = live & (stopped | (state.position + 1 == settings.max_tokens))
-    # Idle slots point past the last path: what they would write is dropped.
-    nowhere = out.count.shape[1]
+    logits, cache = program.logits(program.config, params, context, state)
+    token, logprob = _draw(program.truncation, context.key, state, logits)
+    # A path ends with an end token, a stop string, or at its maximum length.
+    stop = context.stops[state.stop, token]
+    stopped = jnp.isin(token, jnp.asarray(program.ends, jnp.int32)) | (stop == len(context.stops) - 1)
+    ended = live & (stopped | (state.position + 1 >= state.of_slot(state.questions.limit)))
+    # Idle slots have a path number out of range, so that their writes are dropped.
+    out_of_range = out.count.shape[1]
     out = Output(
         _put_token(out.tokens, state.path, state.position, token),
         _put(out.count, state.path, state.position + 1),
         _add(out.logprob, state.path, logprob),
-        _put(out.finish, jnp.where(ended, state.path, nowhere), jnp.where(stopped, STOPPED, TOO_LONG)),
+        _put(out.finish, jnp.where(ended, state.path, out_of_range), jnp.where(stopped, STOPPED, TOO_LONG)),
+        None if out.logprobs is None else _put_token(out.logprobs, state.path, state.position, logprob),
     )
     state = state.replace(
         cache=cache,
-        position=jnp.minimum(state.position + 1, settings.max_tokens - 1),
+        position=jnp.minimum(state.position + 1, program.limits.max_tokens - 1),
         token=token,
         stop=stop,
         out=out,
@@ -255,50 +299,47 @@ def _step(config: ModelConfig, settings: Settings, params: model.Params | model.
     return _start_paths(state, free=~live | ended)
 
 
-def _forward(
-    config: ModelConfig, params: model.Params | model.Quantized, task: Task, state: State
+def model_logits(
+    config: ModelConfig, params: transformer.Params | Quantized, context: Context, state: State
 ) -> tuple[Float[Array, "n v"], Cache]:
-    """Logits after each slot's token, and the paths' cache with that token's keys and values in it.
+    """Return the transformer's logits after each slot's token, and the paths' cache with that token appended.
 
-    The cache is a ring: whatever its path, a token goes into the slot that this step's number gives, so that one write
-    serves all rows; a path's tokens are those of its last steps.
+    The cache is a ring buffer. Every row writes its token at the index `steps` modulo the ring's length, so that one write
+    serves all rows. The tokens of a path are therefore those of the last `position + 1` steps.
     """
-    b, m = state.path.shape
-    n, prompt = b * m, task.prompt
+    b, slots = state.path.shape
+    n, prefix = b * slots, context.prefix
     position = state.position.reshape(n, 1)
-    length = state.of_slot(state.length).reshape(n, 1)
-    held = state.of_slot(jnp.broadcast_to(jnp.arange(HELD)[None, :], (b, HELD))).reshape(n, 1)
-    half = state.questions[0][0].shape[2] // HELD
-    slots = jnp.arange(HELD * half)[None, :]
-    in_question = (slots // half == held) & (slots % half < length)
+    length = state.of_slot(state.questions.length).reshape(n, 1)
+    question = state.of_slot(jnp.broadcast_to(jnp.arange(PER_LANE)[None, :], (b, PER_LANE))).reshape(n, 1)
+    half = state.question_cache[0][0].shape[2] // PER_LANE
+    index = jnp.arange(PER_LANE * half)[None, :]
+    in_question = (index // half == question) & (index % half < length)
     ring = state.cache[0][0].shape[2]
     at = state.steps % ring
-    age = (at - jnp.arange(ring)[None, :]) % ring  # steps since a slot was written
-    absolute = prompt.length + length + position
+    age = (at - jnp.arange(ring)[None, :]) % ring  # steps since each index was written
+    absolute = prefix.length + length + position
     past = [
         [
             *shared,
-            Block(*question, in_question, prompt.length + slots % half),
-            Block(*own, age <= position, absolute - age, at),
+            KVBlock(*questions, in_question, prefix.length + index % half),
+            KVBlock(*own, age <= position, absolute - age, at),
         ]
-        for shared, question, own in zip(prompt.blocks(), state.questions, state.cache, strict=True)
+        for shared, questions, own in zip(prefix.blocks(), state.question_cache, state.cache, strict=True)
     ]
     itself = jnp.ones((n, 1, 1), bool)
-    logits, cache = model.forward(config, params, state.token.reshape(n, 1), absolute, itself, past)
+    logits, cache = transformer.forward(config, params, state.token.reshape(n, 1), absolute, itself, past)
     return logits[:, 0], cache
 
 
 def _draw(
-    settings: Settings, task: Task, state: State, logits: Float[Array, "n v"]
-) -> tuple[Int[Array, "b m"], Float[Array, "b m"]]:
-    keys = path_keys(task.key, state.of_slot(state.id).reshape(-1), (state.path % settings.paths).reshape(-1))
+    truncation: Truncation, key: Key[Array, ""], state: State, logits: Float[Array, "n v"]
+) -> tuple[Int[Array, "b s"], Float[Array, "b s"]]:
+    keys = path_keys(key, state.of_slot(state.questions.id).reshape(-1), (state.path % state.paths).reshape(-1))
     keys = jax.vmap(jax.random.fold_in)(keys, state.position.reshape(-1))
-    token, logprob = sample(logits, keys, task.temperature, top_k=settings.top_k, top_p=settings.top_p)
+    temperature = state.of_slot(state.questions.temperature).reshape(-1)
+    token, logprob = sample(logits, keys, temperature, truncation)
     return token.astype(jnp.int32).reshape(state.path.shape), logprob.reshape(state.path.shape)
-
-
-def _take(values: Int[Array, "b q"], index: Int[Array, " b"]) -> Int[Array, " b"]:
-    return jnp.take_along_axis(values, index[:, None], axis=1)[:, 0]
 
 
 # Indexed writes, each within one row of the mapped axis, so that a sharded axis needs no communication.

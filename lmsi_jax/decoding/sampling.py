@@ -1,46 +1,75 @@
-"""From logits to a token and its log-probability."""
+"""Sample a token and its log-probability from logits."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-BLOCK = 128  # tokens; a draw looks at the blocks' sums first, and then into one block
+from lmsi_jax.decoding.config import Truncation
+
+FULL = Truncation()  # the full vocabulary
+BLOCK = 128  # tokens per block: sampling first chooses a block by the blocks' sums, then a token of that block
+
+# Ways to truncate the distribution, in the order in which they are applied. Each maps a field of Truncation to the value
+# that keeps all tokens, and to a function of (probabilities, likeliest first; the field's value) that marks the tokens to keep.
+CUTS: dict[str, tuple[float, Callable[[Float[Array, "n e"], float], Bool[Array, "n e"]]]] = {
+    "top_p": (1.0, lambda probability, top_p: jnp.cumsum(probability, axis=-1) - probability < top_p),
+}
 
 
 def sample(
     logits: Float[Array, "n v"],
     keys: Key[Array, " n"],
-    temperature: Float[Array, ""],
-    *,
-    top_k: int = 0,
-    top_p: float = 1.0,
+    temperature: Float[Array, " n"],
+    truncation: Truncation = FULL,
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
-    """One token a row, each with its own key, and the log-probability (nats) it was drawn with.
+    """Sample one token per row, each with its own key, and return the tokens and their log-probabilities (nats).
 
-    The distribution is softmax(logits / temperature), cut to the `top_k` likeliest tokens (0 = all), then to the smallest
-    set whose probability reaches `top_p`, and renormalised. Temperature 0 takes the likeliest token; its
-    log-probability is then that of the model at temperature 1, as a point mass would say nothing.
+    The distribution is softmax(logits / temperature), truncated to the `top_k` likeliest tokens (0 = all), then by each of
+    `CUTS`, and renormalised; the log-probability is under this distribution. Temperature 0 is greedy decoding. Its
+    log-probability is that of the model at temperature 1, since the greedy distribution puts probability 1 on one token.
     """
     greedy = temperature == 0
-    scaled = logits.astype(jnp.float32) / jnp.where(greedy, 1.0, temperature)
-    vocab = logits.shape[-1]
-    if (top_k == 0 or top_k >= vocab) and top_p == 1.0:
-        return jax.lax.cond(greedy, _likeliest, _drawn, scaled, keys)
-    values, ids = jax.lax.top_k(scaled, min(top_k, vocab) if top_k else vocab)
-    probability = jax.nn.softmax(values, axis=-1)
-    before = jnp.cumsum(probability, axis=-1) - probability  # mass of the likelier tokens
-    rank, cut = _drawn(jnp.where(before < top_p, values, -jnp.inf), keys)
-    token = _take(ids, jnp.where(greedy, 0, rank))
-    return token, jnp.where(greedy, values[:, 0] - jax.nn.logsumexp(scaled, axis=-1), cut)
+    scaled = logits.astype(jnp.float32) / jnp.where(greedy, 1.0, temperature)[:, None]
+    draw = _drawn if _keeps_all(truncation, logits.shape[-1]) else _drawn_of(truncation)
+
+    def either(scaled: Float[Array, "n v"], keys: Key[Array, " n"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+        likeliest, drawn = _likeliest(scaled, keys), draw(scaled, keys)
+        return jnp.where(greedy, likeliest[0], drawn[0]), jnp.where(greedy, likeliest[1], drawn[1])
+
+    mixture = jnp.where(jnp.all(greedy), 0, jnp.where(jnp.any(greedy), 1, 2))
+    return jax.lax.switch(mixture, (_likeliest, either, draw), scaled, keys)
+
+
+def _keeps_all(truncation: Truncation, vocab: int) -> bool:
+    uncut = all(getattr(truncation, name) == neutral for name, (neutral, _) in CUTS.items())
+    return uncut and (truncation.top_k == 0 or truncation.top_k >= vocab)
 
 
 def _likeliest(scores: Float[Array, "n v"], keys: Key[Array, " n"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
     token = jnp.argmax(scores, axis=-1).astype(jnp.int32)
-    return token, _take(scores, token) - jax.nn.logsumexp(scores, axis=-1)
+    return token, take(scores, token) - jax.nn.logsumexp(scores, axis=-1)
+
+
+def _drawn_of(truncation: Truncation) -> Callable[..., tuple[Int[Array, " n"], Float[Array, " n"]]]:
+    """Return a function like `_drawn` that samples from the truncated distribution."""
+
+    def draw(scores: Float[Array, "n v"], keys: Key[Array, " n"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+        vocab = scores.shape[-1]
+        values, ids = jax.lax.top_k(scores, min(truncation.top_k, vocab) if truncation.top_k else vocab)
+        for name, (neutral, keeps) in CUTS.items():
+            if getattr(truncation, name) != neutral:
+                kept = keeps(jax.nn.softmax(values, axis=-1), getattr(truncation, name))
+                values = jnp.where(kept, values, -jnp.inf)
+        rank, logprob = _drawn(values, keys)
+        return take(ids, rank), logprob
+
+    return draw
 
 
 def _drawn(scores: Float[Array, "n v"], keys: Key[Array, " n"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
-    """A draw from softmax(scores) by its cumulative distribution: two random numbers a row, whatever the vocabulary."""
+    """Sample from softmax(scores) by inverting its cumulative distribution, with two random numbers per row."""
     n, v = scores.shape
     padded = jnp.pad(scores, ((0, 0), (0, -v % BLOCK)), constant_values=-jnp.inf)
     top = jnp.max(padded, axis=-1, keepdims=True)
@@ -50,14 +79,15 @@ def _drawn(scores: Float[Array, "n v"], keys: Key[Array, " n"]) -> tuple[Int[Arr
     block = _invert(sums, uniform[:, 0])
     inside = jnp.take_along_axis(mass, block[:, None, None], axis=1)[:, 0]
     token = block * BLOCK + _invert(inside, uniform[:, 1])
-    return token, _take(scores, token) - top[:, 0] - jnp.log(jnp.sum(sums, axis=-1))
+    return token, take(scores, token) - top[:, 0] - jnp.log(jnp.sum(sums, axis=-1))
 
 
 def _invert(mass: Float[Array, "n e"], uniform: Float[Array, " n"]) -> Int[Array, " n"]:
-    """The entry in which a share `uniform` of the cumulative mass lies; never one without mass."""
+    """Return the first entry whose cumulative share of the mass exceeds `uniform`; it is never an entry without mass."""
     reached = jnp.cumsum(mass, axis=-1)
     return jnp.sum(reached <= uniform[:, None] * reached[:, -1:], axis=-1, dtype=jnp.int32)
 
 
-def _take(values: Array, index: Int[Array, " n"]) -> Array:
+def take(values: Array, index: Int[Array, " n"]) -> Array:
+    """Return the entry of each row at its index."""
     return jnp.take_along_axis(values, index[:, None], axis=-1)[:, 0]

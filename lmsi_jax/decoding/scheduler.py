@@ -1,4 +1,4 @@
-"""The host's side of decoding: which question is in which lane, and what came out."""
+"""The host side of the engine: it schedules questions into lanes and collects the sampled paths."""
 
 import collections
 import dataclasses
@@ -6,35 +6,49 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 from jaxtyping import Array, Key
 
-from lmsi_jax import model
 from lmsi_jax.core import clock
-from lmsi_jax.core.config import ModelConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.rng import stable_hash
-from lmsi_jax.decoding import engine
-from lmsi_jax.decoding.prefill import Cache, Prompt, load_prompt, prefill_prompt, prefill_questions, save_prompt, widths
-from lmsi_jax.decoding.stop import cut, stop_table
-from lmsi_jax.sharding import Mesh, processes, sharding
+from lmsi_jax.core.settings import part
+from lmsi_jax.decoding import engine, score
+from lmsi_jax.decoding.config import Sampling, Truncation
+from lmsi_jax.decoding.engine import Context, Limits, LogitsFunction, Program, model_logits
+from lmsi_jax.decoding.prefill import Cache, Prefix, load_prefix, padded_lengths, prefill_prefix, prefill_questions, save_prefix
+from lmsi_jax.decoding.stop import StopTables, cut
+from lmsi_jax.model import transformer
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.model.quantize import Quantized
+from lmsi_jax.sharding import processes
+from lmsi_jax.sharding.mesh import Mesh
+from lmsi_jax.sharding.rules import sharding
 from lmsi_jax.tokenizers import Tokenizer
+
+Params = transformer.Params | Quantized
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One question to be answered: its id and the prompt's text after the few-shot part, or the token ids of it."""
+    """A prompt to continue: an id, and the text after the prefix or its token ids.
+
+    Token ids are used exactly as given, for instance to continue from a part of a sampled path; `text` is then ignored.
+    `sampling` overrides the settings of the call, but must have the same truncation.
+    """
 
     id: str
     text: str = ""
-    tokens: tuple[int, ...] | None = None  # in place of the text
+    tokens: tuple[int, ...] | None = None
+    sampling: Sampling | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Path:
+class SampledPath:
     """One sampled continuation. `logprob` is the sum over its tokens, in nats."""
 
     id: str
@@ -43,266 +57,311 @@ class Path:
     num_tokens: int
     logprob: float
     finish: str  # "stop" or "length"
-    tokens: tuple[int, ...]  # as drawn, with those of the stop string or the end of sequence
+    tokens: tuple[int, ...]  # as sampled, including those of the stop string or the end of sequence
+    logprobs: tuple[float, ...] | None = None  # of each token, if `Limits.logprobs` is set
 
-    def record(self) -> dict:
-        """What `paths.jsonl` keeps."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "tokens"}
+    def record(self, keep: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the record for `paths.jsonl`, with those of `tokens` and `logprobs` that `keep` names."""
+        left_out = {"tokens", "logprobs"} - set(keep)
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
 
 
-Enough = Callable[[Sequence[Path]], int]  # of a question's first finished paths: how many will do; 0 = go on
-
-
-@dataclasses.dataclass(frozen=True)
-class Decoding:
-    """How to decode: everything but the model."""
-
-    paths: int
-    temperature: float
-    max_tokens: int
-    lanes: int
-    slots: int
-    sync_every: int = 16
-    top_k: int = 0
-    top_p: float = 1.0
-    stops: tuple[str, ...] = ()
-    enough: Enough | None = None  # ends a question early; None = all paths
+Enough = Callable[[Sequence[SampledPath]], int]  # a question's first finished paths -> how many to keep; 0 = continue sampling
 
 
 @dataclasses.dataclass(frozen=True)
-class _Asked:
+class _Question:
+    """A request with its token ids and its sampling settings."""
+
     request: Request
     tokens: list[int]
+    sampling: Sampling
 
 
 @dataclasses.dataclass(frozen=True)
-class _Ready:
-    """A question whose keys and values are in row `row` of `cache`, counted within its part of the batch axis."""
+class _Prefilled:
+    """A question whose keys and values are in row `row` of `cache`, counted within its shard of the batch axis."""
 
-    asked: _Asked | None  # None: there are no more questions
+    question: _Question | None  # None: there are no more questions
     cache: Cache
     row: int
 
 
 class _Queue:
-    """Questions as they come, each for one part of the batch axis; `prefill` readies a batch of one width at a time."""
+    """Questions that are waiting for a lane. `prefill` takes a (width, batch) and deals the questions out to the shards."""
 
     def __init__(
         self,
-        batches: Iterable[tuple[int, list[_Asked]]],
-        parts: int,
-        prefill: Callable[[int, list[_Asked]], list[_Ready]],
+        batches: Iterable[tuple[int, list[_Question]]],
+        shards: int,
+        prefill: Callable[[int, list[_Question]], list[_Prefilled]],
     ):
         self._left, self._prefill = collections.deque(batches), prefill
-        self._ready: list[collections.deque[_Ready]] = [collections.deque() for _ in range(parts)]
+        self._ready: list[collections.deque[_Prefilled]] = [collections.deque() for _ in range(shards)]
 
-    def take(self, part: int) -> _Ready:
-        """The next question for a part of the batch axis."""
-        while not self._ready[part] and self._left:
+    def take(self, shard: int) -> _Prefilled:
+        """Return the next question for a shard of the batch axis, prefilling further batches as required."""
+        while not self._ready[shard] and self._left:
             for i, ready in enumerate(self._prefill(*self._left.popleft())):
                 self._ready[i % len(self._ready)].append(ready)
                 self._last = ready.cache
-        return self._ready[part].popleft() if self._ready[part] else _Ready(None, self._last, 0)
+        return self._ready[shard].popleft() if self._ready[shard] else _Prefilled(None, self._last, 0)
 
 
-Place = tuple[int, int]  # a lane, and which of its questions
+Place = tuple[int, int]  # a lane, and the index of one of its questions
 
 
-class Decoder:
-    """A model, a few-shot prompt and a manner of decoding; `run` answers questions.
+@dataclasses.dataclass
+class _Call:
+    """One call of `Engine.sample`: its context on the device, and the question in each place."""
 
-    `longest_question` (tokens) fixes the shapes: with the same value a path's text is the same in any batch. The few-shot
-    prompt is a text or its token ids; its keys and values are read from the file `kept`, or written there, which must
-    belong to this model and prompt.
+    params: Params
+    context: Context
+    program: Program
+    starts: dict[tuple[str, ...], int]  # the start state in the stop table of each set of stop strings
+    loaded: dict[Place, tuple[_Question, int]] = dataclasses.field(default_factory=dict)  # and the decode calls before its load
+    out: engine.Output | None = None  # of the latest decode call
+
+
+class Engine:
+    """Samples from and scores with models of one architecture. Each call takes the parameters as an argument.
+
+    With the same limits a path's text is the same in any batch. Parameters of the same shapes reuse the compiled programs.
+    `logits` computes the logits of a decode step; the default is the transformer. Raises UserError when the lanes do not
+    divide over the batch axis.
     """
 
     def __init__(
         self,
         mesh: Mesh,
         config: ModelConfig,
-        params: model.Params | model.Quantized,
         tokenizer: Tokenizer,
-        decoding: Decoding,
-        few_shot: str | Sequence[int],
-        longest_question: int,
-        key: Key[Array, ""],
-        kept: os.PathLike | str | None = None,
+        limits: Limits,
+        *,
+        logits: LogitsFunction = model_logits,
     ):
-        self._mesh, self._config, self._params, self._tokenizer = mesh, config, params, tokenizer
-        self.decoding = decoding
-        prompt = tokenizer.start(few_shot) if isinstance(few_shot, str) else list(few_shot)
-        self._slots = -(-max(longest_question - 1, 1) // 32) * 32
-        self._check(len(prompt), longest_question)
-        pieces = tokenizer.token_bytes
-        table, matched = stop_table(decoding.stops, pieces + [b""] * (config.vocab - len(pieces)))
-        self._bytes = pieces
-        self._settings = engine.Settings(
-            paths=decoding.paths,
-            max_tokens=decoding.max_tokens,
-            lanes=decoding.lanes,
-            slots=min(decoding.slots, decoding.paths),
-            sync_every=decoding.sync_every,
-            top_k=decoding.top_k,
-            top_p=decoding.top_p,
-            ends=tokenizer.ends,
-            matched=matched,
-        )
-        self._out: engine.Output | None = None  # of the latest decode call
+        question = -(-max(limits.question - 1, 1) // 32) * 32  # the first decode step reads the last token
+        self.limits = dataclasses.replace(limits, question=question, slots=min(limits.slots, limits.paths))
+        self._mesh, self._config, self._tokenizer, self._logits = mesh, config, tokenizer, logits
+        self._bytes = tokenizer.token_bytes
+        self._shards = mesh.size("batch")
+        self._longest = limits.question
         self.live_slot_steps = self.slot_steps = 0
-        shared = self._prompt(prompt, kept)
-        place = functools.partial(jax.device_put, device=sharding(mesh))
-        self._task = engine.Task(shared, place(table), place(key), place(np.float32(decoding.temperature)))
-
-    def _prompt(self, tokens: list[int], kept: os.PathLike | str | None) -> Prompt:
-        if kept is not None and epath.Path(kept).exists():
-            return load_prompt(kept, self._mesh)
-        prompt = prefill_prompt(self._mesh, self._config, self._params, tokens)
-        with clock.spend("prefill"):
-            jax.block_until_ready(prompt)
-        if kept is not None:
-            save_prompt(kept, prompt)
-        return prompt
-
-    def _check(self, prompt: int, question: int) -> None:
-        parts, lanes = self._mesh.size("batch"), self.decoding.lanes
-        if lanes % parts:
+        if limits.lanes % self._shards:
             raise UserError(
-                f"sample.lanes={lanes} does not divide over data x fsdp = {parts} devices; set --config.sample.lanes to "
-                f"a multiple of {parts}."
+                f"sample.lanes={limits.lanes} does not divide over data x fsdp = {self._shards} devices; set "
+                f"--config.sample.lanes to a multiple of {self._shards}."
             )
-        total = prompt + question + self.decoding.max_tokens
-        if total > self._config.context:
-            raise UserError(
-                f"The longest prompt does not fit: {prompt} tokens of few-shot prompt + {question} of the question + "
-                f"{self.decoding.max_tokens} to generate = {total}, and the model's context is {self._config.context}. Use "
-                f"fewer exemplars (--config.data.shots), a smaller --config.sample.max_tokens, or shorter questions."
-            )
+
+    @functools.cached_property
+    def _stops(self) -> StopTables:
+        return StopTables(self._bytes, self._config.vocab)
 
     @property
     def utilisation(self) -> float:
-        """Share of slot-steps so far that worked on a path."""
+        """Fraction of the slot-steps so far that worked on a path."""
         return self.live_slot_steps / max(self.slot_steps, 1)
 
-    def run(self, requests: Sequence[Request]) -> Iterator[list[Path]]:
-        """The paths of each question, question by question as they finish.
+    def prefill(self, params: Params, prefix: str | Sequence[int], file: os.PathLike | str | None = None) -> Prefix:
+        """Prefill the prefix that all prompts share, given as a text or as token ids.
 
-        `Decoding.enough` depends on the paths alone, so what is kept does not depend on when it is asked. The host reads
-        what came out of one call while the device works on the next.
+        `file` caches the keys and values: they are loaded if it exists and written otherwise. The caller ensures that the file
+        belongs to these parameters and this prefix. Raises UserError when the prefix, the longest question and the longest
+        path together exceed the model's context.
+        """
+        tokens = self._tokenizer.start(prefix) if isinstance(prefix, str) else list(prefix)
+        self._check_length(len(tokens))
+        if file is not None and epath.Path(file).exists():
+            return load_prefix(file, self._mesh)
+        computed = prefill_prefix(self._mesh, self._config, params, tokens)
+        with clock.spend("prefill"):
+            jax.block_until_ready(computed)
+        if file is not None:
+            save_prefix(file, computed)
+        return computed
+
+    def _check_length(self, prefix: int) -> None:
+        total = prefix + self._longest + self.limits.max_tokens
+        if total > self._config.context:
+            raise UserError(
+                f"The longest prompt does not fit: {prefix} tokens of few-shot prompt + {self._longest} of the question + "
+                f"{self.limits.max_tokens} to generate = {total}, and the model's context is {self._config.context}. Use "
+                f"fewer exemplars (--config.data.shots), a smaller --config.sample.max_tokens, or shorter questions."
+            )
+
+    def score(self, params: Params, rows: Sequence[Sequence[int]], batch: int = 8) -> Iterator[score.Scores]:
+        """Return the scores (see score.Scores) of each row of token ids, in order; `batch` rows are computed at a time."""
+        return score.score(self._mesh, self._config, params, rows, batch)
+
+    def sample(
+        self,
+        params: Params,
+        prefix: Prefix,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        key: Key[Array, ""],
+        enough: Enough | None = None,
+    ) -> Iterator[list[SampledPath]]:
+        """Sample the paths of each request and yield the list of a request's paths as soon as the request finishes.
+
+        A path depends only on `key`, the request's id, the path's number, its sampling settings and the tokens before it.
+        `enough` can stop a request early: it returns how many of the first finished paths to keep, or 0 to continue. It must
+        depend only on these paths, so that the result does not depend on when it is called. The host reads the output of one
+        decode call while the device runs the next. Raises UserError when a request exceeds the limits or has another
+        truncation than `sampling`, or when the logits are not finite.
         """
         if not requests:
             return
-        lanes = self._settings.lanes
-        queue = _Queue(self._batches(requests), self._mesh.size("batch"), self._prefill)
-        held: dict[Place, tuple[str, int]] = {}  # a question's id, and the calls made when it was put there
-        state = engine.start(self._config, self._settings, self._slots)
-        state = self._load(state, held, [(lane, i) for i in range(engine.HELD) for lane in range(lanes)], queue, 0)
+        questions = [self._question(request, request.sampling or sampling) for request in requests]
+        call = self._begin(params, prefix, questions, sampling, key)
+        lanes = self.limits.lanes
+        queue = _Queue(self._batches(questions), self._shards, functools.partial(self._prefill, call))
+        state = engine.start(self._config, self.limits)
+        state = self._load(call, state, [(lane, i) for i in range(engine.PER_LANE) for lane in range(lanes)], queue, 0)
         calls = 0
         before: engine.Output | None = None
-        while held:
-            state, self._out = engine.decode(self._config, self._settings, self._params, self._task, state)
-            seen = {at: id for at, (id, since) in held.items() if since < calls}
-            finished = self._finished(before, seen) if before else {}
-            calls, before = calls + 1, self._out
-            state = self._load(state, held, list(finished), queue, calls)
+        while call.loaded:
+            state, call.out = engine.decode(call.program, call.params, call.context, state)
+            seen = {at: question for at, (question, since) in call.loaded.items() if since < calls}
+            finished = self._finished(before, seen, enough) if before else {}
+            calls, before = calls + 1, call.out
+            state = self._load(call, state, list(finished), queue, calls)
             yield from finished.values()
             processes.stop_together()
         self.live_slot_steps += int(state.busy)
         self.slot_steps += int(state.steps) * state.path.size
 
-    def _finished(self, out: engine.Output, held: dict[Place, str]) -> dict[Place, list[Path]]:
-        """The questions that need no more paths, and their paths."""
+    def _question(self, request: Request, sampling: Sampling) -> _Question:
+        tokens = self._tokenizer.encode(request.text) if request.tokens is None else list(request.tokens)
+        limits = self.limits
+        for name, value, most in (
+            ("tokens of the prompt", len(tokens), self._longest),
+            ("paths", sampling.paths, limits.paths),
+            ("tokens of a path", sampling.max_tokens, limits.max_tokens),
+        ):
+            if value > most:
+                raise UserError(f"Request '{request.id}' has {value} {name}, and the engine's limit is {most}.")
+        return _Question(request, tokens, sampling)
+
+    def _begin(
+        self,
+        params: Params,
+        prefix: Prefix,
+        questions: Sequence[_Question],
+        sampling: Sampling,
+        key: Key[Array, ""],
+    ) -> _Call:
+        truncation = part(sampling, Truncation)
+        other = next((q for q in questions if part(q.sampling, Truncation) != truncation), None)
+        if other:
+            raise UserError(f"Request '{other.request.id}' must have the same truncation as the call ({truncation}).")
+        stop_sets = list(dict.fromkeys(question.sampling.stops for question in questions))
+        table, starts = self._stops.table(stop_sets)
+        place = functools.partial(jax.device_put, device=sharding(self._mesh))
+        program = Program(self._config, self.limits, truncation, tuple(self._tokenizer.ends), self._logits)
+        context = Context(prefix, place(table), place(key))
+        return _Call(params, context, program, dict(zip(stop_sets, starts, strict=True)))
+
+    def _finished(
+        self, out: engine.Output, questions: dict[Place, _Question], enough: Enough | None
+    ) -> dict[Place, list[SampledPath]]:
+        """Return the paths of the questions that are complete, or that `enough` stops."""
         with clock.spend("decode"):
             finish = processes.to_host(out.finish)
-        paths, enough = self._settings.paths, self.decoding.enough
-        drawn: dict[Place, list[Path]] = {}
+        sampled: dict[Place, list[SampledPath]] = {}
         complete: set[Place] = set()
-        whole: list[np.ndarray] = []
-        for (lane, i), id in held.items():
-            own = slice(i * paths, (i + 1) * paths)
+        host: dict[str, np.ndarray] = {}
+        for (lane, i), question in questions.items():
+            first = i * self.limits.paths
+            own = slice(first, first + question.sampling.paths)
             ended = finish[lane, own] != engine.RUNNING
             if ended.all() or (enough and ended[0]):
-                whole = whole or processes.to_host(jax.tree.leaves(out))
-                drawn[lane, i] = self._collect(id, *(array[lane, own] for array in whole))
+                host = host or processes.to_host({name: array for name, array in vars(out).items() if array is not None})
+                sampled[lane, i] = self._collect(question, {name: array[lane, own] for name, array in host.items()})
                 complete |= {(lane, i)} if ended.all() else set()
         if enough is None:
-            return drawn
-        # One process decides for all: they must load the same questions, and reading an answer may take a limited time.
-        wanted = processes.by_first(lambda: [enough(found) for found in drawn.values()]) if drawn else []
-        counted = zip(drawn.items(), wanted, strict=True)
-        return {at: found[: count or None] for (at, found), count in counted if count or at in complete}
+            return sampled
+        # The first process decides for all, as they must load the same questions. `enough` compares answers under a time limit,
+        # so that processes could decide differently.
+        counts = processes.by_first(lambda: [enough(paths) for paths in sampled.values()]) if sampled else []
+        counted = zip(sampled.items(), counts, strict=True)
+        return {at: paths[: count or None] for (at, paths), count in counted if count or at in complete}
 
-    def _load(
-        self, state: engine.State, held: dict[Place, tuple[str, int]], places: Sequence[Place], queue: _Queue, calls: int
-    ) -> engine.State:
-        """Put the next questions into these places, and nothing where there are no more."""
-        lanes, parts = self._settings.lanes, self._mesh.size("batch")
-        loads: dict[tuple[int, int], tuple[Cache, np.ndarray]] = {}
+    def _load(self, call: _Call, state: engine.State, places: Sequence[Place], queue: _Queue, calls: int) -> engine.State:
+        """Load the next questions into these places; a place stays empty when no questions are left."""
+        lanes = self.limits.lanes
+        loads: dict[tuple[int, int], tuple[Cache, list[np.ndarray]]] = {}
         for lane, i in places:
-            ready = queue.take(lane * parts // lanes)
-            nothing = np.tile(np.array([[-1], [0], [0], [0], [0], [0]], np.int32), lanes)
-            _, fields = loads.setdefault((i, id(ready.cache)), (ready.cache, nothing))
-            held.pop((lane, i), None)
-            values = (i, ready.row, 0, 0, 0, 0)
-            if ready.asked:
-                request, tokens = ready.asked.request, ready.asked.tokens
-                held[lane, i] = (request.id, calls)
-                values = (i, ready.row, len(tokens) - 1, tokens[-1], stable_hash(request.id), self._settings.paths)
-            fields[:, lane] = values
+            ready = queue.take(lane * self._shards // lanes)
+            unchanged = [np.full(lanes, -1, np.int32), *np.zeros((7, lanes), np.int32), np.ones(lanes, np.float32)]
+            _, fields = loads.setdefault((i, id(ready.cache)), (ready.cache, unchanged))
+            call.loaded.pop((lane, i), None)
+            values: tuple[float, ...] = (i, ready.row, 0, 0, 0, 0, 0, 0, 1.0)
+            if ready.question:
+                call.loaded[lane, i] = (ready.question, calls)
+                values = (i, ready.row, *self._facts(call, ready.question))
+            for field, value in zip(fields, values, strict=True):
+                field[lane] = value
         for cache, fields in loads.values():
-            state = engine.load(state, cache, engine.Loading(*jax.device_put(list(fields), sharding(self._mesh))), parts)
+            place, row, *facts = jax.device_put(fields, sharding(self._mesh))
+            state = engine.load(state, cache, engine.Loading(place, row, engine.Questions(*facts)), self._shards)
         return state
 
-    def _batches(self, requests: Sequence[Request]) -> Iterator[tuple[int, list[_Asked]]]:
-        """As many questions at a time as there are lanes, shorter ones first, and the slots that they are prefilled in.
+    def _facts(self, call: _Call, question: _Question) -> tuple[int | float, ...]:
+        """Return the fields of `engine.Questions` for one question."""
+        tokens, sampling, id_hash = question.tokens, question.sampling, stable_hash(question.request.id)
+        start = call.starts[sampling.stops]
+        return len(tokens) - 1, tokens[-1], id_hash, sampling.paths, sampling.max_tokens, start, sampling.temperature
 
-        These depend on a question's own length and not on its neighbours', and so do its keys and values, to the last bit.
+    def _batches(self, questions: Sequence[_Question]) -> Iterator[tuple[int, list[_Question]]]:
+        """Yield (width, batch), shorter questions first: a batch has at most one question per lane, padded to `width` tokens.
+
+        The width of a question does not depend on the rest of its batch. Neither do its keys and values, bit for bit.
         """
-        lanes = self._settings.lanes
-        choices = widths(self._slots) if len(requests) > lanes else [self._slots]  # in one batch they go together
+        lanes = self.limits.lanes
+        choices = padded_lengths(self.limits.question) if len(questions) > lanes else [self.limits.question]
 
-        def width(asked: _Asked) -> int:  # its last token is left to the first step of decoding
-            return next(width for width in choices if width >= len(asked.tokens) - 1)
+        def width(question: _Question) -> int:  # the first decode step reads the last token
+            return next(width for width in choices if width >= len(question.tokens) - 1)
 
-        def ids(request: Request) -> list[int]:
-            return self._tokenizer.encode(request.text) if request.tokens is None else list(request.tokens)
+        for padded, group in itertools.groupby(sorted(questions, key=width), key=width):
+            while batch := list(itertools.islice(group, lanes)):
+                yield padded, batch
 
-        asked = sorted((_Asked(request, ids(request)) for request in requests), key=width)
-        for slots, alike in itertools.groupby(asked, key=width):
-            while batch := list(itertools.islice(alike, lanes)):
-                yield slots, batch
-
-    def _prefill(self, slots: int, batch: list[_Asked]) -> list[_Ready]:
-        """The caches of a batch of questions."""
-        lanes, parts = self._settings.lanes, self._mesh.size("batch")
-        tokens, length = np.zeros((lanes, slots), np.int32), np.zeros(lanes, np.int32)
-        for i, asked in enumerate(batch):  # in turn to each part of the batch axis
-            row = (i % parts) * (lanes // parts) + i // parts
-            length[row] = len(asked.tokens) - 1
-            tokens[row, : length[row]] = asked.tokens[:-1]
+    def _prefill(self, call: _Call, width: int, batch: list[_Question]) -> list[_Prefilled]:
+        """Prefill a batch of questions, padded to `width` tokens."""
+        lanes, shards = self.limits.lanes, self._shards
+        tokens, length = np.zeros((lanes, width), np.int32), np.zeros(lanes, np.int32)
+        for i, question in enumerate(batch):  # round-robin over the shards of the batch axis
+            row = (i % shards) * (lanes // shards) + i // shards
+            length[row] = len(question.tokens) - 1
+            tokens[row, : length[row]] = question.tokens[:-1]
         placed = jax.device_put(tokens, sharding(self._mesh, "batch", None))
         lengths = jax.device_put(length, sharding(self._mesh, "batch"))
         with clock.spend("decode"):
-            jax.block_until_ready(self._out)
-        cache = prefill_questions(self._config, self._slots, self._params, self._task.prompt, placed, lengths)
+            jax.block_until_ready(call.out)
+        cache = prefill_questions(self._config, self.limits.question, call.params, call.context.prefix, placed, lengths)
         with clock.spend("prefill"):
             jax.block_until_ready(cache)
-        return [_Ready(asked, cache, i // parts) for i, asked in enumerate(batch)]
+        return [_Prefilled(question, cache, i // shards) for i, question in enumerate(batch)]
 
-    def _collect(self, id: str, tokens: np.ndarray, count: np.ndarray, logprob: np.ndarray, finish: np.ndarray) -> list[Path]:
-        """The paths that are finished, up to the first that is not."""
-        paths = []
-        for p in range(self._settings.paths):
-            if finish[p] == engine.RUNNING:
+    def _collect(self, question: _Question, out: dict[str, np.ndarray]) -> list[SampledPath]:
+        """Return a question's paths up to the first unfinished one; `out` has the question's rows of engine.Output's fields."""
+        paths, id = [], question.request.id
+        for p in range(question.sampling.paths):
+            if out["finish"][p] == engine.RUNNING:
                 break
-            drawn = tuple(int(token) for token in tokens[p, : count[p]])
-            written = b"".join(self._bytes[t] if t < len(self._bytes) else b"" for t in drawn)
-            text = cut(written.decode("utf-8", "replace"), self.decoding.stops)
-            kind = "stop" if finish[p] == engine.STOPPED else "length"
-            if not np.isfinite(logprob[p]):
+            count, logprob = int(out["count"][p]), float(out["logprob"][p])
+            tokens = tuple(int(token) for token in out["tokens"][p, :count])
+            written = b"".join(self._bytes[t] if t < len(self._bytes) else b"" for t in tokens)
+            text = cut(written.decode("utf-8", "replace"), question.sampling.stops)
+            finish = "stop" if out["finish"][p] == engine.STOPPED else "length"
+            if not np.isfinite(logprob):
                 raise UserError(
-                    f"The model gives logits that are not finite: path {p} of question '{id}' has the log-probability "
-                    f"{logprob[p]} after {len(drawn)} tokens. What is finished is kept. Check the checkpoint for NaN; "
+                    f"The model computes logits that are not finite: path {p} of question '{id}' has the log-probability "
+                    f"{logprob} after {count} tokens. Finished shards are kept. Check the checkpoint for NaN; "
                     f"a float16 or bfloat16 model may overflow: compute in float32 (--config.model.dtype=float32)."
                 )
-            paths.append(Path(id, p, text, len(drawn), round(float(logprob[p]), 4), kind, drawn))
+            each = tuple(round(float(value), 6) for value in out["logprobs"][p, :count]) if "logprobs" in out else None
+            paths.append(SampledPath(id, p, text, count, round(logprob, 4), finish, tokens, each))
         return paths

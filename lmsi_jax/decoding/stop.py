@@ -1,7 +1,7 @@
 """Stop strings of any length, matched on the device across token boundaries.
 
-The stop strings become one automaton over bytes (Aho and Corasick 1975). Feeding a whole token's bytes through it gives a table
-from (state, token) to state, so that a decode step costs one lookup a row.
+The stop strings are compiled into one automaton over bytes (Aho and Corasick 1975). Running it over the bytes of each token
+gives a table from (state, token) to state, so that a decode step costs one lookup per row.
 """
 
 from collections import deque
@@ -12,31 +12,54 @@ import numpy as np
 START = 0
 
 
-def stop_table(stops: Sequence[str], token_bytes: Sequence[bytes]) -> tuple[np.ndarray, int]:
-    """The transition table (states, vocab) int32 and the state that means "a stop string is complete".
+class StopTables:
+    """Builds the stop tables of one vocabulary. The token bytes are laid out once, so that a table takes milliseconds.
 
-    That state is never left. Without stop strings the table has it too, and nothing leads there.
+    `token_bytes`: the bytes of each token. `vocab`: the rows of the embedding; ids beyond `token_bytes` have no bytes.
     """
-    delta = _byte_automaton([stop.encode("utf-8") for stop in stops])
-    matched = len(delta)
-    table = np.empty((matched + 1, len(token_bytes)), np.int32)
-    table[matched] = matched
-    for state in range(matched):
-        for token, text in enumerate(token_bytes):
-            table[state, token] = _run(delta, matched, state, text)
-    return table, matched
 
+    def __init__(self, token_bytes: Sequence[bytes], vocab: int = 0):
+        sizes = np.array([len(text) for text in token_bytes], np.int64)
+        self._vocab = max(vocab, len(sizes))
+        self._by_length = np.argsort(-sizes, kind="stable")  # longest first: those that have a j-th byte come first
+        self._sizes = sizes[self._by_length]
+        self._bytes = np.frombuffer(b"".join(token_bytes), np.uint8)
+        self._starts = (np.cumsum(sizes) - sizes)[self._by_length]
 
-def _run(delta: list[dict[int, int]], matched: int, state: int, text: bytes) -> int:
-    for byte in text:
-        state = delta[state].get(byte, START)
-        if state == matched:
-            break
-    return state
+    def table(self, stop_sets: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[int]]:
+        """Return the transition table (states, vocab), int32, of several sets of stop strings, and each set's start state.
+
+        The last state means "a stop string is complete" and leads only to itself. A set without stop strings never reaches it.
+        """
+        automata = [_byte_automaton([stop.encode("utf-8") for stop in stops]) for stops in stop_sets]
+        starts = [int(start) for start in np.cumsum([0, *map(len, automata)])]
+        matched = starts.pop()
+        delta = np.zeros((matched + 1, 256), np.int32)
+        delta[matched] = matched
+        for start, automaton in zip(starts, automata, strict=True):
+            for state, moves in enumerate(automaton):
+                delta[start + state] = start + START
+                for byte, target in moves.items():
+                    delta[start + state, byte] = matched if target == len(automaton) else start + target
+        table = np.repeat(np.arange(matched + 1, dtype=np.int32)[:, None], self._vocab, axis=1)
+        for state in range(matched):
+            table[state, self._by_length] = self._feed(delta, state)
+        return table, starts
+
+    def _feed(self, delta: np.ndarray, state: int) -> np.ndarray:
+        """Return the state after each token, longest tokens first."""
+        states = np.full(len(self._sizes), state, np.int32)
+        for byte in range(int(self._sizes[0]) if len(self._sizes) else 0):
+            longer = int(np.searchsorted(-self._sizes, -byte, side="left"))  # number of tokens that have this byte
+            states[:longer] = delta[states[:longer], self._bytes[self._starts[:longer] + byte]]
+        return states
 
 
 def _byte_automaton(stops: list[bytes]) -> list[dict[int, int]]:
-    """`delta[state][byte]` for every state but the matched one; a byte that is not there leads to START."""
+    """Return `delta[state][byte]` for every state but the matched one, whose number is the list's length.
+
+    Bytes that are not in `delta[state]` lead to START.
+    """
     children: list[dict[int, int]] = [{}]
     final: set[int] = set()
     for stop in stops:
@@ -63,6 +86,6 @@ def _byte_automaton(stops: list[bytes]) -> list[dict[int, int]]:
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
-    """`text` before the first stop string in it."""
+    """Return `text` up to the first stop string in it."""
     ends = [at for at in (text.find(stop) for stop in stops) if at >= 0]
     return text[: min(ends)] if ends else text

@@ -1,1 +1,1 @@
-"""Scores with their uncertainty."""
+"""Scores on held-out questions, with their uncertainty."""

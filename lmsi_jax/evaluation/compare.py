@@ -1,4 +1,4 @@
-"""Two checkpoints on any number of tasks: the paper's table, and whether each difference is more than chance."""
+"""Compare two checkpoints on any number of tasks: scores as in the paper's table, and a test of each difference."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,20 +7,20 @@ from etils import epath
 
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import Record, read_jsonl
+from lmsi_jax.evaluation.scores import PROMPTINGS
 from lmsi_jax.evaluation.statistics import Estimate, gain_interval, holm, mcnemar, mean_estimate, share_estimate
 from lmsi_jax.tasks.sets import DATASETS
 from lmsi_jax.voting.calibration import accuracy_by_confidence, calibration_error, pass_at_k, right_by_paths
 
-PROMPTINGS = ("standard", "cot", "self_consistency")  # in the order of the paper's tables
-SIZES = (1, 2, 4, 8, 16, 32, 64)  # numbers of paths
-DRAWS = 16  # subsets of a question's paths
+SIZES = (1, 2, 4, 8, 16, 32, 64)  # numbers of paths to vote over
+DRAWS = 16  # random subsets of a question's paths, for each size
 NEEDED = (
     "id", "task", "prompting", "checkpoint", "temperature", "prompt_hash", "extractor", "gold", "correct", "answers", "right",
     "confidence", "num_paths", "unparsed", "truncated",
 )  # fmt: skip
 ONE_FILE = "evaluate both checkpoints on one question file (ids are line numbers where a file has none, so files share them)"
-SAME = {  # what the rows of one id must agree on, and the remedy where they do not
-    "question_hash": ONE_FILE,  # absent in scores of earlier versions
+SAME = {  # fields that must be equal on both sides of an id, and the remedy when they differ
+    "question_hash": ONE_FILE,  # optional in score files
     "gold": ONE_FILE,
     "prompt_hash": "evaluate both checkpoints with the same questions, exemplars, data.shots, data.chat and chat template",
 }
@@ -28,55 +28,55 @@ SAME = {  # what the rows of one id must agree on, and the remedy where they do 
 
 @dataclass(frozen=True)
 class Side:
-    """What one checkpoint scores on the questions of a comparison."""
+    """The scores of one checkpoint on the questions of a comparison."""
 
-    paths: int
+    paths: int  # per question
     temperature: float
     accuracy: Estimate
-    f1: Estimate | None  # of spans
-    vote_at: dict[int, Estimate]  # accuracy of the vote over k of the stored paths; 1 = mean@m
-    pass_at: dict[int, Estimate]  # the chance that one of k paths is right
+    f1: Estimate | None  # for answers of type span
+    vote_at: dict[int, Estimate]  # by k: accuracy of the vote over k of the stored paths; 1 = mean@m
+    pass_at: dict[int, Estimate]  # by k: the chance that one of k paths is right
     calibration_error: float  # of the vote share
     unparsed: float  # share of paths without an answer
-    truncated: float  # share of paths cut at their longest
+    truncated: float  # share of paths cut off at the token limit
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One task and prompting, before and after, on the questions that both sides have."""
+    """One task and prompting method, before and after, on the questions of both sides."""
 
     task: str
-    domain: str  # "in", "out", or "" for what is not of the paper
+    domain: str  # "in", "out", or "" for a task outside the paper
     prompting: str
     n: int
     before: Side
     after: Side
     gain: float
-    gain_low: float  # of the 95% interval of the mean of the paired gains
+    gain_low: float  # 95% interval of the mean of the paired gains
     gain_high: float
     p_value: float  # exact McNemar
-    p_holm: float  # adjusted over all comparisons
+    p_holm: float  # adjusted over all comparisons (Holm)
 
     def as_record(self) -> Record:
         return asdict(self)
 
 
 def scores_below(folder: epath.Path) -> dict[tuple[str, str], list[Record]]:
-    """The score rows anywhere below a folder, by (task, prompting)."""
-    found: dict[tuple[str, str], list[Record]] = {}
+    """Return the score rows of all files below a folder, by (task, prompting). Raises UserError when there are none."""
+    scores: dict[tuple[str, str], list[Record]] = {}
     for file in sorted(_files(folder)):
         for row in read_jsonl(file):
-            lacking = [name for name in NEEDED if name not in row]
-            if lacking or row["prompting"] not in PROMPTINGS:
+            missing = [name for name in NEEDED if name not in row]
+            if missing or row["prompting"] not in PROMPTINGS:
                 raise UserError(
                     f"{file}: not a file of scores; a row has {', '.join(row)}"
-                    + (f"; it lacks {', '.join(lacking)}. " if lacking else f", of an unknown prompting {row['prompting']!r}. ")
+                    + (f"; it lacks {', '.join(missing)}. " if missing else f", of an unknown prompting {row['prompting']!r}. ")
                     + "`lmsi evaluate --output=DIR` writes them: name that DIR."
                 )
-            found.setdefault((row["task"], row["prompting"]), []).append(row)
-    if not found:
+            scores.setdefault((row["task"], row["prompting"]), []).append(row)
+    if not scores:
         raise UserError(f"{folder} holds no scores (*.jsonl); run `lmsi evaluate --output={folder}` first.")
-    return found
+    return scores
 
 
 def _files(folder: epath.Path) -> list[epath.Path]:
@@ -89,12 +89,15 @@ def _files(folder: epath.Path) -> list[epath.Path]:
 
 
 def compare(before: dict[tuple[str, str], list[Record]], after: dict[tuple[str, str], list[Record]]) -> list[Comparison]:
-    """Every task and prompting that both sides have, the paper's tasks first. Raises UserError when they share none."""
+    """Return a comparison for each task and prompting that both sides have, the paper's tasks first.
+
+    Raises UserError when they share none, or when their rows differ in questions, prompts or the version of the extraction.
+    """
     order = [*DATASETS]
     shared = [key for key in before if key in after]
     if not shared:
         raise UserError(f"The two sides share no task and prompting: {_names(before)} against {_names(after)}.")
-    shared.sort(key=lambda key: (order.index(key[0]) if key[0] in order else len(order), key[0], PROMPTINGS.index(key[1])))
+    shared.sort(key=lambda key: (order.index(key[0]) if key[0] in order else len(order), key[0], [*PROMPTINGS].index(key[1])))
     pairs = [_paired(" ".join(key), before[key], after[key]) for key in shared]
     p_values = [mcnemar([a["correct"] for a, _ in rows], [b["correct"] for _, b in rows]) for rows in pairs]
     return [
@@ -108,7 +111,7 @@ def _names(scores: dict[tuple[str, str], list[Record]]) -> str:
 
 
 def _paired(name: str, before: list[Record], after: list[Record]) -> list[tuple[Record, Record]]:
-    """The rows of each question on both sides. Raises UserError where they are not of the same questions and prompts."""
+    """Return the rows of each question on both sides. Raises UserError when they are not of the same questions and prompts."""
     first, second = (_by_id(name, rows) for rows in (before, after))
     if first.keys() != second.keys():
         raise UserError(
@@ -123,18 +126,18 @@ def _paired(name: str, before: list[Record], after: list[Record]) -> list[tuple[
         )
     pairs = [(row, second[id]) for id, row in first.items()]
     for field, remedy in SAME.items():
-        other = [(a, b) for a, b in pairs if field in a and field in b and a[field] != b[field]]
-        if other:
-            a, b = other[0]
+        differing = [(a, b) for a, b in pairs if field in a and field in b and a[field] != b[field]]
+        if differing:
+            a, b = differing[0]
             raise UserError(
-                f"{name}: under {len(other)} of {len(pairs)} ids the two sides were asked something else; '{a['id']}' has "
+                f"{name}: under {len(differing)} of {len(pairs)} ids the two sides differ; '{a['id']}' has "
                 f"`{field}` {a[field]!r} before and {b[field]!r} after. To compare, {remedy}."
             )
     return pairs
 
 
 def _by_id(name: str, rows: list[Record]) -> dict[str, Record]:
-    """The rows of one side. Raises UserError where they mix checkpoints or temperatures: their mean is the score of neither."""
+    """Return the rows of one side by id. Raises UserError when they mix checkpoints or temperatures, or repeat an id."""
     for field in ("checkpoint", "temperature"):
         values = list(dict.fromkeys(row[field] for row in rows))
         if len(values) > 1:
@@ -142,16 +145,15 @@ def _by_id(name: str, rows: list[Record]) -> dict[str, Record]:
                 f"{name}: the rows of one side are of {len(values)} different {field}s (`{field}` {values[0]!r} and "
                 f"{values[1]!r}); name a folder with the scores of one."
             )
-    found = {row["id"]: row for row in rows}
-    if len(found) < len(rows):
-        raise UserError(f"{name}: {len(rows) - len(found)} questions are scored more than once in one folder.")
-    return found
+    by_id = {row["id"]: row for row in rows}
+    if len(by_id) < len(rows):
+        raise UserError(f"{name}: {len(rows) - len(by_id)} questions are scored more than once in one folder.")
+    return by_id
 
 
 def _comparison(key: tuple[str, str], rows: list[tuple[Record, Record]], p_value: float, p_holm: float) -> Comparison:
     sides = [[pair[i] for pair in rows] for i in (0, 1)]
     before, after = ([float(row["correct"]) for row in side] for side in sides)
-    low, high = gain_interval(before, after)
     task, prompting = key
     return Comparison(
         task,
@@ -161,17 +163,16 @@ def _comparison(key: tuple[str, str], rows: list[tuple[Record, Record]], p_value
         _side(sides[0]),
         _side(sides[1]),
         (sum(after) - sum(before)) / len(rows),
-        low,
-        high,
+        *gain_interval(before, after),
         p_value,
         p_holm,
     )
 
 
 def votes_by_paths(rows: Sequence[Record], sizes: Sequence[int], draws: int) -> dict[int, Estimate]:
-    """Accuracy of the vote over k of the stored paths, for each k of `sizes` and for all of them.
+    """Return the accuracy of the vote over k of the stored paths, for each k of `sizes` and for all of the paths.
 
-    With all the paths it is the stored score itself: there is nothing to draw at random, ties included.
+    Smaller votes are averages over `draws` random subsets. For all of the paths the result is the stored score, ties included.
     """
     stored = min(len(row["answers"]) for row in rows)
     answers, right = [row["answers"] for row in rows], [right_answers(row) for row in rows]
@@ -181,7 +182,7 @@ def votes_by_paths(rows: Sequence[Record], sizes: Sequence[int], draws: int) -> 
 
 
 def right_answers(row: Record) -> set[str]:
-    """The answers of a question's paths that are right. Scores written before each path was judged name the gold answer."""
+    """Return the right answers among a question's paths, or the gold answer when the row has no `right` field."""
     if "right" in row:
         return {answer for answer, right in zip(row["answers"], row["right"], strict=True) if right}
     return set() if row["gold"] is None else {row["gold"]}

@@ -1,4 +1,4 @@
-"""Intervals and paired tests over questions."""
+"""Confidence intervals and paired tests over questions."""
 
 import math
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CHUNK = 2**18  # random weights that are drawn at a time
+CHUNK = 2**18  # random weights drawn at a time
 
 
 def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95% score interval of a share (Wilson 1927): sound for small n and near 0 or 1."""
+    """Return the 95% score interval of a share (Wilson 1927), which is sound for small n and near 0 or 1."""
     if total == 0:
         return (0.0, 1.0)
     share = correct / total
@@ -20,10 +20,9 @@ def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[floa
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
-    """Exact two-sided p-value that two scores of the same questions differ (McNemar 1947, binomial form).
+    """Return the exact two-sided p-value of the difference between two scores of the same questions (McNemar 1947).
 
-    Only the questions that changed speak: of n of them, the number that got better is binomial(n, 1/2) under the
-    null hypothesis.
+    Only the n questions that changed count. Under the null hypothesis the number that got better is binomial(n, 1/2).
     """
     better = sum(b and not a for a, b in zip(before, after, strict=True))
     worse = sum(a and not b for a, b in zip(before, after, strict=True))
@@ -42,29 +41,29 @@ class Estimate:
 
 
 def share_estimate(correct: int, total: int) -> Estimate:
-    """A share of questions, with Wilson's interval."""
+    """Return a share of questions with Wilson's interval."""
     return Estimate(correct / total, *wilson_interval(correct, total))
 
 
 def mean_estimate(values: Sequence[float]) -> Estimate:
-    """The mean of one value from 0 to 1 a question, with the interval of `mean_interval`."""
+    """Return the mean of values from 0 to 1, one a question, with the interval of `mean_interval`."""
     low, high = mean_interval(values, 0.0, 1.0)
     return Estimate(float(np.mean(values)), low, high)
 
 
 def gain_interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
-    """The 95% interval of the mean gain, where each question has a score from 0 to 1 before and one after."""
+    """Return the 95% interval of the mean gain of questions that have a score from 0 to 1 before and after."""
     return mean_interval([b - a for a, b in zip(before, after, strict=True)], -1.0, 1.0)
 
 
 def mean_interval(values: Sequence[float], least: float, most: float, draws: int = 10_000) -> tuple[float, float]:
-    """The 95% interval of the mean of independent values that lie from `least` to `most` (Gaffke 2005).
+    """Return the 95% interval of the mean of independent values from `least` to `most` (Gaffke 2005).
 
-    The limits are quantiles of means in which random weights, uniform over the simplex, stand on the values and on one
-    more: on `least` for the lower limit, on `most` for the upper one. For zeros and ones this is the interval of Clopper
-    and Pearson, and for many values nearly that of the bootstrap; but values that are all equal, or of which few differ,
-    do not make it too short (Phan, Thomas and Learned-Miller 2021, arXiv 2106.03163). Raises ValueError for a value
-    outside the range, and where there is none.
+    The limits are quantiles of `draws` weighted means. The random weights, uniform over the simplex, are on the values and on
+    one extra value: `least` for the lower limit, `most` for the upper one. For zeros and ones this is the interval of Clopper
+    and Pearson, and for many values it is close to that of the bootstrap. Unlike the latter, it is not too short when all
+    values are equal, or when few differ (Phan, Thomas and Learned-Miller 2021, arXiv 2106.03163). Raises ValueError when a
+    value is outside the range, and when there is none.
     """
     distinct, counts = np.unique(np.asarray(values, float), return_counts=True)
     if not (len(distinct) and least <= distinct[0] and distinct[-1] <= most):
@@ -72,7 +71,7 @@ def mean_interval(values: Sequence[float], least: float, most: float, draws: int
     rng, lows, highs = np.random.default_rng(0), [], []
     rows = CHUNK // len(distinct) + 1
     for start in range(0, draws, rows):
-        # Weights are gammas over their sum; equal values share one, whose shape is their number.
+        # The weights are gammas divided by their sum. Equal values share one gamma, whose shape is their count.
         weights = rng.standard_gamma(counts, (min(rows, draws - start), len(distinct)))
         extra = rng.standard_exponential(len(weights))
         total = weights.sum(axis=1) + extra
@@ -82,7 +81,7 @@ def mean_interval(values: Sequence[float], least: float, most: float, draws: int
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of several tests, adjusted so that the chance of any false finding stays below the level (Holm 1979)."""
+    """Return p-values adjusted for several tests, so that the family-wise error rate stays below the level (Holm 1979)."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(order):

@@ -1,1 +1,1 @@
-"""From voted paths to training rows: the four formats, and packing."""
+"""From voted paths to training rows: the four formats and packing."""

@@ -1,4 +1,4 @@
-"""Packing many short pieces into rows of one length, with segment ids that keep them apart."""
+"""Packing of many short sequences into rows of one length, with segment ids that separate them."""
 
 import bisect
 import dataclasses
@@ -9,14 +9,14 @@ import numpy as np
 
 from lmsi_jax.core.errors import UserError
 
-MIN_SHARED = 16  # tokens; a shorter beginning is cheaper repeated than computed apart
+MIN_SHARED = 16  # tokens; a shorter prefix is cheaper to repeat than to compute separately
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One training sequence; tokens from `target_start` on carry loss, each as much as `weight`.
+    """One training sequence. The tokens from `target_start` on have loss, each with weight `weight`.
 
-    Pieces of one `group` may begin alike, as those of a few-shot format do.
+    Pieces of one `group` may have a common prefix, such as the exemplars of a few-shot format.
     """
 
     tokens: Sequence[int]
@@ -27,18 +27,19 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class PackedRows:
-    """Rows ready for the step; the first five arrays are (rows, row_length).
+    """Rows for the training step. The first five arrays are (rows, row_length).
 
     Example, row_length 8, pieces [1 5 6 2] with target_start 2 and [1 7 2] with target_start 1::
 
         tokens     1 5 6 2 1 7 2 0
-        targets    5 6 2 0 7 2 0 0      the token after, within the piece
-        weights    0 1 1 0 1 1 0 0      does predicting that token count
+        targets    5 6 2 0 7 2 0 0      the next token of the same piece
+        weights    0 1 1 0 1 1 0 0      weight of the loss of that target
         segments   1 1 1 1 2 2 2 0      0 = padding
         positions  0 1 2 3 0 1 2 0
 
-    Pieces that begin alike stand behind one copy of that beginning: row r continues `prompts[prompt[r] - 1]`, all of whose
-    tokens each of its pieces sees, and positions go on from there; 0 = the row's pieces are whole.
+    A common prefix of pieces may be stored once, in `prompts`. Row r then continues `prompts[prompt[r] - 1]`: each of its
+    pieces attends to all tokens of that prompt, and its positions start after them. `prompt[r]` is 0 when the pieces of row r
+    are complete.
     """
 
     tokens: np.ndarray
@@ -54,33 +55,38 @@ class PackedRows:
 
     @property
     def padding(self) -> float:
-        """Share of slots that hold nothing."""
+        """The share of slots that are padding."""
         return float(np.mean(self.segments == 0)) if len(self) else 0.0
 
     def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays of some rows, by name."""
+        """Return the arrays of the rows with these indices, by name."""
         return {field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self) if field.name != "prompts"}
 
 
-def shared_beginnings(pieces: Sequence[Piece]) -> dict[str, tuple[int, ...]]:
-    """The tokens that all pieces of a group begin with, of groups where that is worth computing once.
+def common_prefixes(pieces: Sequence[Piece]) -> dict[str, tuple[int, ...]]:
+    """Return the common prefix of all pieces of a group, for each group where it is worth computing once.
 
-    At least one token before the target is left to each piece: its logits predict the target.
+    A group needs at least two pieces and a prefix of `MIN_SHARED` tokens. Each piece keeps at least one token before its
+    target, since the logits of that token predict the target.
     """
     groups: dict[str, list[Piece]] = {}
     for piece in pieces:
         groups.setdefault(piece.group, []).append(piece)
-    found = {}
+    shared = {}
     for name, members in groups.items():
         common = os.path.commonprefix([list(piece.tokens) for piece in members])
         length = min(len(common), *(piece.target_start - 1 for piece in members))
         if length >= MIN_SHARED and len(members) > 1:
-            found[name] = tuple(common[:length])
-    return found
+            shared[name] = tuple(common[:length])
+    return shared
 
 
 def assign_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
-    """Which pieces share a row: best fit, longest first (a row is chosen that leaves the least room)."""
+    """Return the indices of the pieces of each row.
+
+    The longest piece comes first, and each is put into the row with the least room in which it fits (best fit). Raises
+    UserError when a piece is longer than a row.
+    """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     rows: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (free slots, row), sorted
@@ -106,14 +112,14 @@ def assign_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
 def pack(pieces: Sequence[Piece], row_length: int, share: bool = False) -> PackedRows:
     """Pack `pieces` into rows of `row_length` tokens. Raises UserError when a piece is longer than a row.
 
-    With `share` the beginnings that all pieces of a group have in common are taken out, and a row has pieces of one
-    beginning; the loss and its gradient stay those of the whole pieces.
+    With `share`, the common prefix of a group is stored once in `prompts`, and a row only has pieces with the same prefix.
+    The loss and its gradient are those of the complete pieces.
     """
-    beginnings = shared_beginnings(pieces) if share else {}
-    prompts = tuple(dict.fromkeys(beginnings.values()))
+    prefixes = common_prefixes(pieces) if share else {}
+    prompts = tuple(dict.fromkeys(prefixes.values()))
     rows: list[tuple[int, list[Piece]]] = []
     for number, prompt in enumerate([(), *prompts]):
-        members = [piece for piece in pieces if beginnings.get(piece.group, ()) == prompt]
+        members = [piece for piece in pieces if prefixes.get(piece.group, ()) == prompt]
         assigned = assign_rows([len(piece.tokens) - len(prompt) for piece in members], row_length)
         rows += [(number, [members[i] for i in row]) for row in assigned]
     shape = (len(rows), row_length)
@@ -130,6 +136,5 @@ def pack(pieces: Sequence[Piece], row_length: int, share: bool = False) -> Packe
             segments[r, at] = segment
             positions[r, at] = before + np.arange(n)
             start += n
-    return PackedRows(
-        tokens, targets, weights, segments, positions, np.array([number for number, _ in rows], np.int32), prompts
-    )
+    numbers = np.array([number for number, _ in rows], np.int32)
+    return PackedRows(tokens, targets, weights, segments, positions, numbers, prompts)

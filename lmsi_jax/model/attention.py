@@ -1,8 +1,8 @@
-"""One attention for training, prefill, decoding and shared prefixes.
+"""One attention function for training, prefill, decoding and shared prefixes.
 
-Queries attend to a list of key/value blocks under one softmax. A block with fewer rows than the queries
-is shared: block row i serves the i-th group of consecutive query rows. The keys of a prompt are so stored and
-read once for all the paths that continue it.
+Queries attend to a list of key/value blocks under one softmax. A block with fewer rows than the queries is shared: block
+row i serves the i-th group of consecutive query rows. The keys of a prompt are therefore stored and read once for all the
+paths that continue it.
 """
 
 import functools
@@ -14,16 +14,17 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 
-class Block(struct.PyTreeNode):
-    """Keys and values of one layer, with the slots that may be looked at.
+class KVBlock(struct.PyTreeNode):
+    """Keys and values of one layer in cache slots, and the mask of the slots that queries may attend to.
 
-    Heads stand before slots, so that both products of attention read memory in order. `mask` is (rows, slots) where all
-    queries of a row see the same slots (a cache), or (rows, t, slots) where each query has its own (the tokens being
-    computed, causal). `positions` are the tokens' places in the text, for layers with a window. `mask` and `positions`
-    may have fewer rows, which then serve consecutive query rows as the block's do.
+    Axes: k KV heads, s cache slots, h head width. Heads come before slots, so that both products of attention read memory
+    in order. `mask` is (rows, slots) if all queries of a row attend to the same slots (a cache), or (rows, t, slots) if each
+    of the t queries has its own (the tokens of this call, causal). `positions` are the slots' positions in the text, for
+    layers with a sliding window. `mask` and `positions` may have fewer rows than the queries. They are then shared by
+    consecutive query rows, as the block's rows are.
 
-    With a slot `at` the block is a cache that the token being computed is written into, before it is read: mask and
-    positions are those after the writing.
+    If `at` is set, the block is a cache: the keys and values of the current token are written to slot `at` before attention
+    reads it. `mask` and `positions` are those after this write.
     """
 
     key: Float[Array, "nb k s h"]
@@ -32,41 +33,47 @@ class Block(struct.PyTreeNode):
     positions: Int[Array, "np s"]
     at: Int[Array, ""] | None = None
 
-    def write(self, key: Float[Array, "nb k 1 h"], value: Float[Array, "nb k 1 h"]) -> "Block":
-        """The block with one token of every row in slot `at`, one place for all rows: a copy of nothing else."""
+    def write(self, key: Float[Array, "nb k 1 h"], value: Float[Array, "nb k 1 h"]) -> "KVBlock":
+        """Return the block with the keys and values of one token per row written to slot `at`, the same slot in all rows."""
         at = self.at
-        assert at is not None, "not a cache to write into"
+        assert at is not None, "the block is not a cache: `at` is not set"
         put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, at, axis=2)  # noqa: E731
         return self.replace(key=put(self.key, key), value=put(self.value, value))
+
+
+def causal(rows: int, length: int) -> tuple[Int[Array, "n t"], Bool[Array, "n t t"]]:
+    """Return the positions and the mask of unpadded rows in which each token attends to itself and to those before it."""
+    positions = jnp.broadcast_to(jnp.arange(length), (rows, length))
+    return positions, jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (rows, length, length))
 
 
 def rotate(
     values: Float[Array, "n t x h"], positions: Int[Array, "n t"], frequency: Float[Array, " half"]
 ) -> Float[Array, "n t x h"]:
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), half-split layout, in float32."""
+    """Apply the rotary position embedding (Su et al. 2021, arXiv 2104.09864), half-split layout, in float32."""
     angle = positions[:, :, None, None].astype(jnp.float32) * frequency[None, None, None, :]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     left, right = jnp.split(values.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
-    return turned.astype(values.dtype)
+    rotated = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
+    return rotated.astype(values.dtype)
 
 
 def attend(
     query: Float[Array, "n t x h"],
     positions: Int[Array, "n t"],
-    blocks: list[Block],
+    blocks: list[KVBlock],
     *,
     scale: float,
     softcap: float = 0.0,
     window: int = 0,
 ) -> Float[Array, "n t x h"]:
-    """Softmax attention of `query` over all slots of all `blocks`; scores and softmax in float32.
+    """Return the softmax attention of `query` (x query heads) over all `blocks`; scores and softmax are in float32.
 
-    With a `window` a query sees the keys less than `window` positions back. With a `softcap` scores are bounded:
-    softcap * tanh(score / softcap).
+    With a `window` a query attends only to keys less than `window` positions back. With a `softcap` scores are bounded to
+    softcap * tanh(score / softcap). 0 disables either.
 
     Example: 6 query rows (2 prompts x 3 paths), a task block of 1 row, a question block of 2 rows and a path block of
-    6 rows: query row 4 sees task row 0, question row 1 and path row 4.
+    6 rows: query row 4 attends to task row 0, question row 1 and path row 4.
     """
     n, t, x, h = query.shape
     k = blocks[0].key.shape[1]
@@ -81,17 +88,17 @@ def attend(
 
 
 class _Part(NamedTuple):
-    """What one block contributes to the softmax over all: its largest score, and sums of exp(score - largest)."""
+    """A block's contribution to the softmax over all blocks, with weights exp(score - top)."""
 
-    top: Float[Array, "n k g t"]
-    total: Float[Array, "n k g t"]
-    read: Float[Array, "n k g t h"]  # the sum of values, weighted alike
+    top: Float[Array, "n k g t"]  # the largest score
+    total: Float[Array, "n k g t"]  # sum of the weights
+    read: Float[Array, "n k g t h"]  # sum of the weighted values
 
 
 def _read_block(
-    query: Float[Array, "n k g t h"], positions: Int[Array, "n t"], block: Block, scale: float, softcap: float, window: int
+    query: Float[Array, "n k g t h"], positions: Int[Array, "n t"], block: KVBlock, scale: float, softcap: float, window: int
 ) -> _Part:
-    """Scores stay in the block's own layout: what moves between layouts has no axis of slots."""
+    """Attend to one block. Scores stay in the block's layout: only arrays without the slot axis change layout."""
     n, _, g, t, _ = query.shape
     scores = jnp.einsum("akqh,aksh->akqs", _by_block(query, block), block.key, preferred_element_type=jnp.float32) * scale
     if softcap:
@@ -105,8 +112,8 @@ def _read_block(
     return _Part(rows(top), rows(total), _by_row(read, n, g, t))
 
 
-def _seen(block: Block, positions: Int[Array, "n t"], group: int, window: int) -> Bool[Array, "nb 1 q s"]:
-    """Which slots each query of a block may see; q is 1 where all of a block row's queries see the same."""
+def _seen(block: KVBlock, positions: Int[Array, "n t"], group: int, window: int) -> Bool[Array, "nb 1 q s"]:
+    """Return the slots that each query may attend to; q is 1 if all queries of a block row have the same mask."""
     n, t = positions.shape
     blocks = len(block.key)
     if block.mask.ndim == 2 and len(block.mask) == blocks and not window:
@@ -114,20 +121,20 @@ def _seen(block: Block, positions: Int[Array, "n t"], group: int, window: int) -
     mask = block.mask[:, None, :] if block.mask.ndim == 2 else block.mask
     mask = jnp.repeat(mask, n // len(mask), axis=0)
     if window:
-        places = jnp.repeat(block.positions, n // len(block.positions), axis=0)
-        mask = mask & (positions[:, :, None] - places[:, None, :] < window)
+        key_positions = jnp.repeat(block.positions, n // len(block.positions), axis=0)
+        mask = mask & (positions[:, :, None] - key_positions[:, None, :] < window)
     each = jnp.broadcast_to(mask[:, None], (n, group, t, mask.shape[-1]))
     return each.reshape(blocks, 1, -1, mask.shape[-1])
 
 
-def _by_block(rows: Float[Array, "n k g t e"], block: Block) -> Float[Array, "nb k q e"]:
-    """The rows that share a block row side by side: q runs over (m, g, t)."""
+def _by_block(rows: Float[Array, "n k g t e"], block: KVBlock) -> Float[Array, "nb k q e"]:
+    """Put the query rows that share a block row side by side: q runs over (rows per block row, g, t)."""
     n, k, g, t, e = rows.shape
     shared = rows.reshape(len(block.key), -1, k, g, t, e).swapaxes(1, 2)
     return shared.reshape(len(block.key), k, -1, e)
 
 
 def _by_row(shared: Float[Array, "nb k q e"], n: int, g: int, t: int) -> Float[Array, "n k g t e"]:
-    """The inverse of `_by_block`."""
+    """Invert `_by_block`."""
     blocks, k, _, e = shared.shape
     return shared.reshape(blocks, k, n // blocks, g, t, e).swapaxes(1, 2).reshape(n, k, g, t, e)

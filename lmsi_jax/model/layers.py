@@ -1,7 +1,9 @@
-"""The layers. A weight is one line: name, shape, logical axes, initialiser."""
+"""The layers. Each weight is declared in one call: name, shape, logical axes, initialiser, summed axes, Hugging Face name."""
 
+import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,14 +11,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lmsi_jax.core.config import ModelConfig
-from lmsi_jax.model.attention import Block, attend, rotate
+from lmsi_jax.model.attention import KVBlock, attend, rotate
+from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.model.lora import ADAPTERS
 from lmsi_jax.model.quantize import SCALES
 from lmsi_jax.model.rope import frequencies
-from lmsi_jax.sharding import constrain, platform
+from lmsi_jax.model.spec import Declared, WeightSpec
+from lmsi_jax.sharding.rules import constrain
 
-KeyValue = tuple[Float[Array, "n k s h"], Float[Array, "n k s h"]]  # as a Block has them
+KeyValue = tuple[Float[Array, "n k s h"], Float[Array, "n k s h"]]  # keys and values, shaped as in a KVBlock
 
 _fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 # The projections that write to the residual stream have two (or three) input axes, or follow a nonlinearity.
@@ -26,33 +29,47 @@ _zeros, _ones = nn.initializers.zeros, nn.initializers.ones
 
 
 def cache_dtype(config: ModelConfig) -> jnp.dtype:
-    """Of keys and values: the config's; on a CPU float32, where a batch of bfloat16 products takes ten times as long."""
-    return jnp.dtype("float32" if platform() == "cpu" else config.dtype)
-
-
-def product(equation: str, x: Float[Array, "..."], weights: Float[Array, "..."]) -> Float[Array, "..."]:
-    """An einsum in the dtype of `x`. On a CPU it is summed in float32 by name: bfloat16 results have no fast path there."""
-    summed = jnp.float32 if platform() == "cpu" else None
-    return jnp.einsum(equation, x, weights, preferred_element_type=summed).astype(x.dtype)
+    """Return the dtype of keys and values."""
+    return jnp.dtype(config.dtype if config.cache_dtype == "compute" else config.cache_dtype)
 
 
 class Weights(nn.Module):
-    """A module that declares weights in the config's dtype and hands them out in the compute dtype."""
+    """A module that declares weights in `param_dtype` and returns them in the compute dtype."""
 
     config: ModelConfig
+    prefix: str = dataclasses.field(default="", kw_only=True)  # prefix of its weights' names in a Hugging Face folder
 
-    def weight(self, name: str, shape: tuple[int, ...], axes: tuple[str, ...], init) -> jax.Array:
-        if self.has_variable("params", name):  # `param` would trace the initialiser for each weight at each trace
-            value: Any = self.get_variable("params", name)
+    def weight(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        axes: tuple[str, ...],
+        init: Callable[..., Any],
+        summed: tuple[int, ...],
+        file_name: str,
+        *,
+        is_table: bool = False,
+    ) -> jax.Array:
+        """Declare a weight (see model/spec.py for the arguments) and return it in the compute dtype, dequantised if int8."""
+        if self.has_variable("params", name):  # `param` would trace the initialiser of each weight every time
+            value: Any = nn.unbox(self.get_variable("params", name))
         else:
-            partitioned = nn.with_logical_partitioning(init, axes)
-            value = self.param(name, partitioned, shape, jnp.dtype(self.config.param_dtype))
+            spec = WeightSpec(axes, summed, self.prefix + file_name, is_table)
+            value = self.param(name, lambda *args: Declared(init(*args), spec), shape, jnp.dtype(self.config.param_dtype))
         if self.has_variable(SCALES, name):
             value = value * self.get_variable(SCALES, name)
         return jnp.asarray(value, self.config.dtype)
 
     def times(self, name: str, x: Float[Array, "n t i"], matrix: Float[Array, "i *o"]) -> Float[Array, "n t *o"]:
-        """`x` times the weight of this name, plus `x` times the weight's low-rank adapter if it has one, rounded once."""
+        """Multiply `x` by `matrix`, the weight `name`, and add the product with its low-rank adapter if it has one.
+
+        The sum is rounded once, to the dtype of `x`.
+        """
+        summed = None if self.config.sum_dtype == "compute" else jnp.dtype(self.config.sum_dtype)
+
+        def product(equation: str, x: Float[Array, "..."], weights: Float[Array, "..."]) -> Float[Array, "..."]:
+            return jnp.einsum(equation, x, weights, preferred_element_type=summed).astype(x.dtype)
+
         if not self.has_variable(ADAPTERS, name):
             return product("nti,i...->nt...", x, matrix)
         a, b = (jnp.asarray(self.get_variable(ADAPTERS, name)[part], x.dtype) for part in "ab")
@@ -62,13 +79,13 @@ class Weights(nn.Module):
 
 
 class Norm(Weights):
-    """Root-mean-square norm (Zhang and Sennrich 2019), or layer norm without bias; over the last axis, in float32."""
+    """Root-mean-square norm (Zhang and Sennrich 2019) or layer norm without bias, over the last axis, in float32."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         c = self.config
         plus_one = c.norm == "rms_plus_one"
-        scale = self.weight("scale", (x.shape[-1],), ("norm",), _zeros if plus_one else _ones)
+        scale = self.weight("scale", (x.shape[-1],), ("norm",), _zeros if plus_one else _ones, (), "weight")
         scale = scale.reshape(*[1] * (x.ndim - 1), -1)
         wide = x.astype(jnp.float32)
         if c.norm == "layer":
@@ -78,21 +95,23 @@ class Norm(Weights):
 
 
 class Attention(Weights):
-    """Grouped-query attention over past blocks and the tokens at hand."""
+    """Grouped-query attention over past blocks and the tokens of this call."""
 
-    window: int = 0
+    window: int = 0  # sliding window in tokens; 0 = full attention
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n t d"], positions: Int[Array, "n t"], mask: Array, past: list[Block]
+        self, x: Float[Array, "n t d"], positions: Int[Array, "n t"], mask: Array, past: list[KVBlock]
     ) -> tuple[Float[Array, "n t d"], KeyValue]:
         c = self.config
-        wo = self.weight("out", (c.heads, c.head_width, c.width), ("heads", "head_width", "embed"), _fan_in_heads)
+        axes = ("heads", "head_width", "embed")
+        wo = self.weight("out", (c.heads, c.head_width, c.width), axes, _fan_in_heads, (0, 1), "o_proj.weight")
         query = self._project("query", x, "heads", c.heads)
         key = self._project("key", x, "kv_heads", c.kv_heads)
         value = self._project("value", x, "kv_heads", c.kv_heads).swapaxes(1, 2)
         if c.qk_norm:
-            query, key = Norm(c, name="query_norm")(query), Norm(c, name="key_norm")(key)
+            query = Norm(c, name="query_norm", prefix=f"{self.prefix}q_norm.")(query)
+            key = Norm(c, name="key_norm", prefix=f"{self.prefix}k_norm.")(key)
         frequency = jnp.asarray(frequencies(c, self.window))
         query, key, value = (array.astype(cache_dtype(c)) for array in (query, key, value))
         query = rotate(query, positions, frequency)
@@ -104,7 +123,7 @@ class Attention(Weights):
             *before, cache = past
             own = cache.write(key, value)
         else:
-            before, own = past, Block(key, value, mask, positions)
+            before, own = past, KVBlock(key, value, mask, positions)
         read = attend(
             query,
             positions,
@@ -113,17 +132,19 @@ class Attention(Weights):
             softcap=c.attention_softcap,
             window=self.window,
         )
-        # As one flat product: the backend would otherwise move the weights into another layout at every step.
+        # One flat matrix product, as the backend would otherwise change the weights' layout at every step.
         flat = read.astype(c.dtype).reshape(*read.shape[:2], c.heads * c.head_width)
         return self.times("out", flat, wo.reshape(-1, c.width)), (own.key, own.value)
 
     def _project(self, name: str, x: Float[Array, "n t d"], axis: str, heads: int) -> Float[Array, "n t x h"]:
         c = self.config
-        matrix = self.weight(name, (c.width, heads, c.head_width), ("embed", axis, "head_width"), _fan_in_split)
+        shape, axes, file_name = (c.width, heads, c.head_width), ("embed", axis, "head_width"), f"{name[0]}_proj"
+        matrix = self.weight(name, shape, axes, _fan_in_split, (0,), f"{file_name}.weight")
         projected = self.times(name, x, matrix)
         if not c.qkv_bias:
             return projected
-        return projected + self.weight(f"{name}_bias", (heads, c.head_width), (axis, "head_width"), _zeros)[None, None]
+        bias = self.weight(f"{name}_bias", shape[1:], axes[1:], _zeros, (), f"{file_name}.bias")
+        return projected + bias[None, None]
 
 
 class MLP(Weights):
@@ -132,9 +153,9 @@ class MLP(Weights):
     @nn.compact
     def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
         c = self.config
-        gate = self.weight("gate", (c.width, c.mlp), ("embed", "mlp"), _fan_in)
-        up = self.weight("up", (c.width, c.mlp), ("embed", "mlp"), _fan_in)
-        down = self.weight("down", (c.mlp, c.width), ("mlp", "embed"), _fan_in)
+        gate = self.weight("gate", (c.width, c.mlp), ("embed", "mlp"), _fan_in, (0,), "gate_proj.weight")
+        up = self.weight("up", (c.width, c.mlp), ("embed", "mlp"), _fan_in, (0,), "up_proj.weight")
+        down = self.weight("down", (c.mlp, c.width), ("mlp", "embed"), _fan_in, (0,), "down_proj.weight")
         activate = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}[c.activation]  # JAX's gelu is the tanh approximation
         hidden = activate(self.times("gate", x, gate)) * self.times("up", x, up)
         return self.times("down", constrain(hidden, "batch", "length", "mlp"), down)

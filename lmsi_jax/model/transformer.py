@@ -1,11 +1,12 @@
-"""A decoder-only transformer as data: shapes, parameters and one pure function.
+"""A decoder-only transformer as pure functions of its parameters.
 
-Flax Linen declares the weights in here and nowhere else; to the rest of the package a model is a nested dict of
-arrays. A run holds several of one architecture at once: base, round r, reference.
+Flax Linen declares the weights and is used only in `model/`. For the rest of the project a model is a nested dict of arrays,
+since a run uses several models of one architecture at once: base, round r, reference.
 """
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,17 +14,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lmsi_jax.core.config import MeshConfig, ModelConfig
-from lmsi_jax.model.attention import Block
+from lmsi_jax.model.attention import KVBlock
+from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.model.layers import MLP, Attention, KeyValue, Norm, Weights
+from lmsi_jax.model.layers import cache_dtype as cache_dtype
 from lmsi_jax.model.lora import Adapted
 from lmsi_jax.model.quantize import Quantized
-from lmsi_jax.sharding import constrain, make_mesh, use_mesh
+from lmsi_jax.model.spec import Declared
+from lmsi_jax.sharding.config import MeshConfig
+from lmsi_jax.sharding.mesh import Mesh, make_mesh
+from lmsi_jax.sharding.rules import constrain, param_shardings, use_mesh, with_shardings
 
 Params = dict[str, Any]
 
 
-# What of a layer's activations is kept for the backward pass; the rest is computed again.
+# Which of a layer's activations are stored for the backward pass; the others are recomputed.
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -31,16 +36,15 @@ REMAT = {
 
 
 class Transformer(Weights):
-    """Embedding, layers of attention and MLP, final norm, logits."""
+    """Embedding, layers of attention and MLP, and final norm. A call returns hidden states, which `logits` maps to logits."""
 
-    remat: str = "none"
+    remat: str = "none"  # see `hidden`
 
     @nn.compact
-    def __call__(self, tokens: Array, positions: Array, mask: Array, past: list[list[Block]]) -> tuple[Array, list[KeyValue]]:
+    def __call__(self, tokens: Array, positions: Array, mask: Array, past: list[list[KVBlock]]) -> tuple[Array, list[KeyValue]]:
         c = self.config
-        normal = nn.initializers.normal(1 / math.sqrt(c.width))
-        embedding = self.weight("embedding", (c.vocab, c.width), ("vocab", "embed"), normal)
-        # Whole rows before they are looked up: from parts of rows XLA would rematerialise the lookup in full.
+        embedding = self._embedding()
+        # Gather full rows before the lookup: with sharded rows XLA would replicate the result of the lookup.
         embedding = constrain(embedding, "vocab", None)
         x = embedding[tokens]
         x = constrain(x * math.sqrt(c.width) if c.scaled_embedding else x, "batch", "length", None)
@@ -51,29 +55,49 @@ class Transformer(Weights):
                 layer = nn.remat(layer, policy=REMAT[self.remat])
             x, kv = layer(self, x, positions, mask, past[i] if past else [])
             new_kv.append(kv)
-        x = Norm(c, name="final_norm")(x)
-        table = embedding
-        if not c.tied_embedding:
-            table = self.weight("unembedding", (c.vocab, c.width), ("vocab", "embed"), normal)
+        x = Norm(c, name="final_norm", prefix="model.norm.")(x)
+        if self.is_initializing():
+            self.logits(x)  # declares the unembedding
+        return x, new_kv
+
+    def logits(self, x: Float[Array, "n t d"]) -> Float[Array, "n t v"]:
+        """Return the logits (float32) of hidden states."""
+        c = self.config
+        tied = c.tied_embedding
+        table = constrain(self._embedding(), "vocab", None) if tied else self._table("unembedding", "lm_head.weight")
         logits = jnp.einsum("ntd,vd->ntv", x, table, preferred_element_type=jnp.float32)
         if c.logit_softcap:
             logits = c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
-        return constrain(logits, "batch", "length", "vocab"), new_kv
+        return constrain(logits, "batch", "length", "vocab")
 
-    def _layer(self, x: Array, positions: Array, mask: Array, past: list[Block], i: int) -> tuple[Array, KeyValue]:
-        """Attention and MLP, each on a normed input, added to the residual stream `x`."""
+    def _embedding(self) -> Float[Array, "v d"]:
+        return self._table("embedding", "model.embed_tokens.weight")
+
+    def _table(self, name: str, file_name: str) -> Float[Array, "v d"]:
         c = self.config
-        normed = Norm(c, name=f"attention_norm_{i}")(x)
-        attention, mlp = Attention(c, c.windows[i] if c.windows else 0, name=f"attention_{i}"), MLP(c, name=f"mlp_{i}")
+        normal = nn.initializers.normal(1 / math.sqrt(c.width))
+        return self.weight(name, (c.vocab, c.width), ("vocab", "embed"), normal, (1,), file_name, is_table=True)
+
+    def _layer(self, x: Array, positions: Array, mask: Array, past: list[KVBlock], i: int) -> tuple[Array, KeyValue]:
+        """Add attention and MLP, each of a normalised input, to the residual stream `x`."""
+        c, prefix = self.config, f"model.layers.{i}."
+
+        def norm(name: str, file_name: str) -> Norm:
+            return Norm(c, name=f"{name}_{i}", prefix=f"{prefix}{file_name}.")
+
+        normed = norm("attention_norm", "input_layernorm")(x)
+        window = c.windows[i] if c.windows else 0
+        attention = Attention(c, window=window, name=f"attention_{i}", prefix=f"{prefix}self_attn.")
+        mlp = MLP(c, name=f"mlp_{i}", prefix=f"{prefix}mlp.")
         read, kv = attention(normed, positions, mask, past)
         if c.post_norms:
-            read = Norm(c, name=f"attention_post_norm_{i}")(read)
+            read = norm("attention_post_norm", "post_attention_layernorm")(read)
         if c.parallel:
             return constrain(x + read + mlp(normed), "batch", "length", None), kv
         x = constrain(x + read, "batch", "length", None)
-        written = mlp(Norm(c, name=f"mlp_norm_{i}")(x))
+        written = mlp(norm("mlp_norm", "pre_feedforward_layernorm" if c.post_norms else "post_attention_layernorm")(x))
         if c.post_norms:
-            written = Norm(c, name=f"mlp_post_norm_{i}")(written)
+            written = norm("mlp_post_norm", "post_feedforward_layernorm")(written)
         return constrain(x + written, "batch", "length", None), kv
 
 
@@ -83,8 +107,14 @@ def _boxed_init(config: ModelConfig, key: Key[Array, ""]) -> Params:
 
 
 def abstract(config: ModelConfig) -> tuple[Params, Params]:
-    """Shapes and logical axes of every parameter; no arrays are made."""
-    return jax.tree.map(lambda shape: shape, _abstract(config)[0]), dict(_abstract(config)[1])
+    """Return the shape and dtype, and the logical axes, of every parameter, without creating arrays."""
+    shapes, specs = _abstract(config)
+    return jax.tree.map(lambda shape: shape, shapes), jax.tree.map(lambda spec: spec.axes, specs)
+
+
+def specs(config: ModelConfig) -> Params:
+    """Return the WeightSpec of every parameter."""
+    return jax.tree.map(lambda spec: spec, _abstract(config)[1])
 
 
 @functools.cache
@@ -92,38 +122,67 @@ def _abstract(config: ModelConfig) -> tuple[Params, Params]:
     with use_mesh(make_mesh(MeshConfig(), jax.devices()[:1])):
         boxed = jax.eval_shape(lambda key: _boxed_init(config, key), jax.random.key(0))
 
-    def split(get):
-        return jax.tree.map(get, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
+    def split(get: Callable[[Declared], Any]) -> Params:
+        return jax.tree.map(get, boxed, is_leaf=lambda leaf: isinstance(leaf, Declared))
 
-    return split(lambda box: box.value), split(lambda box: box.names)
+    return split(lambda box: box.value), split(lambda box: box.spec)
+
+
+def sharded(mesh: Mesh, config: ModelConfig) -> Params:
+    """Return the shape, dtype and sharding on a mesh of every parameter, without creating arrays."""
+    shapes, axes = abstract(config)
+    return with_shardings(shapes, param_shardings(mesh, shapes, axes))
 
 
 def init(config: ModelConfig, key: Key[Array, ""]) -> Params:
-    """Random parameters. Jit it with `out_shardings`, so that nothing unsharded ever exists."""
+    """Return random parameters. Jit it with `out_shardings`, so that no unsharded parameter is ever created."""
     return nn.unbox(_boxed_init(config, key))
 
 
+def init_sharded(mesh: Mesh, config: ModelConfig, key: Key[Array, ""]) -> Params:
+    """Return random parameters on a mesh; no device ever stores more than its shard."""
+    return jax.jit(functools.partial(init, config), out_shardings=param_shardings(mesh, *abstract(config)))(key)
+
+
 def count_params(config: ModelConfig) -> int:
-    """Number of parameters."""
+    """Return the number of scalar parameters of a model."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)[0]))
 
 
-def forward(
+def hidden(
     config: ModelConfig,
     params: Params | Quantized | Adapted,
     tokens: Int[Array, "n t"],
     positions: Int[Array, "n t"],
     mask: Bool[Array, "n t t"],
-    past: list[list[Block]] | None = None,
+    past: list[list[KVBlock]] | None = None,
     remat: str = "none",
-) -> tuple[Float[Array, "n t v"], list[KeyValue]]:
-    """Logits of the next token at each position, and the new keys and values of each layer.
+) -> tuple[Float[Array, "n t d"], list[KeyValue]]:
+    """Return the hidden state at each position after the final norm, and the new keys and values of each layer.
 
-    `mask[n, i, j]`: may token i look at token j of this call (causality and document borders). `past[layer]`: blocks
-    computed earlier, seen by all tokens within their own masks. The caller stores the returned keys and values where it
-    wants them; where the last block of a layer is a cache to write into (`Block.at`), that cache is returned. `remat` says
-    what training keeps for its backward pass: all ("none"), the products ("dots"), or a layer's input alone ("full").
+    `mask[n, i, j]`: whether token i may attend to token j of this call (causality and document boundaries). `past[layer]`:
+    blocks computed earlier, which all tokens attend to within the blocks' masks. The caller stores the returned keys and
+    values. If the last block of a layer is a cache (`KVBlock.at`), the updated cache is returned instead. `remat`: the
+    activations that training stores for the backward pass: all ("none"), the matrix products ("dots"), or only each layer's
+    input ("full").
     """
-    variables = {"params": params} if isinstance(params, dict) else params.variables
-    output: Any = Transformer(config, remat).apply(variables, tokens, positions, mask, past or [])
+    output: Any = Transformer(config, remat).apply(_variables(params), tokens, positions, mask, past or [])
     return output
+
+
+def logits(config: ModelConfig, params: Params | Quantized | Adapted, states: Float[Array, "n t d"]) -> Float[Array, "n t v"]:
+    """Return the logits (float32) of the next token from the hidden states that `hidden` returns."""
+    output: Any = Transformer(config).apply(_variables(params), states, method="logits")
+    return output
+
+
+def forward(
+    config: ModelConfig, params: Params | Quantized | Adapted, *inputs: Any, **options: Any
+) -> tuple[Float[Array, "n t v"], list[KeyValue]]:
+    """Return the next token's logits at each position, and the new keys and values; the arguments are those of `hidden`."""
+    states, new_kv = hidden(config, params, *inputs, **options)
+    return logits(config, params, states), new_kv
+
+
+def _variables(params: Params | Quantized | Adapted) -> Params:
+    return {"params": params} if isinstance(params, dict) else params.variables

@@ -1,1 +1,1 @@
-"""Stages, the runner that knows what is done, and the loop itself."""
+"""Stages, recipes, the runner that skips stages that are done, and the store that runs share."""

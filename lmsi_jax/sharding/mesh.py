@@ -1,4 +1,4 @@
-"""From `MeshConfig` to a mesh of devices with its table of rules."""
+"""Build a device mesh and its table of rules from `MeshConfig`."""
 
 import dataclasses
 import math
@@ -6,8 +6,8 @@ import math
 import jax
 import numpy as np
 
-from lmsi_jax.core.config import MeshConfig
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.sharding.config import MeshConfig
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -27,18 +27,18 @@ DEFAULT_RULES: dict[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """A grid of devices with the rules that place logical axes on it."""
+    """A grid of devices, and the rules that map logical axes to its axes."""
 
     devices: jax.sharding.Mesh
-    rules: tuple[tuple[str, tuple[str, ...]], ...]
+    rules: tuple[tuple[str, tuple[str, ...]], ...]  # (logical axis, mesh axes)
 
     def size(self, logical: str) -> int:
-        """Number of parts that a logical axis is cut into."""
+        """Return the number of shards of a logical axis."""
         return math.prod(self.devices.shape[axis] for axis in dict(self.rules)[logical])
 
     @property
     def gathered(self) -> "Mesh":
-        """The same devices, with parameters whole over `fsdp`: where nothing is updated, nothing need be gathered each step."""
+        """The same devices with parameters replicated over `fsdp`, so that no decode step has to gather them."""
         if self.devices.shape["fsdp"] == 1:
             return self
         keep = lambda name, axes: axes if name == "batch" else tuple(axis for axis in axes if axis != "fsdp")  # noqa: E731
@@ -46,17 +46,20 @@ class Mesh:
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of `config` over `devices` (default: all). Raises UserError when the sizes do not fit."""
+    """Build the mesh of `config` over `devices` (default: all).
+
+    Raises UserError when the sizes do not multiply to the number of devices, or a rule names an unknown axis.
+    """
     devices = jax.devices() if devices is None else devices
     sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
-    asked = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
+    settings = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1 or any(size == 0 or size < -1 for size in sizes.values()):
-        raise UserError(f"{asked}: sizes are positive, and at most one is -1 (all devices that remain).")
+        raise UserError(f"{settings}: sizes must be positive, and at most one may be -1 (all remaining devices).")
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if len(devices) % fixed or (not free and fixed != len(devices)):
         raise UserError(
-            f"{asked} needs {'a multiple of ' if free else ''}{fixed} devices, and there are {len(devices)}. "
+            f"{settings} needs {'a multiple of ' if free else ''}{fixed} devices, and there are {len(devices)}. "
             f"Set sizes whose product is {len(devices)}, or one of them to -1."
         )
     for axis in free:
@@ -68,11 +71,11 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
 
 def _resolve_rules(overrides: dict[str, str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     rules = dict(DEFAULT_RULES)
-    for logical, spelled in overrides.items():
-        axes = tuple(axis.strip() for axis in spelled.split(",") if axis.strip())
+    for logical, mesh_axes in overrides.items():
+        axes = tuple(axis.strip() for axis in mesh_axes.split(",") if axis.strip())
         if logical not in rules or not set(axes) <= set(AXES):
             raise UserError(
-                f"mesh.rules['{logical}']='{spelled}': logical axes are {', '.join(rules)}, and each goes to a "
+                f"mesh.rules['{logical}']='{mesh_axes}': logical axes are {', '.join(rules)}, and each is mapped to a "
                 f"comma-separated list of {', '.join(AXES)}, or to nothing."
             )
         rules[logical] = axes

@@ -1,6 +1,6 @@
-"""Several processes that run one program, one a host: they all compute.
+"""Multi-process runs: one process per host, and all of them compute.
 
-They take turns in writing shards, to a work directory that all of them see; all else the first of them writes for all.
+The processes share a work directory. They take turns in writing shards; the first process writes all other files.
 """
 
 import contextlib
@@ -20,122 +20,128 @@ from lmsi_jax.core import secrets
 from lmsi_jax.core.errors import Terminated, UserError
 
 T = TypeVar("T")
-_looked = 0  # how often `stop_together` was called
-JOIN_SECONDS = 110  # how long processes wait for each other to begin with
+_sync_calls = 0  # calls of `stop_together`
+JOIN_SECONDS = 110  # how long processes wait for each other at the start
 
 
 def expected() -> bool:
-    """Does the launcher say that there are several processes?"""
+    """Whether the launcher's environment variables declare several processes."""
     return bool(os.environ.get("JAX_COORDINATOR_ADDRESS")) or os.environ.get("LMSI_DISTRIBUTED", "0") not in ("", "0")
 
 
 def join() -> None:
-    """Meet the other processes, where the launcher says that there are any. To be called before the devices are looked at.
+    """Connect to the other processes if the launcher declares any. Call this before anything uses JAX's devices.
 
-    By JAX's own variables: JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID; with LMSI_DISTRIBUTED=1
-    as JAX finds them itself on a TPU pod, under SLURM or in a Kubernetes job. Raises UserError that names who is missing.
+    The launcher sets JAX's own variables: JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID. With
+    LMSI_DISTRIBUTED=1 JAX detects them itself, on a TPU pod, under SLURM or in a Kubernetes job. Raises UserError when a
+    variable is invalid or the connection fails; with JAX_COORDINATOR_ADDRESS it names the missing processes.
     """
     if not expected():
         return
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    known: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if address:
         names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         missing = [name for name in names if not os.environ.get(name, "").isdigit()]
         if missing:
-            raise UserError(f"JAX_COORDINATOR_ADDRESS={address} is set, and {' and '.join(missing)} must be numbers beside it.")
+            raise UserError(f"JAX_COORDINATOR_ADDRESS={address} is set, so {' and '.join(missing)} must be set to numbers too.")
         count, number = (int(os.environ[name]) for name in names)
-        known = {"coordinator_address": address, "num_processes": count, "process_id": number}
+        options = {"coordinator_address": address, "num_processes": count, "process_id": number}
         roll_call(address, count, number)
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # CPUs may else meet in different orders, and wait for ever
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # or CPUs may run collectives in different orders and deadlock
     try:
-        jax.distributed.initialize(**known, initialization_timeout=JOIN_SECONDS)
+        jax.distributed.initialize(**options, initialization_timeout=JOIN_SECONDS)
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"This process did not meet the others at {address or 'the coordinator that JAX chose'}: "
+            f"This process could not connect to the others at {address or 'the coordinator that JAX chose'}: "
             f"{str(error).splitlines()[0][:500]}. Start the same command on every host."
         ) from error
 
 
 def roll_call(address: str, count: int, number: int, seconds: float = JOIN_SECONDS) -> None:
-    """Wait until all processes are there, at the port after the coordinator's; raises UserError that names those that are not.
+    """Wait until all `count` processes have connected at the port after the coordinator's; this one is process `number`.
 
-    JAX's own meeting ends the process when it fails, and does not say who was missing.
+    Raises UserError that names the processes that do not connect within `seconds`. JAX's own initialisation does not name
+    them, and it ends the process when it fails.
     """
     host, _, port = address.rpartition(":")
-    meeting, deadline = (host, int(port) + 1), time.monotonic() + seconds
-    missing = _call(meeting, count, deadline) if number == 0 else _answer(meeting, number, deadline)
+    rendezvous, deadline = (host, int(port) + 1), time.monotonic() + seconds
+    missing = _call(rendezvous, count, deadline) if number == 0 else _answer(rendezvous, number, deadline)
     if missing:
         raise UserError(
-            f"Of {count} processes, number {', '.join(map(str, missing))} did not come to {host}:{meeting[1]} within "
+            f"Of {count} processes, number {', '.join(map(str, missing))} did not connect to {host}:{rendezvous[1]} within "
             f"{seconds:.0f} s; this is number {number}. Start the same command on every host, each with its own "
-            f"JAX_PROCESS_ID, and let the port and the one before it through."
+            f"JAX_PROCESS_ID, and open this port and the one before it in the firewall."
         )
 
 
-def _call(meeting: tuple[str, int], count: int, deadline: float) -> list[int]:
-    """Who has not come; those who have are told."""
-    here: dict[int, socket.socket] = {}
-    with socket.create_server(("", meeting[1])) as server:
-        while len(here) < count - 1 and (left := deadline - time.monotonic()) > 0:
+def _call(rendezvous: tuple[str, int], count: int, deadline: float) -> list[int]:
+    """Wait for the other processes to connect; return the numbers of the missing ones and send them to those connected."""
+    connected: dict[int, socket.socket] = {}
+    with socket.create_server(("", rendezvous[1])) as server:
+        while len(connected) < count - 1 and (left := deadline - time.monotonic()) > 0:
             server.settimeout(left)
-            with contextlib.suppress(OSError, ValueError):  # nobody in time, or somebody who is none of ours
-                guest, _ = server.accept()
-                guest.settimeout(5.0)
-                here[int(guest.makefile().readline())] = guest
-    missing = sorted(set(range(1, count)) - here.keys())
-    for guest in here.values():
-        with guest, contextlib.suppress(OSError):
-            guest.sendall((json.dumps(missing) + "\n").encode())
+            with contextlib.suppress(OSError, ValueError):  # a timeout, or a client that is not one of our processes
+                client, _ = server.accept()
+                client.settimeout(5.0)
+                connected[int(client.makefile().readline())] = client
+    missing = sorted(set(range(1, count)) - connected.keys())
+    for client in connected.values():
+        with client, contextlib.suppress(OSError):
+            client.sendall((json.dumps(missing) + "\n").encode())
     return missing
 
 
-def _answer(meeting: tuple[str, int], number: int, deadline: float) -> list[int]:
-    """Say that this process is there; who is not, by the first process, or that one itself."""
+def _answer(rendezvous: tuple[str, int], number: int, deadline: float) -> list[int]:
+    """Connect to the first process and return the missing processes that it reports; [0] if it does not answer itself."""
     while (left := deadline - time.monotonic()) > 0:
-        with contextlib.suppress(OSError, ValueError), socket.create_connection(meeting, timeout=left) as first:
+        with contextlib.suppress(OSError, ValueError), socket.create_connection(rendezvous, timeout=left) as first:
             first.settimeout(left + 10)
             first.sendall(f"{number}\n".encode())
-            said: list[int] = json.loads(first.makefile().readline())
-            return said
+            missing: list[int] = json.loads(first.makefile().readline())
+            return missing
         time.sleep(min(0.2, max(left, 0.0)))
     return [0]
 
 
 def count() -> int:
-    """How many processes run this program together."""
+    """Return the number of processes that run this program together."""
     return jax.process_count()
 
 
 def is_first() -> bool:
-    """Does this process read and write for all?"""
+    """Whether this is the first process, which reads and writes for all."""
     return jax.process_index() == 0
 
 
 def writes(number: int) -> bool:
-    """Does this process write the file of this number? They take turns."""
+    """Whether this process writes the shard of this number; the processes take turns."""
     return number % jax.process_count() == jax.process_index()
 
 
 def wait_for_all(what: str) -> None:
-    """Go on when every process has come here: what each wrote can be read by all."""
+    """Block until every process has reached the barrier named `what`; then all can read what each has written."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
 
 
 def by_first(work: Callable[[], T]) -> T:
-    """Have the first process do `work` and hand what it returns, as JSON, to all; a UserError there is one everywhere."""
+    """Run `work` on the first process only, and return its result on all processes. The result must be JSON-serialisable.
+
+    An exception of `work` is raised on all processes: on the others as a UserError if it is a UserError or an OSError, and as
+    a RuntimeError otherwise.
+    """
     if jax.process_count() == 1:
         return work()
-    said = ""
+    message = ""
     failed: BaseException | None = None
     if is_first():
         try:
-            said = json.dumps({"value": work()})
-        except BaseException as error:  # the others wait for an answer
+            message = json.dumps({"value": work()})
+        except BaseException as error:  # every kind, as the other processes wait for the broadcast
             user = isinstance(error, UserError | OSError)
-            failed, said = error, json.dumps({"error": secrets.redact(str(error)), "user": user})
-    data = np.frombuffer(said.encode(), np.uint8)
+            failed, message = error, json.dumps({"error": secrets.redact(str(error)), "user": user})
+    data = np.frombuffer(message.encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
     padded = np.zeros(size, np.uint8)
     padded[: len(data)] = data
@@ -143,12 +149,12 @@ def by_first(work: Callable[[], T]) -> T:
     if failed:
         raise failed
     if "error" in answer:
-        raise (UserError if answer["user"] else RuntimeError)(f"The first process stopped: {answer['error']}")
+        raise (UserError if answer["user"] else RuntimeError)(f"The first process failed: {answer['error']}")
     return answer["value"]
 
 
-def least(value: int) -> int:
-    """The smallest of the processes' values, the same on all of them: for what each measures on its own host."""
+def global_min(value: int) -> int:
+    """Return the smallest of the processes' values on all of them, for a value that each measures on its own host."""
     if jax.process_count() == 1:
         return value
     values = _gather(value.to_bytes(8, "big", signed=True))
@@ -156,7 +162,7 @@ def least(value: int) -> int:
 
 
 def check_equal(name: str, value: Any) -> None:
-    """Raise UserError where processes were started with different values (JSON-able) of what `name` says."""
+    """Raise UserError when `value` (JSON-serialisable) differs between processes; `name` describes it in the message."""
     if jax.process_count() == 1:
         return
     digests = _gather(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest())
@@ -169,20 +175,20 @@ def check_equal(name: str, value: Any) -> None:
 
 
 def _gather(content: bytes) -> list[bytes]:
-    """What each process has of as many bytes; bytes, as JAX would cut 64-bit numbers in half."""
+    """Return every process's `content`, which has the same length on all. Bytes, as JAX would truncate 64-bit numbers."""
     rows = multihost_utils.process_allgather(np.frombuffer(content, np.uint8))
     return [bytes(row) for row in np.asarray(rows)]
 
 
 def stop_together() -> None:
-    """Raise Terminated in all processes, at the same call of this, once any of them was sent SIGTERM."""
-    global _looked
+    """Raise Terminated in all processes, at the same call of this function, after any of them has received SIGTERM."""
+    global _sync_calls
     if jax.process_count() > 1:
-        _looked += 1
-        if multihost_utils.reached_preemption_sync_point(_looked):
+        _sync_calls += 1
+        if multihost_utils.reached_preemption_sync_point(_sync_calls):
             raise Terminated
 
 
 def to_host(tree: Any) -> Any:
-    """Arrays as NumPy arrays, whole on every process."""
+    """Return a tree of sharded arrays as complete NumPy arrays on every process."""
     return jax.device_get(tree) if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)

@@ -1,4 +1,4 @@
-"""Placing arrays by the logical names of their axes."""
+"""Sharding of arrays by the logical names of their axes."""
 
 import contextlib
 import contextvars
@@ -17,7 +17,7 @@ _current: contextvars.ContextVar[Mesh] = contextvars.ContextVar("lmsi_mesh")
 
 @contextlib.contextmanager
 def use_mesh(mesh: Mesh) -> Iterator[Mesh]:
-    """Everything traced inside is placed on `mesh`; `constrain` looks its rules up here."""
+    """Context manager: functions that are traced inside are sharded over `mesh`, and `constrain` follows its rules."""
     token = _current.set(mesh)
     try:
         with jax.set_mesh(mesh.devices):
@@ -27,10 +27,10 @@ def use_mesh(mesh: Mesh) -> Iterator[Mesh]:
 
 
 def jit(function: Callable[..., Any], *, static_argnums: Sequence[int] = (), donate_argnums: Sequence[int] = ()) -> Any:
-    """`jax.jit` for a function that places arrays with `constrain`: the mesh in use, its rules included, is part of the key.
+    """Like `jax.jit`, for a function that calls `constrain`: the current mesh and its rules are part of the cache key.
 
-    `jax.jit` alone would trace such a function once for given devices, and keep the placement of the first rules. The result
-    has `lower`, as a jitted function has. It is to be called inside `use_mesh`.
+    `jax.jit` itself would trace such a function once for the same devices, and reuse the sharding of the first rules. The
+    result has the method `lower`, as a jitted function does. It must be called inside `use_mesh`.
     """
 
     def of_mesh(mesh: Mesh, *arguments: Any) -> Any:
@@ -50,57 +50,60 @@ def jit(function: Callable[..., Any], *, static_argnums: Sequence[int] = (), don
 
 
 def spec(mesh: Mesh, axes: tuple[str | None, ...]) -> PartitionSpec:
-    """The partition of an array with these logical axes. A mesh axis may be used once in an array."""
+    """Return the partition of an array with these logical axes (None = replicated).
+
+    Raises UserError when two of its axes are mapped to the same mesh axis.
+    """
     rules = dict(mesh.rules)
     used: dict[str, str] = {}
     parts: list[tuple[str, ...] | None] = []
     for name in axes:
-        places = rules[name] if name is not None else ()
-        for place in places:
-            if place in used:
+        mesh_axes = rules[name] if name is not None else ()
+        for axis in mesh_axes:
+            if axis in used:
                 raise UserError(
-                    f"Logical axes '{used[place]}' and '{name}' of one array both go to mesh axis '{place}'; change "
+                    f"Logical axes '{used[axis]}' and '{name}' of one array are both mapped to mesh axis '{axis}'; change "
                     f"one of them with --config.mesh.rules."
                 )
-            used[place] = str(name)
-        parts.append(places or None)
+            used[axis] = str(name)
+        parts.append(mesh_axes or None)
     return PartitionSpec(*parts)
 
 
 def sharding(mesh: Mesh, *axes: str | None) -> NamedSharding:
-    """The sharding of an array whose axes have these logical names."""
+    """Return the sharding of an array whose axes have these logical names (None = replicated)."""
     return NamedSharding(mesh.devices, spec(mesh, axes))
 
 
-def platform() -> str:
-    """The kind of device that what is being traced will run on: "cpu", "gpu" or "tpu". Needs `use_mesh`."""
-    return _current.get().devices.devices.flat[0].platform
-
-
 def constrain(array: jax.Array, *axes: str | None) -> jax.Array:
-    """Tell the compiler where `array` lives. Needs `use_mesh`, on one device as on a thousand."""
+    """Constrain the sharding of `array` by the logical names of its axes. Requires `use_mesh`, even on a single device."""
     mesh = _current.get(None)
     if mesh is None:
-        raise RuntimeError("constrain() was called outside use_mesh(); there are no rules to place the array by.")
+        raise RuntimeError("constrain() was called outside use_mesh(), so there are no rules to shard the array by.")
     if len(axes) != array.ndim:
         raise ValueError(f"constrain got {len(axes)} axis names {axes} for an array of shape {array.shape}.")
     return jax.lax.with_sharding_constraint(array, sharding(mesh, *axes))
 
 
 def param_shardings(mesh: Mesh, shapes: Any, axes: Any) -> Any:
-    """A tree of shardings from a tree of shapes and one of logical axes.
+    """Return a tree of shardings from a tree of shapes and a tree of logical axes.
 
-    Raises UserError when an axis does not divide over its mesh axes, before anything compiles.
+    Raises UserError when an axis is not divisible by the size of its mesh axes.
     """
 
     def one(shape: jax.ShapeDtypeStruct, names: tuple[str | None, ...]) -> NamedSharding:
         for size, name in zip(shape.shape, names, strict=True):
-            parts = mesh.size(name) if name is not None else 1
-            if size % parts:
+            shards = mesh.size(name) if name is not None else 1
+            if size % shards:
                 raise UserError(
                     f"A parameter of shape {shape.shape} has axis '{name}' of size {size}, which does not divide over "
-                    f"{parts} devices (mesh axes {dict(mesh.rules).get(str(name))}); choose a mesh size that divides {size}."
+                    f"{shards} devices (mesh axes {dict(mesh.rules).get(str(name))}); choose a mesh size that divides {size}."
                 )
         return sharding(mesh, *names)
 
     return jax.tree.map(one, shapes, axes)
+
+
+def with_shardings(shapes: Any, places: Any) -> Any:
+    """Return a tree of abstract arrays: the shapes and dtypes of `shapes` with the shardings of `places`."""
+    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places)

@@ -1,34 +1,32 @@
-"""What a published data set is, and rows that say where they are wrong."""
+"""Descriptions of published data sets, and readers for their rows, whose errors name file, row and field."""
 
 import itertools
 import json
-import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from etils import epath
 
+from lmsi_jax.answers.labels import LETTERS
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import BOM, Record, finite, numbered_jsonl
 from lmsi_jax.core.text import clean
 
-LETTERS = string.ascii_uppercase
-
 
 class BadRow(UserError):
-    """A row that cannot be read; says file, row and field."""
+    """A row that cannot be read. The message names the file, row and field."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a data set's own format, and where it stands."""
+    """One row in a data set's own format, and its file and position for error messages."""
 
     fields: Mapping[str, Any]
     where: str
 
     def get(self, *names: str) -> Any:
-        """The value at a path of field names. Raises BadRow when one is not there."""
+        """Return the value at a path of nested field names. Raises BadRow when a field is missing."""
         value: Any = self.fields
         for name in names:
             if not isinstance(value, Mapping) or name not in value:
@@ -37,28 +35,31 @@ class Row:
         return value
 
     def text(self, *names: str) -> str:
-        """The same, for text that is not empty."""
+        """Return a text, stripped. Raises BadRow when it is missing, blank or not text."""
         value = self.get(*names)
         if not isinstance(value, str) or not value.strip():
             raise self.bad(".".join(names), f"is {value!r:.60}, not text")
         return value.strip()
 
     def number(self, *names: str) -> str:
-        """The same, for a number that is written as one: 5.0 is "5"."""
+        """Return a number as text ("5" for 5.0). Raises BadRow when it is missing or not a finite number."""
         value = self.get(*names)
         if finite(value) is None:
             raise self.bad(".".join(names), f"is {value!r:.60}, not a number")
         return str(int(value)) if value == int(value) else repr(value)
 
     def one_of(self, labels: Mapping[Any, str], *names: str) -> str:
-        """The label that stands for the value."""
+        """Return the label of a value. Raises BadRow when the value has none."""
         value = self.get(*names)
         if not isinstance(value, str | int) or value not in labels:
             raise self.bad(".".join(names), f"is {value!r:.60}, not one of {', '.join(map(str, labels))}")
         return labels[value]
 
     def choice(self, choices: list[str], key: str, labels: list[str], name: str) -> Record:
-        """The options, and the letter of the right one. Sets label their options A, B, .. or 1, 2, .. ."""
+        """Return the options as `choices`, and as `answer` the letter of the option whose label is `key`.
+
+        `labels` are the data set's own: A, B, ... or 1, 2, ... Raises BadRow when labels or options are invalid.
+        """
         texts = all(isinstance(text, str) and text.strip() for text in choices)
         named = all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
         if not 2 <= len(choices) == len(labels) <= len(LETTERS) or not texts or not named:
@@ -68,17 +69,18 @@ class Row:
         return {"choices": [text.strip() for text in choices], "answer": LETTERS[labels.index(key)]}
 
     def bad(self, name: str, why: str) -> BadRow:
+        """Return the error for a field of this row."""
         return BadRow(f"{self.where}: the field `{name}` {why}.")
 
 
 def json_lines(path: epath.Path) -> Iterator[Row]:
-    """A file with one JSON object a line."""
+    """Yield the rows of a file with one JSON object a line."""
     for number, fields in numbered_jsonl(path):
         yield Row(fields, f"{path} line {number}")
 
 
 def json_list(path: epath.Path) -> Iterator[Row]:
-    """A file that is one JSON list of objects, or (BIG-bench) an object with such a list as its `examples`."""
+    """Yield the rows of a JSON list of objects, or (BIG-bench) of an object with such a list as its `examples`."""
     content = read_json(path)
     rows = content.get("examples") if isinstance(content, dict) else content
     if not isinstance(rows, list):
@@ -90,9 +92,9 @@ def json_list(path: epath.Path) -> Iterator[Row]:
 
 
 def tab_separated(path: epath.Path) -> Iterator[Row]:
-    """A table with a header line, without quotes (GLUE)."""
+    """Yield the rows of an unquoted tab-separated table with a header line (GLUE)."""
     try:
-        # Newlines alone end a row: `splitlines` would split at U+2028, U+0085 and form feeds within a sentence too.
+        # Only newlines end a row. `splitlines` would also split a sentence at U+2028, U+0085 and form feeds.
         lines = [line.removesuffix("\r") for line in path.read_bytes().removeprefix(BOM).decode("utf-8").split("\n")]
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not UTF-8 text; fetch the file again.") from error
@@ -113,22 +115,22 @@ def read_json(path: epath.Path) -> Any:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A published data set: where its questions are, and how they are asked and scored.
+    """A published data set: the files of its questions, and how they are prompted and scored.
 
-    `read` and `read_tfds` turn a row into `question`, `choices` (if any), `answer` (and `answers`, all that are right) and
-    maybe `id`; None for a row that the set itself marks as having no answer.
+    `read` and `read_tfds` return `question`, `answer` and optionally `id`, `choices` and `answers` (all that are accepted) of
+    a row, or None when the data set marks the row as having no answer.
     """
 
     name: str
     answer_type: Literal["number", "choice", "yes_no", "span"]
-    exemplars: str  # a file of tasks/exemplars
-    domain: Literal["in", "out"]  # of the paper: trained on its questions, or only tested on
-    train: str  # the split to self-train on; "" = none
-    test: str  # the split the paper scores
-    files: Mapping[str, str]  # split -> file, as published
+    exemplars: str  # name of a file in tasks/exemplars, without its suffix
+    domain: Literal["in", "out"]  # in the paper: trained on its questions, or only tested on
+    files: Mapping[str, str]  # split -> name of its published file
     read: Callable[[Row], Record | None]
+    train: str = ""  # the split to self-train on; "" = none
+    test: str = "test"  # the split that the paper scores
     rows: Callable[[epath.Path], Iterator[Row]] = json_lines
-    labels: tuple[str, ...] = ()  # the answers there can be, if fewer than the type has
-    tfds: str = ""  # "name/config"
-    tfds_splits: Mapping[str, str] = field(default_factory=dict)  # split -> its name there
+    labels: tuple[str, ...] = ()  # the only valid answers; () = all of the type
+    tfds: str = ""  # "name/config" in TensorFlow Datasets
+    tfds_splits: Mapping[str, str] = field(default_factory=dict)  # split -> its name in TensorFlow Datasets, if another
     read_tfds: Callable[[Row], Record | None] | None = None

@@ -1,66 +1,65 @@
-"""Do training questions come back among those that are scored? Equal text, or a run of thirteen words in common."""
+"""Find scored questions that also occur in training: with equal text, or with a run of thirteen words in common."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lmsi_jax.core.records import Record
 
 WORDS = 13  # Brown et al. 2020 (arXiv 2005.14165), appendix C
-MANY = 20  # questions, from which on a common ending is a layout
+MANY = 20  # with at least so many questions, a common ending is a template
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """(id of a scored question, id of a training question): one pair for each scored question that leaks."""
+    """Pairs (id of a scored question, id of a training question), one for each scored question that leaks."""
 
     equal: list[tuple[str, str]]  # the same words
-    shared: list[tuple[str, str]]  # not the same, but a run of `WORDS` words in common
+    shared: list[tuple[str, str]]  # different words, but a run of `WORDS` words in common
 
     def __bool__(self) -> bool:
         return bool(self.equal or self.shared)
 
 
 def describe(equal: int, shared: int, scored: int) -> str:
-    """A leak in words."""
+    """Return the numbers of leaks, out of `scored` questions, as a phrase for the log and the report."""
     if not equal and not shared:
-        return f"none of {scored:,} scored questions is among those trained on, nor shares {WORDS} words with one"
+        return f"none of {scored:,} scored questions is among those trained on or shares a run of {WORDS} words with one"
     return (
         f"of {scored:,} scored questions {equal:,} are among those trained on, and {shared:,} more share a run of {WORDS} "
-        f"words with one: their scores may be too good"
+        f"words with one: their scores may be too high"
     )
 
 
 def overlap(training: Sequence[Record], scored: Sequence[Record]) -> Overlap:
-    """The scored questions whose text training has seen; case, punctuation and white space aside."""
-    layout = _common_ending([*training, *scored])
+    """Return the scored questions that leak from training, compared without case, punctuation and white space."""
+    template = _common_ending([*training, *scored])
     whole: dict[tuple[str, ...], str] = {}
-    runs: dict[int, str] = {}  # by hash: a hundred thousand questions have millions of runs
+    runs: dict[int, str] = {}  # keyed by hash, because a hundred thousand questions have millions of runs
     for row in training:
-        words = _words(row, layout)
+        words = _words(row, template)
         whole.setdefault(words, row["id"])
         for run in _runs(words):
             runs.setdefault(hash(run), row["id"])
-    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    leaks = Overlap([], [])
     for row in scored:
-        words = _words(row, layout)
+        words = _words(row, template)
         if words in whole:
-            found["equal"].append((row["id"], whole[words]))
+            leaks.equal.append((row["id"], whole[words]))
         elif source := next((runs[hash(run)] for run in _runs(words) if hash(run) in runs), None):
-            found["shared"].append((row["id"], source))
-    return Overlap(found["equal"], found["shared"])
+            leaks.shared.append((row["id"], source))
+    return leaks
 
 
-def _words(row: Record, layout: int) -> tuple[str, ...]:
+def _words(row: Record, template: int) -> tuple[str, ...]:
     question = _WORD.findall(row["question"].lower())
     choices = _WORD.findall(" ".join(row["choices"] or ()).lower())
-    return (*question[: len(question) - layout], *choices)
+    return (*question[: len(question) - template], *choices)
 
 
 def _common_ending(rows: Sequence[Record]) -> int:
-    """How many words all questions end with: a layout, as "is the hypothesis true?", is no leak."""
+    """Return how many last words all questions share. A template such as "is the hypothesis true?" is not a leak."""
     endings = [_WORD.findall(row["question"].lower())[::-1] for row in rows]
     if len(endings) < MANY:
         return 0

@@ -1,8 +1,8 @@
 """Generated English word problems: several quantities, in any order, with a number as the answer.
 
-A question adds independent quantities (some of them products, at most one taken away). Its steps can be done in
-any order and written in several ways, so that two solutions of one question really differ, and an error in
-one of them is not an error in all.
+A question adds independent quantities (some of them products, at most one subtracted). Its steps can be done in any
+order and written in several ways. Two solutions of one question therefore really differ, and an error in one of them is
+not an error in all.
 """
 
 import dataclasses
@@ -25,28 +25,28 @@ STYLES = ("equations", "sentences", "split", "terse")
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One quantity. `factors` is (3, 4) for "3 boxes of 4"; `taken` if it is subtracted."""
+    """One quantity. `factors` is (3, 4) for "3 boxes of 4"; `subtracted` where it is taken away from the total."""
 
-    name: str  # what it is called when the reasoning speaks of it: "cows", "Monday", "Tom"
+    name: str  # its name in the reasoning: "cows", "Monday", "Tom"
     value: int
     factors: tuple[int, int] | None = None
-    taken: bool = False
+    subtracted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A question and the quantities it is about."""
+    """A question and its quantities."""
 
     question: str
     terms: tuple[Term, ...]
 
     @property
     def answer(self) -> int:
-        return sum(-term.value if term.taken else term.value for term in self.terms)
+        return sum(-term.value if term.subtracted else term.value for term in self.terms)
 
 
 def make_problem(rng: random.Random, terms: tuple[int, int], largest: int) -> Problem:
-    """A problem with a number of terms drawn evenly from `terms` (both ends count)."""
+    """Return a random problem. Its number of terms is uniform over `terms`, both ends included, but at most 7 or 8 in some."""
     count = rng.randint(*terms)
     family = rng.choice((_place, _days, _people, _story, _boxes))
     while True:
@@ -107,7 +107,7 @@ def _story(rng: random.Random, count: int, largest: int) -> Problem:
     if loss:
         word = rng.choice(("lost", "sold", "broken"))
         clauses.append(f"Then {values[-1]} are {word}.")
-        terms.append(Term(word, values[-1], taken=True))
+        terms.append(Term(word, values[-1], subtracted=True))
     clauses.append(f"How many {thing} does {name} have now?")
     return Problem(" ".join(clauses), tuple(terms))
 
@@ -136,10 +136,10 @@ def _boxes(rng: random.Random, count: int, largest: int) -> Problem:
 
 
 def make_solution(rng: random.Random, problem: Problem, style: str, mistake: bool = False) -> tuple[str, int]:
-    """The reasoning in one style, in a random order of steps, and the answer it comes to.
+    """Return (the reasoning in one style, with its steps in random order; the answer that it reaches).
 
-    With `mistake` one thing goes wrong, as in real text (a slip in a sum, or a quantity forgotten), and the rest
-    follows from it.
+    With `mistake` one thing goes wrong, as in real text (a slip in a sum, or a forgotten quantity), and the rest follows
+    from it.
     """
     terms = _order(rng, list(problem.terms))
     slip = -1
@@ -156,7 +156,7 @@ def make_solution(rng: random.Random, problem: Problem, style: str, mistake: boo
             lines.append(f"{a} {term.name} of {b} make {term.value}." if style == "sentences" else f"{a} * {b} = {term.value}.")
     total = terms[0].value
     for i, term in enumerate(terms[1:], start=1):
-        new = total - term.value if term.taken else total + term.value
+        new = total - term.value if term.subtracted else total + term.value
         if i == slip:
             new = max(0, new + rng.choice((-10, -1, 1, 10)))
         lines.append(_step(style, terms[0] if i == 1 else None, total, term, new))
@@ -165,27 +165,27 @@ def make_solution(rng: random.Random, problem: Problem, style: str, mistake: boo
 
 
 def _order(rng: random.Random, terms: list[Term]) -> list[Term]:
-    """A random order in which nothing is taken away before it is there."""
+    """Return the terms in a random order in which no running total is negative."""
     while True:
         rng.shuffle(terms)
-        total, fine = 0, not terms[0].taken
+        total, fine = 0, not terms[0].subtracted
         for term in terms:
-            total += -term.value if term.taken else term.value
+            total += -term.value if term.subtracted else term.value
             fine = fine and total >= 0
         if fine:
             return terms
 
 
 def _step(style: str, first: Term | None, total: int, term: Term, new: int) -> str:
-    sign = "-" if term.taken else "+"
+    sign = "-" if term.subtracted else "+"
     if style == "equations":
         return f"{total} {sign} {term.value} = {new}."
     if style == "split":
         a, b = divmod(total, 10), divmod(term.value, 10)
-        op = (lambda p, q: p - q) if term.taken else (lambda p, q: p + q)
+        op = (lambda p, q: p - q) if term.subtracted else (lambda p, q: p + q)
         tens, ones = op(a[0], b[0]) * 10, op(a[1], b[1])
         return f"{total} {sign} {term.value}: {a[0] * 10} {sign} {b[0] * 10} = {tens}, {a[1]} {sign} {b[1]} = {ones}, so {new}."
-    if term.taken:
+    if term.subtracted:
         return f"{total} less the {term.value} {term.name} leaves {new}."
     if first is not None:
         return f"{first.name} {total} and {term.name} {term.value} make {new}."
@@ -193,10 +193,10 @@ def _step(style: str, first: Term | None, total: int, term: Term, new: int) -> s
 
 
 def _terse(rng: random.Random, terms: list[Term], slip: bool) -> tuple[str, int]:
-    total = sum(-term.value if term.taken else term.value for term in terms)
+    total = sum(-term.value if term.subtracted else term.value for term in terms)
     if slip:
         total = max(0, total + rng.choice((-10, -1, 1, 10)))
     text = f"{terms[0].value}"
     for term in terms[1:]:
-        text += f" {'-' if term.taken else '+'} {term.value}"
+        text += f" {'-' if term.subtracted else '+'} {term.value}"
     return f"{text} = {total}.", total

@@ -1,11 +1,11 @@
 """The tokenizer of a checkpoint folder."""
 
-import json
 from typing import Any
 
 from etils import epath
 
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.files import read_object
 from lmsi_jax.tokenizers.chat import ChatTemplate
 from lmsi_jax.tokenizers.huggingface import JsonTokenizer
 from lmsi_jax.tokenizers.protocol import Tokenizer
@@ -15,9 +15,10 @@ FILES = ("tokenizer.json", "tokenizer.model")
 
 
 def load(folder: epath.Path, *, control: bool = False) -> Tokenizer:
-    """tokenizer.json, or else tokenizer.model; what begins and ends a text is taken from the files beside it.
+    """Return the tokenizer of a folder, from tokenizer.json or else tokenizer.model.
 
-    With `control`, names of control tokens in a text stand for these tokens, as chat templates write them.
+    The ids that begin and end a text come from the settings files beside it. With `control`, the names of control tokens in a
+    text are encoded as these tokens, as chat templates require. Raises UserError when there is no usable tokenizer.
     """
     settings = _read(folder / "tokenizer_config.json")
     if (folder / "tokenizer.json").exists():
@@ -27,17 +28,17 @@ def load(folder: epath.Path, *, control: bool = False) -> Tokenizer:
         tokenizer.bos = bos if settings.get("add_bos_token") and tokenizer.bos < 0 else tokenizer.bos
         tokenizer.eos = eos
     elif control:
-        raise UserError(f"{folder} has no tokenizer.json, which --config.data.chat needs for the names of control tokens.")
+        raise UserError(f"{folder} has no tokenizer.json, which --config.data.chat requires for the names of control tokens.")
     elif (folder / "tokenizer.model").exists():
         file = folder / "tokenizer.model"
         tokenizer = SentencePieceTokenizer(file.read_bytes(), str(file), add_bos=settings.get("add_bos_token") is not False)
     else:
         raise UserError(f"{folder} has no tokenizer; put {' or '.join(FILES)} of the model there.")
-    # An instruction-tuned model ends a turn with another id than a text; both end a path.
+    # An instruction-tuned model ends a turn with a different id than a text. Either id ends a path.
     ends = [tokenizer.eos, *_ids(_read(folder / "generation_config.json"))]
     if len(ends) == 1:
         ends += _ids(_read(folder / "config.json")) or _ids(_read(folder / "huggingface.json"))
-    if control:  # a turn may end otherwise than a text
+    if control:  # the template may end a turn with yet another id
         names = set(tokenizer.control_names)
         closing = (id for id in tokenizer.encode(load_chat_template(folder).answer()[2]) if tokenizer.name(id) in names)
         ends = [next(closing, -1), *ends]
@@ -47,10 +48,10 @@ def load(folder: epath.Path, *, control: bool = False) -> Tokenizer:
 
 
 def load_chat_template(folder: epath.Path) -> ChatTemplate:
-    """The chat template of a checkpoint folder. Raises UserError when it has none."""
+    """Return the chat template of a checkpoint folder. Raises UserError when it has none."""
     settings, file = _read(folder / "tokenizer_config.json"), folder / "chat_template.jinja"
     source = file.read_text() if file.exists() else settings.get("chat_template")
-    if isinstance(source, list):  # several, by name
+    if isinstance(source, list):  # several templates, by name
         source = {item["name"]: item["template"] for item in source}.get("default")
     if not source:
         raise UserError(
@@ -63,22 +64,14 @@ def load_chat_template(folder: epath.Path) -> ChatTemplate:
 
 
 def _read(file: epath.Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON ({error}); copy it again from the model's source.") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{file} holds no JSON object; copy it again from the model's source.")
-    return found
+    return read_object(file) if file.exists() else {}
 
 
 def _content(token: Any) -> str | None:
-    """The text of a token that a settings file names, plainly or with its flags."""
+    """Return the text of a token in a settings file, which is a string or an object with flags."""
     return token.get("content") if isinstance(token, dict) else token
 
 
 def _ids(settings: dict[str, Any]) -> list[int]:
-    found = settings.get("eos_token_id")
-    return [] if found is None else [found] if isinstance(found, int) else list(found)
+    ids = settings.get("eos_token_id")
+    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)

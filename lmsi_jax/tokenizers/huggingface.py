@@ -1,4 +1,4 @@
-"""tokenizer.json files, through the `tokenizers` library."""
+"""tokenizer.json files, read with the `tokenizers` library."""
 
 import functools
 import json
@@ -24,31 +24,31 @@ class JsonTokenizer:
         if kind is None:
             raise UserError(
                 f"{name} is neither of the byte-level nor of the byte-fallback kind (decoder {spec.get('decoder')!r:.80}), so "
-                f"not every text can be written with it; models of the families that are read here have one of these."
+                f"it cannot encode every text; models of the supported families have one of these."
             )
         self._kind, self._added = kind, {token["id"]: token for token in spec.get("added_tokens", [])}
-        # A file may put a space in front of each section of a text, which control tokens divide. A text that goes on has
-        # none in front of its first section.
+        # A file may put a space before each section of a text; control tokens separate the sections. A text that continues
+        # another one has no space before its first section.
         self._tokenizer = _library(spec, name, control)
         unprefixed = _without_prefix(spec)
         self._unprefixed = self._tokenizer if unprefixed == spec else _library(unprefixed, name, control)
         self._plain = JsonTokenizer(spec, name, add_bos=add_bos) if control else self
-        # Control tokens may lie beyond a model's embedding: texts do not come to them.
+        # Control tokens may have ids beyond a model's embedding, since texts are never encoded as them.
         ids = self._tokenizer.get_vocab(with_added_tokens=True).values()
         self.vocab: int = max(id for id in ids if not self._added.get(id, {}).get("special")) + 1
         self.bos: int = self._bos(add_bos)
-        self.eos: int = -1  # of the model, not of the file: see `load`
+        self.eos: int = -1  # `load` sets it from the model's settings
         self.ends: tuple[int, ...] = ()
         names = (token["content"] for token in self._added.values() if token["special"])
         self.control_names: tuple[str, ...] = tuple(names) if control else ()
 
     def id(self, token: str) -> int:
-        """The id of a token by its name; -1 when there is none."""
-        found = self._tokenizer.token_to_id(token)
-        return -1 if found is None else found
+        """Return the id of a token by its name, or -1 when there is none."""
+        known = self._tokenizer.token_to_id(token)
+        return -1 if known is None else known
 
     def name(self, id: int) -> str | None:
-        """The name of a token by its id."""
+        """Return the name of a token by its id, or None when there is none."""
         return self._tokenizer.id_to_token(id)
 
     def encode(self, text: str) -> list[int]:
@@ -60,8 +60,8 @@ class JsonTokenizer:
 
     def start(self, text: str) -> list[int]:
         ids = self._ids(self._tokenizer, text)
-        named = self.control_names and ids[:1] == [self.bos]  # a chat template writes it
-        return ids if self.bos < 0 or named else [self.bos, *ids]
+        has_bos = self.control_names and ids[:1] == [self.bos]  # written by a chat template
+        return ids if self.bos < 0 or has_bos else [self.bos, *ids]
 
     def encode_completion(self, text: str, prompt: Sequence[int]) -> list[int]:
         before = self._added[prompt[-1]]["content"] if self.control_names and prompt and prompt[-1] in self._added else ""
@@ -73,7 +73,7 @@ class JsonTokenizer:
         return tokenizer.encode(text, add_special_tokens=False).ids
 
     def _first_added(self, ids: Sequence[int]) -> int:
-        """Where the first section of a text ends."""
+        """Return the index at which the first section of a text ends."""
         return next((i for i, id in enumerate(ids) if id in self._added), len(ids))
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -95,27 +95,27 @@ class JsonTokenizer:
         return pieces
 
     def _bos(self, add_bos: bool | None) -> int:
-        """The id that the file's own post-processor puts in front, unless the model's settings say otherwise."""
+        """Return the id that the file's post-processor puts first, or -1 when there is none or `add_bos` is False."""
         plain = self._tokenizer.encode("a", add_special_tokens=False).ids
         full = self._tokenizer.encode("a", add_special_tokens=True).ids
-        found = full[0] if full[: len(plain)] != plain else -1
-        return -1 if add_bos is False else found
+        bos = full[0] if full[: len(plain)] != plain else -1
+        return -1 if add_bos is False else bos
 
 
 def _library(spec: dict[str, Any], name: str, control: bool) -> tokenizers.Tokenizer:
-    """The tokenizer of the library, in which names of control tokens stand for these tokens if `control` says so."""
+    """Return the tokenizer of the library. With `control`, names of control tokens are encoded as these tokens."""
     try:
         tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
     except Exception as error:  # the library raises nothing narrower
         raise UserError(f"{name} is not a tokenizer file ({error}); copy it again from the model's source.") from error
     tokenizer.encode_special_tokens = not control
-    tokenizer.no_truncation()  # a file may keep those of the last call before it was saved
+    tokenizer.no_truncation()  # a file may contain the settings of the last call before it was saved
     tokenizer.no_padding()
     return tokenizer
 
 
 def _parts(node: Any) -> list[dict]:
-    """The steps of a normalizer, pre-tokenizer or decoder."""
+    """Return the steps of a normalizer, pre-tokenizer or decoder."""
     if not node:
         return []
     for key in ("normalizers", "pretokenizers", "decoders"):
@@ -132,7 +132,7 @@ def _kind(spec: dict[str, Any]) -> str | None:
 
 
 def _without_prefix(spec: dict[str, Any]) -> dict[str, Any]:
-    """The same file without the space that it puts in front of texts."""
+    """Return the same spec without the space that it puts before texts."""
 
     def strip(node: Any) -> Any:
         if isinstance(node, list):
@@ -153,7 +153,7 @@ def _without_prefix(spec: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _unicode_to_byte() -> dict[str, int]:
-    """The printable stand-ins that byte-level tokenizers write bytes with (GPT-2's table)."""
+    """Return the byte for each printable character that byte-level tokenizers write in its place (GPT-2's table)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}

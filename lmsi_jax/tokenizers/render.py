@@ -1,4 +1,4 @@
-"""Renders a chat template, which is code that came with a model, in a process of its own that has little memory and time.
+"""Render a chat template, which is code that came with a model, in a separate process with limits on memory and CPU time.
 
 It reads one JSON object from standard input and writes {"texts": [...]} or {"error": "..."}; `chat.py` runs it as a script.
 """
@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 def render(source: str, conversations: list[dict[str, Any]], longest: int) -> list[str]:
-    """The text of each conversation, given by the variables of the template; ValueError beyond `longest` characters."""
+    """Return the text of each conversation, given as template variables. Raises ValueError beyond `longest` characters."""
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.globals["raise_exception"] = _raise
     template = environment.from_string(source)
@@ -32,13 +32,13 @@ def _raise(message: str) -> Any:
 def main() -> None:
     request = json.load(sys.stdin)
     for limit, value in ((resource.RLIMIT_AS, request["memory"]), (resource.RLIMIT_CPU, request["seconds"])):
-        with contextlib.suppress(ValueError, OSError):  # a system may not have the limit of memory, as macOS
+        with contextlib.suppress(ValueError, OSError):  # some systems, such as macOS, cannot limit memory
             resource.setrlimit(limit, (value, value))
     try:
-        answer: dict[str, Any] = {"texts": render(request["source"], request["conversations"], request["longest"])}
+        reply: dict[str, Any] = {"texts": render(request["source"], request["conversations"], request["longest"])}
     except Exception as error:  # whatever a template may raise
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    json.dump(answer, sys.stdout)
+        reply = {"error": f"{type(error).__name__}: {error}"}
+    json.dump(reply, sys.stdout)
 
 
 if __name__ == "__main__":

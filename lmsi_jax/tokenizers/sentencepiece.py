@@ -14,13 +14,13 @@ from lmsi_jax.tokenizers.protocol import join
 
 
 class SentencePieceTokenizer:
-    """A `.model` file. See `Tokenizer` for the methods."""
+    """A SentencePiece `.model` file. See `Tokenizer` for the methods."""
 
     def __init__(self, model: bytes, name: str = "tokenizer", *, add_bos: bool = True):
         proto: Any = getattr(sentencepiece_model_pb2, "ModelProto")()  # noqa: B009 (made at import)
         try:
             proto.ParseFromString(model)
-            # Text is encoded in parts; only the first is a beginning.
+            # Text is encoded in parts, and only the first part has the prefix.
             self._prefix = " " if proto.normalizer_spec.add_dummy_prefix else ""
             proto.normalizer_spec.add_dummy_prefix = False
             proto.normalizer_spec.remove_extra_whitespaces = False
@@ -60,30 +60,36 @@ class SentencePieceTokenizer:
 
 
 def train(lines: Iterable[str], vocab: int) -> SentencePieceTokenizer:
-    """A BPE model of `vocab` pieces in which digits stand alone and any text can be written.
+    """Train a BPE model of `vocab` pieces that splits numbers into digits and can encode any text.
 
-    A digit after a space is one piece with it (" 4"), which saves a token a number. Bytes are the fallback for
-    characters that are not in `lines`. A newline and a blank line are pieces of their own, because prompts and stop
-    strings are made of them.
+    A digit and a space before it are one piece (" 4"), which saves a token per number. Characters that are not in `lines`
+    are encoded as bytes. A newline and a blank line are pieces of their own, because prompts and stop strings contain them.
+    Raises UserError when `vocab` is too small for the characters of the lines, or too large for the lines.
     """
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=vocab,
-        split_digits=True,
-        byte_fallback=True,
-        character_coverage=1.0,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        user_defined_symbols=["\n\n", "\n", *(f"\u2581{digit}" for digit in range(10))],
-        pad_id=0,
-        bos_id=1,
-        eos_id=2,
-        unk_id=3,
-        num_threads=1,
-        minloglevel=2,
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab,
+            split_digits=True,
+            byte_fallback=True,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            user_defined_symbols=["\n\n", "\n", *(f"\u2581{digit}" for digit in range(10))],
+            pad_id=0,
+            bos_id=1,
+            eos_id=2,
+            unk_id=3,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"A vocabulary of {vocab} pieces cannot be trained on these texts: {str(error).rpartition(']')[2].strip()} Change "
+            f"the model's `vocab`."
+        ) from error
     return SentencePieceTokenizer(model.getvalue())

@@ -1,1 +1,1 @@
-"""Optimiser, step and loop, for pre-training and fine-tuning alike."""
+"""The optimiser, the training step and the training loop, for pre-training and fine-tuning."""

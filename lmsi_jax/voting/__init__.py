@@ -1,1 +1,1 @@
-"""Voting over answers: a library of pure functions that needs no JAX."""
+"""Voting over answers, as pure functions that do not depend on JAX."""

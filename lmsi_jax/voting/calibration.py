@@ -1,4 +1,4 @@
-"""How far a vote can be trusted: accuracy by vote share, and accuracy against the number of paths."""
+"""Calibration of the vote: accuracy by vote share, and accuracy by the number of paths."""
 
 import math
 import random
@@ -10,7 +10,7 @@ from lmsi_jax.voting.majority import vote
 
 @dataclass(frozen=True)
 class Bin:
-    """Questions whose vote share lies in (low, high]."""
+    """The questions whose vote share is in (low, high]."""
 
     low: float
     high: float
@@ -24,7 +24,7 @@ class Bin:
 
 
 def accuracy_by_confidence(confidence: Sequence[float], correct: Sequence[bool], bins: int = 10) -> list[Bin]:
-    """The paper's figure 2. The first bin takes 0 as well."""
+    """Return the bins of the paper's figure 2, of equal width. A vote share of 0 is in the first bin."""
     rows = []
     for i in range(bins):
         low, high = i / bins, (i + 1) / bins
@@ -35,7 +35,10 @@ def accuracy_by_confidence(confidence: Sequence[float], correct: Sequence[bool],
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error (Naeini et al. 2015): mean distance of accuracy from vote share, bins by their counts."""
+    """Return the expected calibration error (Naeini et al. 2015).
+
+    It is the mean over bins, weighted by their counts, of the absolute difference between accuracy and vote share.
+    """
     total = sum(b.count for b in bins)
     return sum(abs(b.correct - b.count * b.mean_confidence) for b in bins) / total if total else 0.0
 
@@ -47,11 +50,11 @@ def right_by_paths(
     draws: int = 32,
     seed: int = 0,
 ) -> dict[int, list[float]]:
-    """How often the vote over k paths is right, for each k of `sizes`: a share for every question.
+    """Return how often the vote over k paths is right, for each k in `sizes`: {k: a share for each question}.
 
-    `right` holds the right answers of each question. The share is over `draws` random subsets of size k of the stored
-    paths, an unbiased estimate of the chance that k fresh paths vote right; questions are independent of each other, so
-    an interval over these shares covers the drawing of questions and that of paths. At k = m it is the one vote over all.
+    `right` has the right answers of each question. A share is over `draws` random subsets of k stored paths, which is an
+    unbiased estimate of the probability that k fresh paths vote right. Questions are independent of each other, so an
+    interval over these shares covers the sampling of questions and of paths. From k = m on it is the one vote over all m paths.
     """
     result = {}
     for size in sizes:
@@ -65,9 +68,10 @@ def right_by_paths(
 
 
 def pass_at_k(right: Sequence[Sequence[bool]], k: int) -> list[float]:
-    """For each question the chance that one of k of its paths is right, without bias (Chen et al. 2021, arXiv 2107.03374).
+    """Return pass@k of each question: the probability that at least one of k paths is right.
 
-    At k = 1 that is the share of its paths that are right (mean@m). Raises ValueError where a question has fewer paths.
+    The estimate is unbiased (Chen et al. 2021, arXiv 2107.03374). At k = 1 it is the share of right paths (mean@m). Raises
+    ValueError when a question has fewer than k paths.
     """
     few = min((len(paths) for paths in right), default=k)
     if few < k:

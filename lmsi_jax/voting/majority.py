@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Vote:
-    """The outcome for one question. `confidence` is votes for the winner over all m paths, as in the paper.
+    """The outcome of one question's vote. `confidence` is the votes for the winner over all m paths, as in the paper.
 
-    `counts` and `scores` hold the best answer first; without weights the two are the same.
+    `counts` and `scores` list the best answer first. Without weights the two are equal.
     """
 
     answer: str | None
     confidence: float
-    margin: float  # (votes of the winner - most votes of another answer) / m; below 0 when weights overrule votes
-    entropy: float  # of the votes cast, over answers, in nats
+    margin: float  # (votes of the winner - most votes of another answer) / m; below 0 when weights outweigh votes
+    entropy: float  # of the votes over answers without abstentions, in nats
     counts: dict[str, int]  # answer -> votes
-    scores: dict[str, float]  # answer -> what it was chosen by
+    scores: dict[str, float]  # answer -> the score that the winner maximises
     num_paths: int
     kept: tuple[int, ...]  # positions of the paths that agree with the winner
 
@@ -30,11 +30,11 @@ def vote(
     weights: Sequence[float] | None = None,
     aggregate: str = "sum",
 ) -> Vote:
-    """Count canonical answers; None abstains: it counts in m and never wins.
+    """Vote over canonical answers. An abstention (None) counts in m and never wins.
 
-    `tie` says who wins among equals: "first" the answer voted for first, "random" one drawn by a hash of `seed` and
-    the answers, "abstain" nobody. With `weights`, one for each path, the answer with the largest "sum" or "average" of
-    its paths' weights wins.
+    `tie` decides between answers of equal score: "first" chooses the one that was voted for first, "random" chooses by a
+    hash of `seed` and the answer, and "abstain" chooses none. With `weights`, one for each path, the answer with the largest
+    sum or average (`aggregate`) of its paths' weights wins.
 
     Example: ``vote(["4", None, "5", "4"])`` gives answer "4", confidence 0.5, margin 0.25, kept (0, 3).
     """
@@ -45,7 +45,7 @@ def vote(
     if aggregate not in ("sum", "average"):
         raise ValueError(f"aggregate={aggregate!r} is not one of 'sum', 'average'")
     scores = {answer: math.fsum(each) / (len(each) if aggregate == "average" else 1) for answer, each in cast.items()}
-    scores = dict(sorted(scores.items(), key=lambda item: -item[1]))  # stable: first voted for comes first
+    scores = dict(sorted(scores.items(), key=lambda item: -item[1]))  # stable: of equal scores the first voted for comes first
     counts = {answer: len(cast[answer]) for answer in scores}
     leaders = [answer for answer, score in scores.items() if score == next(iter(scores.values()))]
     winner = leaders[0] if len(leaders) == 1 else _break_tie(leaders, tie, seed)
@@ -61,10 +61,11 @@ def vote(
 def probabilities(
     logprobs: Sequence[float], num_tokens: Sequence[int], voting: Sequence[bool], *, normalised: bool
 ) -> list[float]:
-    """Weights of Wang et al. (2022, table 1): the probability of each path, or the geometric mean of its tokens'.
+    """Return the weights of Wang et al. (2022, table 1): the probability of each path.
 
-    `logprobs` are sums over the tokens of a path, in nats. A common factor, which no vote depends on, makes the largest weight
-    of those that are `voting` 1, so that long paths do not all underflow to 0; a path that abstains weighs 0.
+    With `normalised` it is the geometric mean of the probabilities of its tokens. `logprobs` are sums over the tokens of a
+    path, in nats. A common factor, on which no vote depends, makes the largest weight of the `voting` paths 1, so that long
+    paths do not all underflow to 0. A path that abstains has weight 0.
     """
     scaled = [total / max(n, 1) if normalised else total for total, n in zip(logprobs, num_tokens, strict=True)]
     largest = max((value for value, votes in zip(scaled, voting, strict=True) if votes), default=0.0)

@@ -1,37 +1,65 @@
-"""Which paths to train on, once a question is voted."""
+"""Selection rules: which paths of a voted question to train on."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 
-def select(
-    kept: Sequence[int],
-    confidence: float,
-    texts: Sequence[str],
-    *,
-    min_confidence: float = 0.0,
-    max_paths: int = 0,
-    distinct: bool = False,
-) -> list[int]:
-    """Which of the paths that agree with the vote: all, as in the paper, unless an option narrows them.
+@dataclass(frozen=True)
+class PathLimits:
+    """Options that leave out some of the paths to train on. The defaults are the paper's and leave out none."""
 
-    A question whose confidence is below `min_confidence` keeps none; `distinct` keeps one path of each text (white
-    space aside); `max_paths` keeps the first so many.
-    """
-    if confidence < min_confidence:
+    min_confidence: float = 0.0  # skip questions with a lower vote share
+    max_paths: int = 0  # maximum per question; 0 = no maximum
+    distinct: bool = False  # keep one path per distinct text
+
+
+@dataclass(frozen=True)
+class VotedQuestion:
+    """The paths of a question, indexed by position, and the outcome of their vote."""
+
+    id: str
+    texts: Sequence[str]
+    answers: Sequence[str | None]  # None abstains
+    kept: Sequence[int]  # positions of the paths that agree with the vote
+    confidence: float
+    right: Sequence[bool] = ()  # whether each path has a gold answer; () for rules that read none
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A selection rule. `choose` maps options, a voted question and the run's seed to the positions of the chosen paths."""
+
+    choose: Callable[[PathLimits, VotedQuestion, int], list[int]]
+    reads_gold: bool = False
+
+
+def majority(options: PathLimits, question: VotedQuestion, seed: int) -> list[int]:
+    """Return the paths that agree with the vote: all of them, as in the paper, unless an option leaves some out."""
+    if question.confidence < options.min_confidence:
         return []
-    return narrow(list(kept), texts, max_paths=max_paths, distinct=distinct)
+    return limit_paths(list(question.kept), question.texts, max_paths=options.max_paths, distinct=options.distinct)
 
 
-def narrow(kept: list[int], texts: Sequence[str], *, max_paths: int, distinct: bool) -> list[int]:
-    """`kept`, without repeated texts if `distinct`, and the first `max_paths` of them (0 = all)."""
+def random_paths(options: PathLimits, question: VotedQuestion, seed: int) -> list[int]:
+    """Return `max_paths` (or one) random paths with an answer, right or wrong: a control that ignores the vote."""
+    answered = [i for i, answer in enumerate(question.answers) if answer is not None]
+    draw = random.Random(f"select {seed} {question.id}")
+    return sorted(draw.sample(answered, min(options.max_paths or 1, len(answered))))
+
+
+def gold(options: PathLimits, question: VotedQuestion, seed: int) -> list[int]:
+    """Return the paths with a gold answer: an upper bound for comparison only, since it is not self-improvement."""
+    right = [i for i, is_right in enumerate(question.right) if is_right]
+    return limit_paths(right, question.texts, max_paths=options.max_paths, distinct=options.distinct)
+
+
+RULES: dict[str, Rule] = {"majority": Rule(majority), "random": Rule(random_paths), "gold": Rule(gold, reads_gold=True)}
+
+
+def limit_paths(kept: list[int], texts: Sequence[str], *, max_paths: int, distinct: bool) -> list[int]:
+    """Return `kept` without repeated texts (up to white space) if `distinct`, cut to its first `max_paths` (0 = all)."""
     if distinct:
         first = {" ".join(texts[i].split()): i for i in reversed(kept)}
         kept = sorted(first.values())
     return kept[:max_paths] if max_paths else kept
-
-
-def select_random(answers: Sequence[str | None], count: int, seed: str) -> list[int]:
-    """Control without a vote: `count` random paths among those that have an answer, right or wrong."""
-    having = [i for i, answer in enumerate(answers) if answer is not None]
-    return sorted(random.Random(f"select {seed}").sample(having, min(count, len(having))))

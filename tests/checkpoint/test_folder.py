@@ -4,7 +4,7 @@ import pytest
 
 from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.sharding import use_mesh
+from lmsi_jax.sharding.rules import use_mesh
 from tests.conftest import MESHES, mesh_of
 
 

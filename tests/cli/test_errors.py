@@ -42,7 +42,7 @@ def run_main(capsys, *args: str, **config) -> str:
         ({"mesh.data": 3}, "mesh.data=3, mesh.fsdp=1, mesh.tensor=1 needs 3 devices, and there are 8"),
         ({"mesh.tensor": 8}, "does not divide over 8 devices"),
         ({"sample.lanes": 12}, "sample.lanes=12 does not divide over data x fsdp = 8"),
-        ({"mesh.fsdp": -1}, "at most one is -1"),
+        ({"mesh.fsdp": -1}, "at most one may be -1"),
         ({"data.shots": 9}, "data.shots=9, and there are 2 exemplars"),
         ({"finetune.row_length": 60}, "finetune.row_length=60. Set --config.finetune.row_length to at least"),
         ({"model.checkpoint": "/nowhere"}, "/nowhere is not a checkpoint folder: it has no config.json"),
@@ -117,7 +117,7 @@ def test_a_file_of_few_questions_needs_no_other_setting(name, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("fly",), "There is no command 'fly'; the nearest is 'plan'. Commands: run, sample, convert, prompt, extract, vote"),
+        (("fly",), "There is no command 'fly'; the nearest is 'plan'. Choose from: run, sample, convert, prompt, extract"),
         (("run", "--wrokdir=x"), "wrokdir"),
         (("run", "--config=configs/tiny.py"), "lmsi run needs --workdir"),
         (("run", "workdir"), "'workdir' is not a flag"),
@@ -228,4 +228,4 @@ def test_a_signal_in_a_callback_is_not_lost(number, status):
     command = [sys.executable, "-c", INTERRUPTED_IN_A_CALLBACK, str(int(number))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == status, done.stderr
-    assert done.stderr.strip() == "Interrupted. Start the same command again to go on from here."
+    assert done.stderr.strip() == "Interrupted. Start the same command again to resume."

@@ -3,9 +3,10 @@ import dataclasses
 import pytest
 
 from lmsi_jax.cli.configs import load_config
-from lmsi_jax.core.build import build, check, to_dict
-from lmsi_jax.core.config import Config, ModelConfig, PretrainConfig, RopeScaling
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.settings import build, check, to_dict
+from lmsi_jax.model.config import ModelConfig, RopeScaling
+from lmsi_jax.recipes.config import Config, PretrainConfig
 
 
 def test_round_trip_through_json():
@@ -35,7 +36,7 @@ def test_unknown_keys_name_the_nearest():
         ({"sample": 3}, "'sample' is a section"),
         ({"rounds": 0}, "rounds=0: at least one round"),
         ({"format": {"formats": ("few_shot",)}}, "unknown: few_shot"),
-        ({"finetune": {"batch": 10, "accumulate": 4}}, "batch=10 is not a multiple of accumulate=4"),
+        ({"finetune": {"batch": 10, "accumulate": 4}}, "finetune.batch=10 is not a multiple of finetune.accumulate=4"),
         ({"finetune": {"beta2": 1.5}}, r"beta2=1.5 is not within \[0, 1\)"),
         ({"finetune": {"weight_decay": -0.1}}, "weight_decay=-0.1 is negative"),
         ({"finetune": {"final_learning_rate": -3}}, r"final_learning_rate=-3.0 is not a share within 0\.\.1"),
@@ -65,7 +66,7 @@ def test_numbers_must_be_finite(value):
 def test_heads_must_group():
     """Catches: grouped attention with a remainder."""
     with pytest.raises(UserError, match="model.heads=6 is not a multiple of model.kv_heads=4"):
-        check(ModelConfig(heads=6, kv_heads=4))
+        build(PretrainConfig, {"model": {"heads": 6, "kv_heads": 4}})
 
 
 def test_flags_change_files_and_files_change_defaults(tmp_path):

@@ -12,11 +12,12 @@ import pytest
 from lmsi_jax.cli.configs import load_config
 from lmsi_jax.cli.main import main
 from lmsi_jax.core import secrets
-from lmsi_jax.core.build import to_dict
-from lmsi_jax.core.config import Config, EndpointConfig
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.settings import to_dict
+from lmsi_jax.decoding.config import EndpointConfig
 from lmsi_jax.decoding.endpoint import Endpoint
-from tests.decoding.test_endpoint import DECODING, ask
+from lmsi_jax.recipes.config import Config
+from tests.decoding.test_endpoint import SAMPLING, ask
 from tests.runs import ROOT, SMALL, environment
 from tests.server import Canned, Server
 
@@ -26,7 +27,7 @@ BASIC = base64.b64encode(b"me:planted/4711")
 HEADERS = {"key": f"Bearer {KEY}", "login": f"Basic {BASIC.decode()} of {LOGIN} and planted/4711"}
 FAULTS = {
     "refused": (401, "with status 401"),
-    "broken": (500, "failed 2 times; at last status 500"),
+    "broken": (500, "failed 2 times; last failure: status 500"),
     "garbled": (200, "a reply that is not JSON"),
 }
 
@@ -117,7 +118,7 @@ def test_the_server_gets_the_secret_and_nobody_else(by, workdir, said, monkeypat
 @pytest.mark.parametrize("by", ["key", "login"])
 def test_a_server_that_fails_tells_no_secret(by, fault, workdir, said, monkeypatch):
     """Catches: a message that holds the key or the login, by way of the address, the header or the server's own words."""
-    status, message = FAULTS.get(fault, (0, "failed 2 times; at last ReadTimeout"))
+    status, message = FAULTS.get(fault, (0, "failed 2 times; last failure: ReadTimeout"))
     telling = Canned(b"You sent " + HEADERS[by].encode(), status)
     server = Server(["slow" if fault == "slow" else telling] * 99)
     if by == "key":
@@ -181,7 +182,7 @@ def test_a_key_and_a_login_are_refused(workdir, said, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server = Server()
     assert sample(with_login(server.url), workdir) == 2
-    assert "a login, and the environment variable OPENAI_API_KEY a key" in said() and not server.bodies
+    assert "a login, and the environment variable OPENAI_API_KEY has a key" in said() and not server.bodies
 
 
 def test_no_secret_comes_from_elsewhere(monkeypatch, tmp_path):
@@ -238,7 +239,7 @@ def test_a_login_is_taken_from_arguments():
 )
 def test_redact(text):
     """Catches: a secret that is shown since it is written in another way."""
-    secrets.keep(KEY)
+    secrets.register(KEY)
     secrets.scrub([f"http://{LOGIN}@host"])
     said = secrets.redact(f"before {text} after")
     assert "planted" not in said and BASIC.decode() not in said and said.startswith("before ") and said.endswith(" after")
@@ -248,23 +249,23 @@ def test_redact(text):
 def test_redact_is_quick(part):
     """Catches: minutes spent on the first megabyte of a reply, because a search starts anew at every character."""
     text, start = f"x://?{part * 2**18}", time.perf_counter()
-    assert secrets.redact(text) == text and secrets.take(text) == text
+    assert secrets.redact(text) == text and secrets.strip(text) == text
     assert time.perf_counter() - start < 5
 
 
 def test_short_secrets_hide_no_words():
     """Catches: messages that nobody can read, because the key of a local server is a letter."""
-    secrets.keep("x", "")
+    secrets.register("x", "")
     assert secrets.redact("an example") == "an example"
 
 
 def test_an_endpoint_takes_the_login_out_of_its_address(monkeypatch):
     """Catches: a login in the messages of an endpoint that no command line made."""
-    endpoint = Endpoint(EndpointConfig(url=f"http://{LOGIN}@host/v1", model="m"), DECODING)
+    endpoint = Endpoint(EndpointConfig(url=f"http://{LOGIN}@host/v1", model="m"), SAMPLING)
     assert endpoint.url == "http://host/v1/completions"
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(UserError) as error:
-        Endpoint(EndpointConfig(url=f"http://{LOGIN}@host/v1", model="m"), DECODING)
+        Endpoint(EndpointConfig(url=f"http://{LOGIN}@host/v1", model="m"), SAMPLING)
     assert "planted" not in str(error.value)
 
 

@@ -6,14 +6,13 @@ import threading
 
 import pytest
 
-from lmsi_jax.core.config import EndpointConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.decoding import endpoint
+from lmsi_jax.decoding.config import EndpointConfig, Sampling
 from lmsi_jax.decoding.endpoint import Endpoint, Reply, Unreadable
-from lmsi_jax.decoding.scheduler import Decoding
 from tests.server import Canned, Server, right_body
 
-DECODING = Decoding(paths=2, temperature=0.7, max_tokens=8, lanes=1, slots=1, stops=("\nQ:",))
+SAMPLING = Sampling(paths=2, temperature=0.7, max_tokens=8)
 
 
 def parse(value):
@@ -22,7 +21,7 @@ def parse(value):
 
 def ask(faults, retries=3, stop=None, **options):
     server = Server(faults)
-    client = Endpoint(EndpointConfig(url=server.url, model="m", retries=retries, timeout=5.0, **options), DECODING)
+    client = Endpoint(EndpointConfig(url=server.url, model="m", retries=retries, timeout=5.0, **options), SAMPLING)
     return client.ask("Q: 1 + 1?\nA:", 2, 0, stop or threading.Event()), server
 
 
@@ -125,7 +124,7 @@ def test_a_finish_reason_of_another_type_is_a_stop(reason):
 def test_what_is_no_reply_is_asked_for_again_and_then_named_briefly(body):
     """Catches: a body that ends the run with a stack trace, or fills the log with all of it."""
     assert len(ask([Canned(body)], retries=1, stop=Pauses())[0].choices) == 2
-    with pytest.raises(UserError, match="failed 2 times; at last Unreadable") as error:
+    with pytest.raises(UserError, match="failed 2 times; last failure: Unreadable") as error:
         ask([Canned(body)] * 2, retries=1, stop=Pauses())
     assert len(str(error.value)) < 1000
 

@@ -1,5 +1,6 @@
 """The scheduler alone, at size: scripted logits in place of a model, so that every path is known beforehand."""
 
+import functools
 import json
 import random
 from pathlib import Path
@@ -10,19 +11,26 @@ import numpy as np
 import pytest
 from etils import epath
 
-from lmsi_jax.benchmarks.decode import Ids
+from lmsi_jax.benchmarks.workloads import Ids
+from lmsi_jax.checkpoint.config import Numerics
 from lmsi_jax.core import rng
-from lmsi_jax.core.config import Config, ModelConfig, SampleConfig
 from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.decoding import engine
-from lmsi_jax.decoding.scheduler import Decoder, Decoding, Request
-from lmsi_jax.pipeline import decode as pipeline
-from lmsi_jax.pipeline.session import Session
-from lmsi_jax.sharding import use_mesh
+from lmsi_jax.decoding.config import Batching, Sampling
+from lmsi_jax.decoding.engine import Limits
+from lmsi_jax.decoding.scheduler import Engine, Request
+from lmsi_jax.formatting.prompts import Prompts
+from lmsi_jax.model import transformer
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.pipeline.runtime import Model, Runtime
+from lmsi_jax.sharding.config import MeshConfig
+from lmsi_jax.sharding.rules import use_mesh
+from lmsi_jax.stages import decode as stage
 from tests.conftest import mesh_of, place
 
 CONFIG = ModelConfig(vocab=16, width=8, layers=1, heads=1, kv_heads=1, head_width=4, mlp=8)
 END, LONGEST = 15, 6
+KEY = rng.stage_key(0, "test")
 
 
 def script(question, path, position):
@@ -30,6 +38,13 @@ def script(question, path, position):
     mixed = (question % 9973) * 31 + path * 7
     length = mixed % (LONGEST + 2)
     return jnp.where(position == length, END, (mixed + 3 * position) % END)
+
+
+def scripted(config, params, context, state):
+    """`script` in place of the transformer."""
+    path = state.path % state.paths
+    token = script(state.of_slot(state.questions.id), path, state.position)
+    return 1e4 * jax.nn.one_hot(token.reshape(-1), CONFIG.vocab), state.cache
 
 
 class Letters(Ids):
@@ -42,28 +57,15 @@ class Letters(Ids):
         self.token_bytes = [bytes([ord("a") + i]) for i in range(END)] + [b""]
 
 
-@pytest.fixture
-def scripted(monkeypatch):
-    """The engine with `script` for a model."""
-
-    def forward(config, params, task, state):
-        path = state.path % state.paths
-        token = script(state.of_slot(state.id), path, state.position)
-        return 1e4 * jax.nn.one_hot(token.reshape(-1), CONFIG.vocab), state.cache
-
-    jax.clear_caches()
-    monkeypatch.setattr(engine, "_forward", forward)
-    yield
-    jax.clear_caches()
-
-
 @pytest.fixture(scope="module")
 def nothing():
     """Parameters that only the prefill looks at."""
-    from lmsi_jax import model
-
     with use_mesh(mesh_of(1, 1, 1)):
-        return model.init(CONFIG, jax.random.key(0))
+        return transformer.init(CONFIG, jax.random.key(0))
+
+
+def sampled(paths):
+    return Sampling(paths=paths, temperature=1.0, max_tokens=LONGEST, stops=())
 
 
 def texts(ids, paths):
@@ -81,15 +83,40 @@ class Killed(BaseException):
     """In the place of a signal that cannot be handled."""
 
 
+class ScriptedRuntime(Runtime):
+    """One device, and one model that is never loaded."""
+
+    def __init__(self, metrics, params):
+        super().__init__(MeshConfig(), metrics, "test")
+        self.__dict__["mesh"] = mesh_of(1, 1, 1)
+        self.__dict__["model"] = Model("", CONFIG, Letters(), params)
+
+    def load(self, *arguments, **options):
+        return self.__dict__["model"]
+
+
 @pytest.mark.slow
-def test_ten_thousand_questions_killed_at_twenty_instants(scripted, nothing, tmp_path, monkeypatch):
+def test_ten_thousand_questions_killed_at_twenty_instants(nothing, tmp_path, monkeypatch):
     """Catches: a path lost, repeated or mixed up when a lane takes its next question; a half shard taken for whole."""
-    session = Session(Config(sample=SampleConfig(paths=32, lanes=64, slots=32, max_tokens=LONGEST, questions_per_shard=500)))
-    session.mesh, session.tokenizer, session.model_config = mesh_of(1, 1, 1), Letters(), CONFIG
-    monkeypatch.setattr(session, "params", lambda checkpoint: nothing)
-    requests = [Request(str(i), "1 2") for i in range(10_000)]
     tmp = epath.Path(tmp_path)
-    output = tmp / "paths.jsonl"
+    output, runtime = tmp / "paths.jsonl", ScriptedRuntime(tmp / "m", nothing)
+    requests = [Request(str(i), "1 2") for i in range(10_000)]
+    job = stage.Job(
+        decoding=stage.Decoding(
+            seed=0,
+            stream=("test",),
+            prompts=Prompts("", ""),
+            numerics=Numerics(cache_dtype="compute", sum_dtype="compute"),
+            sampling=sampled(8),
+        ),
+        batching=Batching(lanes=64, slots=8, questions_per_shard=500),
+        prefix="",
+        requests=requests,
+        checkpoint=tmp,
+        output=output,
+        scratch=tmp,
+    )
+    monkeypatch.setattr(stage, "Engine", functools.partial(Engine, logits=scripted))
     draw, untouched = random.Random(0), engine.decode
     calls_left = 0
 
@@ -105,60 +132,78 @@ def test_ten_thousand_questions_killed_at_twenty_instants(scripted, nothing, tmp
     while not output.exists():
         calls_left = draw.randrange(1, 12) if kills < 20 else -1
         try:
-            decoding = pipeline.sampling(session, 1.0)
-            job = pipeline.Job("", requests, decoding, ("test",), tmp, output, "test", tmp / "m")
-            pipeline.decode_to_file(session, "", job)
+            stage.decode_to_file(runtime, job)
         except Killed:
             kills += 1
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert kills == 20
-    assert [(row["id"], row["path"]) for row in rows] == [(r.id, p) for r in requests for p in range(32)]
-    expected = texts([r.id for r in requests], 32)
+    assert [(row["id"], row["path"]) for row in rows] == [(r.id, p) for r in requests for p in range(8)]
+    expected = texts([r.id for r in requests], 8)
     assert {(row["id"], row["path"]): row["text"] for row in rows} == expected
     assert {row["finish"] for row in rows} == {"stop", "length"} and all(row["logprob"] == 0 for row in rows)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (8, 1, 1)])
-def test_order_and_devices_change_nothing(shape, scripted, nothing):
+def test_order_and_devices_change_nothing(shape, nothing):
     """Catches: a question that a part of the devices takes from another's rows; results that follow the order."""
     mesh = mesh_of(*shape)
     requests = [Request(f"q{i}", "1 2 3") for i in range(50)]
     random.Random(1).shuffle(requests)
     with use_mesh(mesh):
-        decoding = Decoding(paths=5, temperature=1.0, max_tokens=LONGEST, lanes=8, slots=3, sync_every=3)
-        decoder = Decoder(mesh, CONFIG, place(mesh, CONFIG, nothing), Letters(), decoding, "4", 3, rng.stage_key(0, "test"))
-        found = [path for paths in decoder.run(requests) for path in paths]
+        limits = Limits(lanes=8, slots=3, paths=5, max_tokens=LONGEST, question=3, sync_every=3)
+        engine, params = Engine(mesh, CONFIG, Letters(), limits, logits=scripted), place(mesh, CONFIG, nothing)
+        found = [p for paths in engine.sample(params, engine.prefill(params, "4"), requests, sampled(5), KEY) for p in paths]
     assert len(found) == 250
     assert {(p.id, p.path): p.text for p in found} == texts([r.id for r in requests], 5)
+
+
+def test_each_request_ends_at_its_own_number_of_paths_and_tokens(nothing):
+    """Catches: a lane that goes on to the paths of its other question too early or too late where the two differ in number."""
+    asked = {f"q{i}": (1 + i % 5, 1 + i % LONGEST) for i in range(40)}
+    requests = [
+        Request(id, "1 2 3", sampling=Sampling(paths=paths, temperature=1.0, max_tokens=longest, stops=()))
+        for id, (paths, longest) in asked.items()
+    ]
+    with use_mesh(mesh_of(1, 1, 1)) as mesh:
+        limits = Limits(lanes=4, slots=3, paths=5, max_tokens=LONGEST, question=3, sync_every=3)
+        engine = Engine(mesh, CONFIG, Letters(), limits, logits=scripted)
+        prefix = engine.prefill(nothing, "4")
+        found = [path for paths in engine.sample(nothing, prefix, requests, sampled(5), KEY) for path in paths]
+    whole = texts(asked, 5)
+    expected = {(id, p): whole[id, p][:longest] for id, (paths, longest) in asked.items() for p in range(paths)}
+    assert len(found) == len(expected) and {(p.id, p.path): p.text for p in found} == expected
+    assert all(p.num_tokens <= asked[p.id][1] for p in found)
 
 
 def test_token_ids_in_place_of_texts(nothing):
     """Catches: ids of a few-shot prompt or a question that are encoded again, or get a beginning of text."""
     mesh = mesh_of(1, 1, 1)
-    decoding = Decoding(paths=2, temperature=1.0, max_tokens=LONGEST, lanes=1, slots=1)
     with use_mesh(mesh):
-        run = lambda few_shot, request: next(  # noqa: E731
-            Decoder(mesh, CONFIG, nothing, Letters(), decoding, few_shot, 3, rng.stage_key(0, "test")).run([request])
+        engine = Engine(mesh, CONFIG, Letters(), Limits(lanes=1, slots=1, paths=2, max_tokens=LONGEST, question=3))
+        run = lambda prefix, request: next(  # noqa: E731
+            engine.sample(nothing, engine.prefill(nothing, prefix), [request], sampled(2), KEY)
         )
         assert run("4 5", Request("q", "1 2 3")) == run([4, 5], Request("q", tokens=(1, 2, 3)))
 
 
-def test_slots_do_not_idle_while_a_question_runs_out(scripted, nothing):
+def test_slots_do_not_idle_while_a_question_runs_out(nothing):
     """Catches: slots that wait for the longest path of their question, or for the host."""
     with use_mesh(mesh_of(1, 1, 1)) as mesh:
-        decoding = Decoding(paths=32, temperature=1.0, max_tokens=LONGEST, lanes=2, slots=16, sync_every=2)
-        decoder = Decoder(mesh, CONFIG, nothing, Letters(), decoding, "", 3, rng.stage_key(0, "test"))
-        assert sum(1 for _ in decoder.run([Request(str(i), "1 2") for i in range(60)])) == 60
-    assert decoder.utilisation > 0.95
+        limits = Limits(lanes=2, slots=16, paths=32, max_tokens=LONGEST, question=3, sync_every=2)
+        engine = Engine(mesh, CONFIG, Letters(), limits, logits=scripted)
+        requests, prefix = [Request(str(i), "1 2") for i in range(60)], engine.prefill(nothing, "")
+        assert sum(1 for _ in engine.sample(nothing, prefix, requests, sampled(32), KEY)) == 60
+    assert engine.utilisation > 0.95
 
 
-def test_host_memory_stays_flat(scripted, nothing):
+def test_host_memory_stays_flat(nothing):
     """Catches: results, caches or compiled programs that pile up with the questions."""
     seen = []
     with use_mesh(mesh_of(1, 1, 1)) as mesh:
-        decoding = Decoding(paths=8, temperature=1.0, max_tokens=LONGEST, lanes=8, slots=8)
-        decoder = Decoder(mesh, CONFIG, nothing, Letters(), decoding, "", 3, rng.stage_key(0, "test"))
-        for done, _ in enumerate(decoder.run([Request(str(i), "1 2") for i in range(1_300)])):
+        limits = Limits(lanes=8, slots=8, paths=8, max_tokens=LONGEST, question=3)
+        engine = Engine(mesh, CONFIG, Letters(), limits, logits=scripted)
+        requests, prefix = [Request(str(i), "1 2") for i in range(1_300)], engine.prefill(nothing, "")
+        for done, _ in enumerate(engine.sample(nothing, prefix, requests, sampled(8), KEY)):
             if done % 100 == 0:
                 seen.append(int(Path("/proc/self/statm").read_text().split()[1]))  # pages in memory
     assert max(seen[3:]) < 1.05 * seen[2], seen

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.formatting.packing import Piece, assign_rows, pack, shared_beginnings
+from lmsi_jax.formatting.packing import Piece, assign_rows, common_prefixes, pack
 
 
 def test_docstring_example():
@@ -47,7 +47,7 @@ def test_shared_beginnings_are_taken_out_and_can_be_put_back():
         Piece([*prompts[group], 50 + i, *([60 + i] * (i % 5 + 1)), 2], len(prompts[group]) + 1, group, 0.5 + i)
         for i, group in enumerate(["cot", "direct", "short", "cot", "cot", "short", "direct", "one"])
     ]
-    assert {name: len(found) for name, found in shared_beginnings(pieces).items()} == {"cot": 30, "direct": 20}
+    assert {name: len(found) for name, found in common_prefixes(pieces).items()} == {"cot": 30, "direct": 20}
     rows, found = pack(pieces, 45, share=True), []
     assert rows.prompts == (tuple(prompts["cot"]), tuple(prompts["direct"])) and sorted(set(rows.prompt)) == [0, 1, 2]
     for row in range(len(rows)):
@@ -65,5 +65,5 @@ def test_shared_beginnings_are_taken_out_and_can_be_put_back():
 def test_a_beginning_that_reaches_the_target_leaves_it_a_token():
     """Catches: a target whose first token nothing predicts, because all before it was taken out."""
     pieces = [Piece([*range(40), target, 2], 40, "same") for target in (50, 51)]
-    assert shared_beginnings(pieces) == {"same": tuple(range(39))}
+    assert common_prefixes(pieces) == {"same": tuple(range(39))}
     assert pack(pieces, 8, share=True).weights.sum() == 4

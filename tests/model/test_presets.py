@@ -1,8 +1,8 @@
 import pytest
 
-from lmsi_jax import model
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.presets import preset
+from lmsi_jax.model import transformer
+from lmsi_jax.model.presets import preset
 
 PUBLISHED = {
     "llama-2-7b": 6_738_415_616, "llama-3.2-1b": 1_235_814_400, "llama-3.1-8b": 8_030_261_248,
@@ -16,13 +16,13 @@ PUBLISHED = {
 @pytest.mark.parametrize(("name", "billions"), [("palm-8b", 8.63), ("palm-62b", 62.50), ("palm-540b", 540.35)])
 def test_palm_has_the_published_size(name, billions):
     """Catches: a layer of PaLM that is not as in its paper: a second norm, untied embeddings, a key per head."""
-    assert abs(model.count_params(preset(name)) / 1e9 - billions) < 0.01
+    assert abs(transformer.count_params(preset(name)) / 1e9 - billions) < 0.01
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_presets_have_the_published_size(name):
     """Catches: a wrong width, head count or tie in the table."""
-    assert model.count_params(preset(name)) == PUBLISHED[name]
+    assert transformer.count_params(preset(name)) == PUBLISHED[name]
 
 
 def test_an_unknown_preset_names_the_nearest():

@@ -14,9 +14,9 @@ from etils import epath
 torch = pytest.importorskip("torch", reason="install the extra 'peers'")
 transformers = pytest.importorskip("transformers", reason="install the extra 'peers'")
 
-from lmsi_jax import model  # noqa: E402
 from lmsi_jax.checkpoint import convert, families, folder, huggingface  # noqa: E402
 from lmsi_jax.core.errors import UserError  # noqa: E402
+from lmsi_jax.model import transformer  # noqa: E402
 from tests.conftest import mesh_of  # noqa: E402
 from tests.peers import models  # noqa: E402
 from tests.tokenizers import made  # noqa: E402
@@ -134,11 +134,11 @@ def _retype(path):
 
 
 BROKEN = {
-    "corrupted": (_truncate, "model.safetensors is not a whole safetensors file"),
+    "corrupted": (_truncate, "model.safetensors is not a complete safetensors file"),
     "absent": (lambda path: (path / "model.safetensors").unlink(), "neither model.safetensors nor"),
     "architecture": (_edit_config(model_type="mamba", architectures=["MambaForCausalLM"]), "model_type 'mamba'"),
     "integers": (_retype, r"stored as F32 .*, I8 .model.norm.weight."),
-    "fewer layers": (_edit_config(num_hidden_layers=3), "12 tensor.s. that this architecture has no place for"),
+    "fewer layers": (_edit_config(num_hidden_layers=3), "12 tensor.s. that this architecture does not use"),
     "more layers": (_edit_config(num_hidden_layers=5), "lacks 12 of .* model.layers.4"),
     "other width": (_edit_config(intermediate_size=90), "mlp_|mlp.gate_proj.weight: .88, 48. in the file, .90, 48. by"),
     "rope": (_edit_config(rope_parameters={"rope_type": "yarn", "factor": 4.0}), "RoPE scaling of type 'yarn'"),
@@ -167,7 +167,7 @@ def test_broken_shards(tmp_path):
         ("gone", lambda path: (path / first).unlink(), f"lacks 1 of 7 shards .*{first}"),
         ("cut", lambda path: (path / huggingface.INDEX).write_text('{"weight_map": {'), "not valid JSON"),
         ("empty", lambda path: (path / huggingface.INDEX).write_text("{}"), "has no `weight_map`"),
-        ("shard", lambda path: (path / first).write_bytes(b"no"), f"{first} is not a whole safetensors file"),
+        ("shard", lambda path: (path / first).write_bytes(b"no"), f"{first} is not a complete safetensors file"),
     ):
         path = shutil.copytree(tmp_path / "hf", tmp_path / name)
         spoil(path)
@@ -175,7 +175,7 @@ def test_broken_shards(tmp_path):
             folder.load_params(str(path), mesh_of(1, 1, 1))
     extra = {**index["weight_map"], "model.extra.weight": first}
     (tmp_path / "hf" / huggingface.INDEX).write_text(json.dumps({"weight_map": extra}))
-    with pytest.raises(UserError, match="do not hold .model.extra.weight"):
+    with pytest.raises(UserError, match="do not contain .model.extra.weight"):
         folder.load_params(str(tmp_path / "hf"), mesh_of(1, 1, 1))
 
 
@@ -234,8 +234,8 @@ import sys, threading, time
 import jax
 from etils import epath
 from lmsi_jax.checkpoint import huggingface
-from lmsi_jax.core.config import MeshConfig
-from lmsi_jax.sharding import make_mesh
+from lmsi_jax.sharding.config import MeshConfig
+from lmsi_jax.sharding.mesh import make_mesh
 
 def resident():
     lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -284,7 +284,7 @@ def test_memory_of_loading(devices, tmp_path):
 
 def test_abstract_parameters_cost_nothing():
     """Catches: shapes of a large model that allocate it."""
-    from lmsi_jax.core.presets import preset
+    from lmsi_jax.model.presets import preset
 
-    leaves = jax.tree.leaves(model.abstract(preset("palm-540b"))[0])
+    leaves = jax.tree.leaves(transformer.abstract(preset("palm-540b"))[0])
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)

@@ -9,11 +9,13 @@ from etils import epath
 torch = pytest.importorskip("torch", reason="install the extra 'peers'")
 pytest.importorskip("transformers", reason="install the extra 'peers'")
 
-from lmsi_jax import model  # noqa: E402
 from lmsi_jax.checkpoint import huggingface  # noqa: E402
 from lmsi_jax.core import rng  # noqa: E402
-from lmsi_jax.decoding.scheduler import Decoder, Decoding, Request  # noqa: E402
-from lmsi_jax.sharding import use_mesh  # noqa: E402
+from lmsi_jax.decoding.config import Sampling  # noqa: E402
+from lmsi_jax.decoding.engine import Limits  # noqa: E402
+from lmsi_jax.decoding.scheduler import Engine, Request  # noqa: E402
+from lmsi_jax.model import transformer  # noqa: E402
+from lmsi_jax.sharding.rules import use_mesh  # noqa: E402
 from tests.conftest import mesh_of  # noqa: E402
 from tests.peers import models  # noqa: E402
 
@@ -50,11 +52,13 @@ def test_greedy_text_and_log_probabilities(name, tmp_path):
     """Catches: windows or positions that count otherwise over the cached levels than in one pass."""
     peer, folder = models.save(name, tmp_path / name), epath.Path(tmp_path / name)
     config, mesh = huggingface.read_config(folder), mesh_of(1, 1, 1)
-    decoding = Decoding(paths=1, temperature=0.0, max_tokens=NEW, lanes=2, slots=1)
+    sampling = Sampling(paths=1, temperature=0.0, max_tokens=NEW, stops=())
     with use_mesh(mesh):
         params = huggingface.load_params(folder, config, mesh)
-        decoder = Decoder(mesh, config, params, Letters(), decoding, FEW_SHOT, 48, rng.stage_key(0, "test"))
-        paths = {p.id: p for found in decoder.run([Request(text, text) for text in QUESTIONS]) for p in found}
+        engine = Engine(mesh, config, Letters(), Limits(lanes=2, slots=1, paths=1, max_tokens=NEW, question=48))
+        prefix, requests = engine.prefill(params, FEW_SHOT), [Request(text, text) for text in QUESTIONS]
+        found = engine.sample(params, prefix, requests, sampling, rng.stage_key(0, "test"))
+        paths = {path.id: path for paths in found for path in paths}
     for question, path in paths.items():
         prompt = Letters().start(FEW_SHOT + question)
         with torch.no_grad():
@@ -68,6 +72,6 @@ def _log_probability(config, params, mesh, prompt, continuation):
     t = ids.shape[1]
     with use_mesh(mesh):
         mask = jnp.asarray(np.tril(np.ones((1, t, t), bool)))
-        logits, _ = model.forward(config, params, jnp.asarray(ids), jnp.arange(t)[None], mask)
+        logits, _ = transformer.forward(config, params, jnp.asarray(ids), jnp.arange(t)[None], mask)
     log_probs = jax.nn.log_softmax(logits[0, :-1])
     return float(sum(log_probs[i, ids[0, i + 1]] for i in range(len(prompt) - 1, t - 1)))

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from etils import epath
 
-from lmsi_jax import model
 from lmsi_jax.checkpoint import folder
-from lmsi_jax.core.build import build
-from lmsi_jax.core.config import Config
+from lmsi_jax.checkpoint.config import resolve_numerics
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
-from lmsi_jax.decoding.scheduler import Path
-from lmsi_jax.pipeline.evaluate import evaluate
-from lmsi_jax.pipeline.session import Session
-from lmsi_jax.sharding import use_mesh
-from lmsi_jax.tasks.registry import held_out_questions
+from lmsi_jax.core.settings import build
+from lmsi_jax.decoding.scheduler import SampledPath
+from lmsi_jax.model import transformer
+from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.pipeline.runtime import Runtime
+from lmsi_jax.recipes.config import Config
+from lmsi_jax.recipes.parts import Parts, load_prompts
+from lmsi_jax.sharding.rules import use_mesh
+from lmsi_jax.tasks.sources import question_source
 from tests.peers.test_folders import hf_folder
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -34,9 +36,15 @@ def harness_model():
 
 
 @pytest.fixture(scope="module")
-def session():
+def config():
     data = {"num_questions": 1, "num_eval": 16, "terms": (2, 3)}
-    return Session(build(Config, {"data": data, "sample": SAMPLE, "evaluate": {"self_consistency": False}}))
+    settings = {"data": data, "sample": SAMPLE, "evaluate": {"self_consistency": False}}
+    return resolve_numerics(build(Config, settings), jax.default_backend())
+
+
+@pytest.fixture(scope="module")
+def runtime(config, tmp_path_factory):
+    return Runtime(config.mesh, epath.Path(tmp_path_factory.mktemp("metrics")), "evaluate")
 
 
 def instances(*args):
@@ -45,15 +53,18 @@ def instances(*args):
     return [Instance("generate_until", {}, pair, i) for i, pair in enumerate(args)]
 
 
-def test_one_task_both_ways(harness_model, session, tmp_path):
+def test_one_task_both_ways(harness_model, config, runtime, tmp_path):
     """Catches: another prompt, another stop, another answer or another count than our own evaluation has."""
-    questions = held_out_questions(session.config.data, session.config.seed)
-    write_jsonl(tmp_path / "q.jsonl", questions)
-    scores = {"cot": epath.Path(tmp_path / "cot.jsonl")}
-    evaluate(session, 0, "builtin", epath.Path(tmp_path / "q.jsonl"), scores, epath.Path(tmp_path / "s"), epath.Path(tmp_path))
-    ours = list(read_jsonl(tmp_path / "cot.jsonl"))
+    questions, run = question_source(config.data).held_out(config.seed), RunFolder(epath.Path(tmp_path))
+    write_jsonl(run.held_out, questions)
+    parts = Parts(config, run, config.model)
+    stage = parts.evaluate("base", parts.checkpoint, 0)
+    scores = {"cot": stage.outputs["cot"]}
+    stage.run(runtime, stage.settings, stage.inputs, scores, run.scratch(stage.name))
+    ours = list(read_jsonl(run.scores("base", "cot")))
 
-    rows = [{"prompt": session.prompts.render("few_shot_cot", q["question"]), "answer": q["answer"]} for q in questions]
+    prompts = load_prompts(config.data, config.model.checkpoint)
+    rows = [{"prompt": prompts.render("few_shot_cot", q["question"]), "answer": q["answer"]} for q in questions]
     write_jsonl(tmp_path / "docs.json", rows)
     task = {
         "task": "word_problems",
@@ -82,17 +93,18 @@ def test_one_task_both_ways(harness_model, session, tmp_path):
     assert found["results"]["word_problems"]["exact_match,answer"] == pytest.approx(share)
 
 
-def test_loglikelihoods_are_those_of_one_pass(harness_model, session):
+def test_loglikelihoods_are_those_of_one_pass(harness_model, config, runtime):
     """Catches: an off-by-one of scored tokens, padding that is scored, a sum over the context."""
     pairs = [("Q: 3 + 4?\nA:", " The answer is 7."), ("Tom has", " 5 eggs"), ("", "Ann has 12 pens.")]
-    tokens, config, params = session.tokenizer, session.model_config, session.params("builtin")
+    model = runtime.load("builtin", config.model)
+    tokens, architecture, params = model.tokenizer, model.config, model.params
     expected = []
     for context, continuation in pairs:
         before = tokens.start(context) if context else [harness_model.prefix_token_id]
         ids = [*before, *tokens.encode(continuation)]
-        with use_mesh(session.mesh):
+        with use_mesh(runtime.mesh):
             rows, causal = jnp.tile(jnp.asarray([ids]), (8, 1)), jnp.tril(jnp.ones((8, len(ids), len(ids)), bool))
-            logits, _ = model.forward(config, params, rows, jnp.tile(jnp.arange(len(ids))[None], (8, 1)), causal)
+            logits, _ = transformer.forward(architecture, params, rows, jnp.tile(jnp.arange(len(ids))[None], (8, 1)), causal)
         logprobs = jax.nn.log_softmax(logits[0])
         expected.append(sum(float(logprobs[i - 1, ids[i]]) for i in range(len(before), len(ids))))
     found = harness_model.loglikelihood(instances(*pairs))
@@ -112,25 +124,29 @@ def test_greedy_text_is_greedy(harness_model):
 
 @pytest.fixture
 def prefixed(tmp_path, monkeypatch):
-    """A model whose tokenizer puts a space in front of texts, and what its decoders are given: (prompt + question, longest)."""
+    """A model whose tokenizer puts a space in front of texts, and what its engines are given: (prefix, the request's ids)."""
     from lmsi_jax.evaluation import harness
 
     hf_folder(tmp_path / "hf", "llama2", kind="llama2")
     given = []
 
     class Spy:
-        def __init__(self, mesh, config, params, tokenizer, decoding, few_shot, longest, key):
-            self.prompt = tokenizer.start(few_shot) if isinstance(few_shot, str) else list(few_shot)
-            self.encode = tokenizer.encode
-            assert len(self.prompt) + longest + decoding.max_tokens <= config.context, "refused by Decoder._check"
+        def __init__(self, mesh, config, tokenizer, limits):
+            self.config, self.tokenizer, self.limits = config, tokenizer, limits
 
-        def run(self, requests):
+        def prefill(self, params, prefix):
+            ids = self.tokenizer.start(prefix) if isinstance(prefix, str) else list(prefix)
+            assert len(ids) + self.limits.question + self.limits.max_tokens <= self.config.context, "refused by Engine.prefill"
+            return ids
+
+        def sample(self, params, prefix, requests, sampling, key):
             for request in requests:
-                ids = self.encode(request.text) if getattr(request, "tokens", None) is None else list(request.tokens)
-                given.append((self.prompt, ids))
-                yield [Path(request.id, 0, str(len(given)), 1, 0.0, "stop", (2,))]
+                ids = self.tokenizer.encode(request.text) if request.tokens is None else list(request.tokens)
+                assert len(ids) <= self.limits.question, "refused by Engine.sample"
+                given.append((prefix, ids))
+                yield [SampledPath(request.id, 0, str(len(given)), 1, 0.0, "stop", (2,))]
 
-    monkeypatch.setattr(harness, "Decoder", Spy)
+    monkeypatch.setattr(harness, "Engine", Spy)
     return harness.HarnessModel(checkpoint=str(tmp_path / "hf")), given
 
 

@@ -68,7 +68,7 @@ def test_improve_and_leave(rank, start, compile_cache, tmp_path):
     votes = list(read_jsonl(tmp_path / "run/rounds/1/votes.jsonl"))
     assert {vote["answer"] for vote in votes} & {"3", "4", "5"}
 
-    tuned = f"--from={tmp_path}/run/rounds/1/model"
+    tuned = f"--from={tmp_path}/run/models/round-1"
     said = _run(command("export", tuned, f"--to={tmp_path}/out", "--verify"), compile_cache)
     assert "read back: 0" in said
     peer = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -107,4 +107,4 @@ def test_a_chat_whose_question_holds_a_control_token(start, compile_cache, tmp_p
         config = {**SMALL, "model.checkpoint": folder, "data.questions": tmp_path / "q.jsonl", "data.chat": True}
         said = _run(command("doctor", f"--config={ROOT}/configs/hf.py", **config), compile_cache, expect=2 * problems)
         assert said.count("problem ") == problems, said
-        assert ("Question 'q' holds '<|im_end|>'" in said) == problems
+        assert ("Question 'q' contains '<|im_end|>'" in said) == problems

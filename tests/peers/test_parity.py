@@ -9,10 +9,11 @@ from etils import epath
 torch = pytest.importorskip("torch", reason="install the extra 'peers'")
 pytest.importorskip("transformers", reason="install the extra 'peers'")
 
-from lmsi_jax import model  # noqa: E402
 from lmsi_jax.checkpoint import huggingface  # noqa: E402
-from lmsi_jax.core.config import MeshConfig  # noqa: E402
-from lmsi_jax.sharding import make_mesh, use_mesh  # noqa: E402
+from lmsi_jax.model import transformer  # noqa: E402
+from lmsi_jax.sharding.config import MeshConfig  # noqa: E402
+from lmsi_jax.sharding.mesh import make_mesh  # noqa: E402
+from lmsi_jax.sharding.rules import use_mesh  # noqa: E402
 from tests.conftest import mesh_of  # noqa: E402
 from tests.peers import models  # noqa: E402
 
@@ -48,7 +49,7 @@ def ours(folder, ids, positions=None, seen=None, mesh=None):
     mask = mask & (seen[:, None, :] | np.eye(t, dtype=bool)) if seen is not None else mask
     with use_mesh(mesh):
         params = huggingface.load_params(folder, config, mesh)
-        run = jax.jit(lambda p, i, at, m: model.forward(config, p, i, at, m)[0])
+        run = jax.jit(lambda p, i, at, m: transformer.forward(config, p, i, at, m)[0])
         return np.asarray(run(params, jnp.asarray(ids), jnp.asarray(positions), jnp.asarray(mask)))
 
 

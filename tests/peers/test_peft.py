@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch", reason="install the extra 'peers'")
 peft = pytest.importorskip("peft", reason="install the extra 'peers'")
 
 from lmsi_jax.checkpoint import convert, folder  # noqa: E402
-from lmsi_jax.core.config import LoraConfig  # noqa: E402
 from lmsi_jax.core.errors import UserError  # noqa: E402
-from lmsi_jax.model import abstract, lora  # noqa: E402
-from lmsi_jax.sharding import use_mesh  # noqa: E402
+from lmsi_jax.model import lora, transformer  # noqa: E402
+from lmsi_jax.model.config import LoraConfig  # noqa: E402
+from lmsi_jax.sharding.rules import use_mesh  # noqa: E402
 from tests.conftest import mesh_of  # noqa: E402
 from tests.peers.test_folders import hf_folder  # noqa: E402
 from tests.peers.test_parity import TOLERANCE, ours  # noqa: E402
@@ -27,7 +27,7 @@ def test_adapters_alone_and_merged(name, tmp_path):
     peer = hf_folder(tmp_path / "hf", name)
     base, config, mesh = str(tmp_path / "hf"), LoraConfig(rank=4, alpha=6.0), mesh_of(1, 1, 1)
     architecture = folder.load_config(base)
-    shapes, _ = lora.abstract(*abstract(architecture), config)
+    shapes, _ = lora.abstract(transformer.abstract(architecture)[0], transformer.specs(architecture), config)
     rng = np.random.default_rng(0)
     flat = traverse_util.flatten_dict(shapes, sep="/")
     made = {path: rng.normal(size=leaf.shape).astype(np.float32) * 0.2 for path, leaf in flat.items()}

@@ -6,7 +6,8 @@ from etils import epath
 transformers = pytest.importorskip("transformers", reason="install the extra 'peers'")
 
 from lmsi_jax import tokenizers  # noqa: E402
-from lmsi_jax.formatting.mixed import Prompts, tokenize  # noqa: E402
+from lmsi_jax.formatting.examples import tokenize  # noqa: E402
+from lmsi_jax.formatting.prompts import Prompts  # noqa: E402
 from lmsi_jax.tasks.prompts import solution, with_choices  # noqa: E402
 from tests.tokenizers import made  # noqa: E402
 from tests.tokenizers.test_chat import CHATS, TASK, chat_folder  # noqa: E402

@@ -59,10 +59,10 @@ def test_a_run_in_a_bucket_is_that_on_a_disk_killed_at_five_instants(finished, c
     for run in epath.Path(bucket).iterdir():
         assert bucket_records(f"{bucket}/{run.name}") == records(finished[0]), run
     root = epath.Path(workdir)
-    assert [row["step"] for row in read_metrics(root / "metrics" / "round-1-finetune.jsonl")] == [6]
-    assert list((root / "metrics" / "tensorboard" / "round-1-finetune").glob("events*"))
+    assert [row["step"] for row in read_metrics(root / "metrics" / "rounds-1-finetune.jsonl")] == [6]
+    assert list((root / "metrics" / "tensorboard" / "rounds-1-finetune").glob("events*"))
     assert "loss per target token" in (root / "report.html").read_text()
-    assert not (root / ".lock.json").exists() and not (root / "rounds/1/model/.unfinished").exists()
+    assert not (root / ".lock.json").exists() and not (root / "models/round-1/.unfinished").exists()
     again = lmsi(workdir, compile_cache, tmp_path)
     assert "nothing to do" in again.stdout, again.stdout + again.stderr
 
@@ -90,7 +90,7 @@ def test_an_unfinished_checkpoint_in_a_bucket_is_no_checkpoint(bucket, model_con
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(folder, "publish_folder", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         folder.save(target, model_config, params, {"tokenizer.model": tokenizer.model})
-    with pytest.raises(UserError, match="was never written to its end"):
+    with pytest.raises(UserError, match="is incomplete, as the command that writes it was interrupted"):
         folder.locate(str(target))
     folder.save(target, model_config, params, {"tokenizer.model": tokenizer.model})
     assert folder.load_config(str(target)) == model_config
@@ -120,5 +120,5 @@ def test_a_model_of_a_bucket_is_imported_and_exported(bucket, tmp_path):
     for name, index in (("w", (slice(1, 4), slice(2, 3))), ("w", (slice(0, 6), slice(0, 4))), ("b", (slice(1, 3),))):
         np.testing.assert_array_equal(near.read(name, index), far.read(name, index))
     write_bytes(file, b"no tensors")
-    with pytest.raises(UserError, match="is not a whole safetensors file"):
+    with pytest.raises(UserError, match="is not a complete safetensors file"):
         Tensors(epath.Path(bucket))

@@ -44,7 +44,7 @@ def test_killed_at_random_instants(finished, compile_cache, tmp_path):
 def test_signals_end_cleanly_and_resume(finished, compile_cache, tmp_path):
     """Catches: a stack trace on Ctrl-C, or a preempted run that cannot go on."""
     workdir = tmp_path / "run"
-    for number, status, reached in ((signal.SIGINT, 130, "eval/0/cot.jsonl"), (signal.SIGTERM, 143, "rounds/1/votes.jsonl")):
+    for number, status, reached in ((signal.SIGINT, 130, "eval/base/cot.jsonl"), (signal.SIGTERM, 143, "rounds/1/votes.jsonl")):
         process = start(workdir, compile_cache)
         deadline = time.monotonic() + 120
         while not (workdir / reached).exists() and time.monotonic() < deadline:

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 from lmsi_jax.checkpoint import folder
-from lmsi_jax.core.config import MeshConfig
 from lmsi_jax.core.records import read_jsonl, write_jsonl
-from lmsi_jax.sharding import make_mesh, use_mesh
+from lmsi_jax.sharding.config import MeshConfig
+from lmsi_jax.sharding.mesh import make_mesh
+from lmsi_jax.sharding.rules import use_mesh
 from tests.runs import ROOT, command, environment, records, run_workdir
 
 
 def params(workdir):
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     with use_mesh(mesh):
-        return folder.load_params(str(workdir / "rounds" / "1" / "model"), mesh)
+        return folder.load_params(str(workdir / "models" / "round-1"), mesh)
 
 
 def lmsi(arguments, cache, expect=0):
@@ -46,7 +47,7 @@ def test_records_fit_together(finished):
         "few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct",
     }  # fmt: skip
     for prompting, m in (("standard", 1), ("cot", 1), ("self_consistency", 4)):
-        scores = list(read_jsonl(workdir / f"eval/1/{prompting}.jsonl"))
+        scores = list(read_jsonl(workdir / f"eval/round-1/{prompting}.jsonl"))
         assert len(scores) == 4 and all(row["num_paths"] == m for row in scores)
     about = json.loads((workdir / "run.json").read_text())
     assert about["versions"]["jax"] and "--workdir" in " ".join(about["command_line"])
@@ -78,9 +79,9 @@ def test_dry_run_says_what_and_why(finished, compile_cache, tmp_path):
     said = lmsi(run_workdir(workdir, "--dry-run", "--reconfigure", **{"finetune.steps": 7}), compile_cache)
     assert "rounds/1/sample: done, reused" in said
     assert "rounds/1/format: would run: inputs changed: rounds/1/votes.jsonl" in said
-    assert "rounds/1/finetune: would run: inputs will be made anew: rounds/1/examples.jsonl" in said
-    assert "eval/0/evaluate: done, reused" in said
-    assert "eval/1/evaluate: would run: inputs will be made anew: rounds/1/model" in said
+    assert "rounds/1/finetune: would run: inputs will be rebuilt: rounds/1/examples.jsonl" in said
+    assert "eval/base/evaluate: done, reused" in said
+    assert "eval/round-1/evaluate: would run: inputs will be rebuilt: models/round-1" in said
     assert json.loads((workdir / "config.json").read_text())["finetune"]["steps"] == 6
 
 
@@ -90,7 +91,7 @@ def test_only_and_from(finished, compile_cache, tmp_path):
     said = lmsi(run_workdir(workdir, "--only=vote", "--from=vote"), compile_cache)
     assert "rounds/1/vote: done in" in said and "format" not in said
     more = run_workdir(workdir, "--only=vote", "--reconfigure", **{"sample.paths": 5})
-    assert "Stage rounds/1/vote: inputs will be made anew: rounds/1/paths.jsonl" in lmsi(more, compile_cache, expect=2)
+    assert "Stage rounds/1/vote: inputs will be rebuilt: rounds/1/paths.jsonl" in lmsi(more, compile_cache, expect=2)
     lmsi(run_workdir(workdir, "--only=vote", "--reconfigure"), compile_cache)
     said = lmsi(run_workdir(workdir, "--from=report"), compile_cache)
     assert "report: done in" in said and "finetune: done in" not in said
@@ -102,9 +103,9 @@ def test_settings_that_change_nothing_remake_nothing(finished, compile_cache, tm
     workdir = shutil.copytree(finished[0], tmp_path / "run")
     other = {"sample.lanes": 4, "sample.sync_every": 5, "finetune.save_every": 3, "sample.temperature_after": 0.9}
     said = lmsi(run_workdir(workdir, "--dry-run", "--reconfigure", **other), compile_cache)
-    for stage in ("rounds/1/sample", "rounds/1/vote", "rounds/1/format", "rounds/1/finetune", "eval/0/evaluate"):
+    for stage in ("rounds/1/sample", "rounds/1/vote", "rounds/1/format", "rounds/1/finetune", "eval/base/evaluate"):
         assert f"{stage}: done, reused" in said
-    assert "eval/1/evaluate: would run: settings changed: temperature" in said
+    assert "eval/round-1/evaluate: would run: settings changed: decoding.sampling.temperature" in said
 
 
 def test_changed_exemplars_are_seen(finished, compile_cache, tmp_path):
@@ -117,7 +118,7 @@ def test_changed_exemplars_are_seen(finished, compile_cache, tmp_path):
     assert "rounds/1/sample: done, reused" in said
     write_jsonl(file, rows[:1])
     said = lmsi(run_workdir(workdir, "--dry-run", "--reconfigure", **{"data.exemplars": file}), compile_cache)
-    assert "rounds/1/sample: would run: settings changed: prompts" in said
+    assert "rounds/1/sample: would run: settings changed: decoding.prompts" in said
 
 
 @pytest.mark.slow
@@ -198,7 +199,7 @@ def test_stages_alone_on_files(finished, compile_cache, tmp_path):
     assert list((tmp_path / "p-metrics").glob("*.jsonl")), "of its own: another output beside it keeps its metrics"
     assert json.loads((tmp_path / "model/finetuned.json").read_text()) == {"base": "builtin"}
     assert {row["temperature"] for row in read_jsonl(tmp_path / "eval/self_consistency.jsonl")} == {
-        row["temperature"] for row in read_jsonl(run / "eval/1/self_consistency.jsonl")
+        row["temperature"] for row in read_jsonl(run / "eval/round-1/self_consistency.jsonl")
     }, "a fine-tuned model is sampled as `lmsi run` samples it"
 
 

@@ -10,10 +10,11 @@ PROGRAM = """
 import dataclasses, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 8)
-from lmsi_jax.core.build import build
-from lmsi_jax.core.config import Config, ModelConfig
-from lmsi_jax.pipeline import plan
-from lmsi_jax.sharding import make_mesh
+from lmsi_jax.capacity import plan
+from lmsi_jax.core.settings import build
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.recipes.config import Config
+from lmsi_jax.sharding.mesh import make_mesh
 
 data, fsdp, tensor, tied = (int(word) for word in sys.argv[1:])
 shape = ModelConfig(vocab=512, width=64, layers=1, heads=4, kv_heads=4, head_width=16, mlp=256, tied_embedding=bool(tied))
@@ -27,7 +28,7 @@ config = build(Config, settings)
 mesh = make_mesh(config.mesh)
 for decoding in plan._decodings(config, shape, mesh, plan.CHIPS["cpu"]).values():
     print(plan._decode(config, shape, mesh, decoding), plan._prefill_questions(config, shape, mesh, decoding))
-print(plan._prefill_prompt(config, shape, mesh), plan._train(config, shape, mesh))
+print(plan._prefill_prefix(config, shape, mesh), plan._train(config, shape, mesh))
 """
 
 

@@ -7,13 +7,14 @@ import sys
 import pytest
 from etils import epath
 
-from lmsi_jax.core.config import DataConfig
+from lmsi_jax.answers.extract import canonical
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.tasks import registry
-from lmsi_jax.tasks.answers import canonical
+from lmsi_jax.tasks.config import DataConfig
 from lmsi_jax.tasks.dataset import BadRow, Row, json_list, tab_separated
 from lmsi_jax.tasks.sets import DATASETS, IN_DOMAIN, OUT_OF_DOMAIN
-from lmsi_jax.tasks.source import load_split
+from lmsi_jax.tasks.sources import question_source
+from lmsi_jax.tasks.splits import load_split
+from lmsi_jax.tasks.task import load_task
 
 STEM = {"stem": "What melts?", "choices": [{"text": "ice", "label": "A"}, {"text": "sand", "label": "B"}]}
 ANLI = {"uid": "u1", "context": "A dog runs.", "hypothesis": "It is wet.", "label": "n", "reason": "nothing said"}
@@ -163,7 +164,7 @@ def test_malformed_rows_are_counted(tmp_path, capsys):
     rows = load_split(DATASETS["gsm8k"], "train", "files", str(tmp_path), skip_malformed=True)
     assert [r["id"] for r in rows] == ["gsm8k-train-00001", "gsm8k-train-00003"]
     said = capsys.readouterr().out.replace("\n", " ")
-    assert "gsm8k train: 2 questions; left out: 7 malformed, first: " in said
+    assert "gsm8k train: 2 questions; skipped: 7 malformed, first: " in said
 
 
 def test_test_splits_are_not_trained_on(tmp_path):
@@ -171,28 +172,28 @@ def test_test_splits_are_not_trained_on(tmp_path):
     for file in ("train.jsonl", "test.jsonl"):
         write(tmp_path / file, [{"question": f"{file}?", "answer": "#### 7"}])
     config = {"task": "gsm8k", "source": "files", "folder": str(tmp_path)}
-    assert registry.training_questions(DataConfig(**config), 0)[0]["question"] == "train.jsonl?"
-    assert registry.held_out_questions(DataConfig(**config), 0)[0]["question"] == "test.jsonl?"
+    assert question_source(DataConfig(**config)).training(0)[0]["question"] == "train.jsonl?"
+    assert question_source(DataConfig(**config)).held_out(0)[0]["question"] == "test.jsonl?"
     for asked in ({"train_split": "test"}, {"eval_split": "train"}):
         with pytest.raises(UserError, match="is the one that is scored"):
-            registry.training_questions(DataConfig(**config, **asked), 0)
-    assert registry.training_questions(DataConfig(**config, train_split="test", train_on_test=True), 0)
+            question_source(DataConfig(**config, **asked)).training(0)
+    assert question_source(DataConfig(**config, train_split="test", train_on_test=True)).training(0)
     with pytest.raises(UserError, match="The paper only tests on svamp"):
-        registry.training_questions(DataConfig(task="svamp", source="files", folder=str(tmp_path)), 0)
+        question_source(DataConfig(task="svamp", source="files", folder=str(tmp_path))).training(0)
 
 
 def test_names_and_types(tmp_path):
     """Catches: a typo that runs another task; an answer type that contradicts the set."""
-    with pytest.raises(UserError, match="data.task='gsm8' is not known; the nearest is 'gsm8k'"):
-        registry.load_task(DataConfig(task="gsm8"))
+    with pytest.raises(UserError, match="There is no data.task 'gsm8'; the nearest is 'gsm8k'"):
+        load_task(DataConfig(task="gsm8"))
     with pytest.raises(UserError, match="answers of aqua are of type 'choice'"):
-        registry.load_task(DataConfig(task="aqua", answer_type="number"))
+        load_task(DataConfig(task="aqua", answer_type="number"))
     with pytest.raises(UserError, match=r"folder of gsm8k's published files \(train.jsonl, test.jsonl\)"):
-        registry.held_out_questions(DataConfig(task="gsm8k", source="files"), 0)
+        question_source(DataConfig(task="gsm8k", source="files")).held_out(0)
     with pytest.raises(UserError, match="TensorFlow Datasets has no gsm8k"):
-        registry.held_out_questions(DataConfig(task="gsm8k", source="tfds"), 0)
+        question_source(DataConfig(task="gsm8k", source="tfds")).held_out(0)
     with pytest.raises(UserError, match=r"(?s)it is the file of gsm8k's split 'test'"):
-        registry.held_out_questions(DataConfig(task="gsm8k", source="files", folder=str(tmp_path)), 0)
+        question_source(DataConfig(task="gsm8k", source="files", folder=str(tmp_path))).held_out(0)
 
 
 def test_the_paper_s_tables():
@@ -243,11 +244,11 @@ store("drop", None, {"passage": F.Text(), "question": F.Text(), "answer": F.Text
 """
 READ = """
 import json, sys
-from lmsi_jax.core.config import DataConfig
-from lmsi_jax.tasks import registry
+from lmsi_jax.tasks.config import DataConfig
+from lmsi_jax.tasks.sources import question_source
 found = {}
 for name in ("rte", "mnli_m", "mnli_mm", "anli_a3", "arc_challenge", "openbookqa", "drop"):
-    row = registry.held_out_questions(DataConfig(task=name, source="tfds", folder=sys.argv[1]), 0)[0]
+    row = question_source(DataConfig(task=name, source="tfds", folder=sys.argv[1])).held_out(0)[0]
     found[name] = [row["question"], row["choices"], row["answer"], row.get("answers")]
 assert not {"tensorflow", "jax"} & sys.modules.keys()
 print(json.dumps(found))
@@ -279,7 +280,7 @@ def test_tensorflow_datasets_without_tensorflow(prepared):
 
 def test_tfds_sets_that_are_not_prepared(prepared, tmp_path):
     """Catches: a traceback, or a download, where a sentence would do."""
-    with pytest.raises(UserError, match=r"openbookqa is not there(?s:.*)tfds build openbookqa --file_format=array_record"):
+    with pytest.raises(UserError, match=r"openbookqa does not exist(?s:.*)tfds build openbookqa --file_format=array_record"):
         load_split(DATASETS["openbookqa"], "test", "tfds", str(tmp_path))
     with pytest.raises(UserError, match="has the splits dev, and not 'train'"):
         load_split(DATASETS["drop"], "train", "tfds", str(prepared))

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from lmsi_jax.core.config import CorpusConfig, DataConfig
+from lmsi_jax.answers.extract import Answer, canonical, extract
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import write_jsonl
-from lmsi_jax.formatting.mixed import Prompts
-from lmsi_jax.tasks import registry
-from lmsi_jax.tasks.answers import Answer, canonical, extract
+from lmsi_jax.formatting.prompts import Prompts
+from lmsi_jax.tasks.config import CorpusConfig, DataConfig
 from lmsi_jax.tasks.prompts import check_stops, few_shot
+from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.tasks.sets import DATASETS
+from lmsi_jax.tasks.sources import question_source
+from lmsi_jax.tasks.task import EXEMPLARS, load_exemplars, load_task
 from lmsi_jax.tasks.word_corpus import documents
 from lmsi_jax.tasks.word_problems import STYLES, make_problem, make_solution
 
@@ -26,7 +28,7 @@ FILES = {
 @pytest.mark.parametrize(("name", "answer_type"), FILES.items())
 def test_exemplars_are_right(name, answer_type):
     """Catches: a wrong calculation or answer in a prompt that every question sees."""
-    items = registry.load_exemplars(registry.EXEMPLARS / f"{name}.jsonl", answer_type)
+    items = load_exemplars(EXEMPLARS / f"{name}.jsonl", answer_type)
     assert 4 <= len(items) <= 8 or name in ("word_problems", "text")  # for small models: a short prompt
     for item in items:
         text = item.reasoning
@@ -47,14 +49,14 @@ def test_answers_are_spread_over_the_options():
     """Catches: a prompt that teaches a letter, or always yes."""
     for name, answer_type in FILES.items():
         if answer_type in ("choice", "yes_no"):
-            said = [item.answer for item in registry.load_exemplars(registry.EXEMPLARS / f"{name}.jsonl", answer_type)]
+            said = [item.answer for item in load_exemplars(EXEMPLARS / f"{name}.jsonl", answer_type)]
             assert max(map(said.count, said)) <= len(said) / 2, name
 
 
 @pytest.mark.parametrize("name", ["word_problems", *DATASETS])
 def test_prompts_are_those_that_were_proof_read(name):
     """Catches: a changed exemplar or layout, which changes every score; `lmsi prompt --task=... --format=...` prints them."""
-    task = registry.load_task(DataConfig(task=name))
+    task = load_task(DataConfig(task=name))
     file = DATASETS[name].exemplars if name in DATASETS else name
     for style in ("cot", "direct"):
         prompt = Prompts.of(task).render(f"few_shot_{style}", "...")
@@ -104,9 +106,10 @@ def test_documents_are_a_function_of_seed_and_number():
 def test_train_and_held_out_questions_are_apart_and_keep_their_numbering():
     """Catches: evaluation on questions that were trained on; question 3 that changes when more are asked for."""
     config = DataConfig(num_questions=300, num_eval=300)
-    train, held_out = registry.training_questions(config, 0), registry.held_out_questions(config, 0)
+    source = question_source(config)
+    train, held_out = source.training(0), source.held_out(0)
     assert not {q["question"] for q in train} & {q["question"] for q in held_out}
-    assert registry.training_questions(DataConfig(num_questions=5, num_eval=1), 0) == train[:5]
+    assert question_source(DataConfig(num_questions=5, num_eval=1)).training(0) == train[:5]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_malformed_question_files(tmp_path, rows, message):
     """Catches: a bad row that is dropped or crashes a run hours later."""
     write_jsonl(tmp_path / "q.jsonl", rows)
     with pytest.raises(UserError, match=re.escape(message)):
-        registry.load_questions(tmp_path / "q.jsonl")
+        load_questions(tmp_path / "q.jsonl")
 
 
 def test_held_out_answers_must_be_of_the_type(tmp_path):
@@ -132,12 +135,12 @@ def test_held_out_answers_must_be_of_the_type(tmp_path):
     write_jsonl(tmp_path / "q.jsonl", [{"id": "a", "question": "x", "answer": "yes"}])
     config = DataConfig(task="jsonl", questions="q", eval_questions=str(tmp_path / "q.jsonl"), answer_type="number")
     with pytest.raises(UserError, match="question 'a' has the answer 'yes', which is not of type 'number'"):
-        registry.held_out_questions(config, 0)
+        question_source(config).held_out(0)
 
 
 def test_stop_strings_inside_exemplars_are_refused():
     """Catches: the stop list that cuts every answer, so that accuracy is near zero."""
-    task = registry.load_task(DataConfig(num_questions=1, num_eval=1))
+    task = load_task(DataConfig(num_questions=1, num_eval=1))
     check_stops(task.exemplars, ("\n\n", "\nQ:"), "number")
     with pytest.raises(UserError, match=r"stop string '\. The'"):
         check_stops(task.exemplars, (". The",), "number")

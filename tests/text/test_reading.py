@@ -10,15 +10,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmsi_jax.analysis.rounds import REASONS
+from lmsi_jax.answers import extract
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import numbered_jsonl, read_jsonl, write_jsonl
 from lmsi_jax.core.text import clean_text, printable
-from lmsi_jax.formatting.mixed import tokenize
+from lmsi_jax.formatting.examples import tokenize
 from lmsi_jax.formatting.packing import pack
-from lmsi_jax.tasks import answers
 from lmsi_jax.tasks.dataset import Row
-from lmsi_jax.tasks.registry import load_exemplars, load_questions
+from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.tasks.sets import DATASETS
+from lmsi_jax.tasks.task import load_exemplars
 from tests.text import nasty
 
 LINES = (
@@ -134,7 +135,7 @@ def test_rows_of_data_sets_are_read_or_refused(rows):
         assert found is None or found["question"].strip()
 
 
-@given(st.lists(asked, max_size=6), st.sampled_from(answers.TYPES))
+@given(st.lists(asked, max_size=6), st.sampled_from(extract.TYPES))
 @nasty.examples(80)
 def test_exemplars_are_read_or_refused(folder, rows, answer_type):
     """Catches: an exemplar file that ends in a traceback, or an exemplar without an answer of its type."""
@@ -142,31 +143,31 @@ def test_exemplars_are_read_or_refused(folder, rows, answer_type):
     write_jsonl(folder / "e.jsonl", rows)
     found = read_or_refused(lambda: load_exemplars(folder / "e.jsonl", answer_type))
     for exemplar in found or ():
-        assert answers.canonical(exemplar.answer, answer_type) is not None
+        assert extract.canonical(exemplar.answer, answer_type) is not None
     assert not found or len(found) == len(rows)
 
 
-@given(st.lists(nasty.texts, min_size=1, max_size=3), st.sampled_from(answers.TYPES))
+@given(st.lists(nasty.texts, min_size=1, max_size=3), st.sampled_from(extract.TYPES))
 @nasty.examples(120)
 def test_answers_are_canonical_or_a_reason(found, answer_type):
     """Catches: an answer that is another when it is read again, a reason without a wording, an error of a parser."""
     values = []
     for text in nasty.outputs(found):
         for finish, flexible in (("stop", False), ("length", False), ("stop", True)):
-            read = answers.extract(text, answer_type, finish, flexible=flexible)
-            if isinstance(read, answers.Abstention):
+            read = extract.extract(text, answer_type, finish, flexible=flexible)
+            if isinstance(read, extract.Abstention):
                 assert read.reason in REASONS
                 continue
-            assert answers.canonical(read.value, answer_type) == read.value, text
+            assert extract.canonical(read.value, answer_type) == read.value, text
             values.append(read.value)
             assert "\n" not in read.value and read.value.strip()
     if answer_type != "math":  # whose comparisons are a process that may take seconds for one
-        assert answers.group([*values, None], answer_type) == [*values, None]
+        assert extract.group([*values, None], answer_type) == [*values, None]
         for a, b in itertools.pairwise(values):
-            assert answers.equivalent(a, b, answer_type) == answers.equivalent(b, a, answer_type) == (a == b)
+            assert extract.equivalent(a, b, answer_type) == extract.equivalent(b, a, answer_type) == (a == b)
 
 
-@pytest.mark.parametrize("answer_type", answers.TYPES)
+@pytest.mark.parametrize("answer_type", extract.TYPES)
 def test_long_texts_take_no_second(answer_type):
     """Catches: a pattern that tries every way of splitting a long run of one thing."""
     slow = []
@@ -174,7 +175,7 @@ def test_long_texts_take_no_second(answer_type):
         for lead in ("", "The answer is ", "(A) is the ", "A: "):
             text = (lead + fragment * (20_000 // max(len(fragment), 1)))[:20_000] + " a b c d e"
             start = time.thread_time()
-            answers.extract(text, answer_type, flexible=True)
+            extract.extract(text, answer_type, flexible=True)
             if time.thread_time() - start > 1:
                 slow.append((lead, fragment))
     assert not slow

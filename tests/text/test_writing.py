@@ -17,19 +17,20 @@ from rich.text import Text
 
 from lmsi_jax.analysis.report import write_report
 from lmsi_jax.analysis.rounds import REASONS
+from lmsi_jax.answers.extract import truncate_at_next_turn
+from lmsi_jax.answers.reader import AnswerReader, answers_by_path
 from lmsi_jax.cli import main as command_line
-from lmsi_jax.core.config import Config, SelectConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import write_jsonl
 from lmsi_jax.core.text import clean_text
-from lmsi_jax.formatting.mixed import Prompts
-from lmsi_jax.pipeline.vote import extract_file, format_file, vote_file
-from lmsi_jax.tasks.answers import own_text
+from lmsi_jax.formatting.prompts import Prompts
+from lmsi_jax.recipes.config import Config
 from lmsi_jax.tasks.prompts import Exemplar
-from lmsi_jax.tasks.reading import answers_by_path, is_right
-from lmsi_jax.tasks.registry import Task
+from lmsi_jax.tasks.task import Task
+from lmsi_jax.voting.config import SelectConfig
 from tests.analysis.test_report import Page
+from tests.stages.on_files import extract_file, format_file, vote_file
 from tests.text import nasty
 
 TYPES = ("number", "choice", "yes_no", "span", "text")  # expressions are compared by a process that may take seconds for one
@@ -78,7 +79,7 @@ def runs(draw):
 
 
 def task(answer_type: str) -> Task:
-    return Task("jsonl", answer_type, (Exemplar("1 + 1?", "1 + 1 = 2.", "2"),))
+    return Task("jsonl", AnswerReader(answer_type), (Exemplar("1 + 1?", "1 + 1 = 2.", "2"),))
 
 
 def by_id(paths: list[dict]) -> dict[str, list[dict]]:
@@ -112,7 +113,11 @@ def test_every_path_votes_and_every_kept_one_is_trained_on(folder, run, answer_t
         assert [path["path"] for path in vote["abstained"]] == [n for n in numbers if answered[n] is None]
         assert vote["kept"] == [n for n in numbers if answered[n] == vote["answer"] is not None]
         assert 0 <= vote["margin"] <= vote["confidence"] <= 1
-        kept += [(vote["id"], row["path"], own_text(row["text"])) for row in stored[vote["id"]] if row["path"] in vote["kept"]]
+        kept += [
+            (vote["id"], row["path"], truncate_at_next_turn(row["text"]))
+            for row in stored[vote["id"]]
+            if row["path"] in vote["kept"]
+        ]
     if not kept:
         with pytest.raises(UserError, match="nothing to train on"):
             format_file(config, about, Prompts.of(about), q, p, v, e)
@@ -154,7 +159,7 @@ def test_rules_of_selection(folder, run, answer_type, rule, selection, gold):
         return
     for row in rows_of(e):
         answered = answers_by_path(votes[row["id"]])[row["path"]]
-        assert answered is not None and (selection != "gold" or is_right(answered, [clean_text(gold), "7"], answer_type))
+        assert answered is not None and (selection != "gold" or about.reader.is_right(answered, [clean_text(gold), "7"]))
 
 
 FIELDS = ("id", "path", "text", "finish", "logprob", "num_tokens", "answer", "answers", "kept", "confidence", "paths_hash")
@@ -163,7 +168,7 @@ odd = st.dictionaries(st.sampled_from(FIELDS), nasty.values, max_size=4)
 
 @given(st.lists(odd, max_size=2), st.lists(odd, max_size=2), st.sampled_from(VOTES))
 @nasty.examples(80)
-def test_foreign_files_are_read_or_refused(folder, strange_paths, strange_votes, rule):
+def test_files_of_others_are_read_or_refused(folder, strange_paths, strange_votes, rule):
     """Catches: a field of another type in paths or votes that ends in a traceback, or in a path that vanishes."""
     path = {"id": "q", "path": 0, "text": "The answer is 7.", "logprob": -1.0, "num_tokens": 3}
     rows = [{**path, "path": number, **row} for number, row in enumerate(strange_paths)]

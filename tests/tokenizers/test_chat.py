@@ -4,10 +4,12 @@ import pytest
 import tokenizers
 from etils import epath
 
+from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.formatting.mixed import Prompts, Solution, examples, tokenize
+from lmsi_jax.formatting.examples import Solution, examples, tokenize
+from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.tasks.prompts import Exemplar, solution, with_choices
-from lmsi_jax.tasks.registry import Task
+from lmsi_jax.tasks.task import Task
 from lmsi_jax.tokenizers import ChatTemplate, load, load_chat_template
 from tests.tokenizers import made
 
@@ -16,7 +18,7 @@ QWEN = (
     "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
     "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-TASK = Task("t", "choice", (Exemplar("Which is a fruit?", "A pear grows on trees.", "B", ("a car", "a pear")),))
+TASK = Task("t", AnswerReader("choice"), (Exemplar("Which is a fruit?", "A pear grows on trees.", "B", ("a car", "a pear")),))
 
 
 def test_exemplars_become_turns():
@@ -132,7 +134,7 @@ def test_a_chat_row(kind, tmp_path):
         ("{{ 1 / 0 }}", "ZeroDivisionError"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),
         ("{{ 'x' * 10000000000 }}", "MemoryError"),
-        ("{% for i in range(90000) %}{% for i in range(90000) %}{% endfor %}{% endfor %}", "more than 1 s of computing"),
+        ("{% for i in range(90000) %}{% for i in range(90000) %}{% endfor %}{% endfor %}", "more than 1 s of CPU time"),
         ("{{ 'x' * 20000000 }}", "writes more than"),
         ("hello", "exactly once"),
     ],

@@ -9,14 +9,15 @@ import optax
 import pytest
 from flax import traverse_util
 
-from lmsi_jax.core.config import LoraConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.formatting.packing import pack
-from lmsi_jax.model import abstract, lora
-from lmsi_jax.sharding import use_mesh
-from lmsi_jax.training.loop import train
-from lmsi_jax.training.step import batch_loss, init_state, make_step, place_batch, place_prompts, trained_model, trained_shapes
+from lmsi_jax.model import lora, transformer
+from lmsi_jax.model.config import LoraConfig
+from lmsi_jax.sharding.rules import use_mesh
+from lmsi_jax.training.objective import place_prompts
+from lmsi_jax.training.trainable import trainable
 from tests.conftest import MESHES, mesh_of, place
+from tests.training.fine_tuning import batch_loss, init_state, make_step, place_batch, train
 from tests.training.test_training import CONFIG, mixture, pieces
 
 LORA = dataclasses.replace(CONFIG, lora=LoraConfig(rank=3, alpha=6.0), learning_rate=1e-2)
@@ -25,13 +26,13 @@ LORA = dataclasses.replace(CONFIG, lora=LoraConfig(rank=3, alpha=6.0), learning_
 def test_only_the_targets_are_adapted(model_config):
     """Catches: a pattern that is searched for, not matched; adapters on norms or embeddings."""
     config = dataclasses.replace(LORA, lora=LoraConfig(rank=3, targets=r"attention_\d+/(query|out)"))
-    shapes, axes = trained_shapes(model_config, config)
+    shapes, axes = trainable(model_config, config.lora).abstract()
     assert set(shapes) == {"attention_0", "attention_1"} and set(shapes["attention_0"]) == {"query", "out"}
     assert [shapes["attention_0"]["query"][part].shape for part in "ab"] == [(32, 3), (3, 4, 8)]
     assert [shapes["attention_0"]["out"][part].shape for part in "ab"] == [(4, 8, 3), (3, 32)]
     assert axes["attention_0"]["out"]["a"] == ("heads", "head_width", None)
     biased = dataclasses.replace(model_config, qkv_bias=True)
-    everything, _ = trained_shapes(biased, dataclasses.replace(LORA, lora=LoraConfig(rank=3, targets=".*")))
+    everything, _ = trainable(biased, LoraConfig(rank=3, targets=".*")).abstract()
     assert set(everything) == {f"{part}_{i}" for part in ("attention", "mlp") for i in range(2)}
     assert set(everything["attention_0"]) == {"query", "key", "value", "out"}
 
@@ -40,12 +41,12 @@ def test_targets_that_match_nothing(model_config):
     """Catches: a fine-tune that trains nothing and says nothing."""
     config = dataclasses.replace(LORA, lora=LoraConfig(rank=3, targets="q_proj"))
     with pytest.raises(UserError, match=r"matches no weight of this model; its weights are attention_N/key"):
-        trained_shapes(model_config, config)
+        trainable(model_config, config.lora).abstract()
 
 
 def test_new_adapters_change_nothing(model_config, params):
     """Catches: a random start that damages the model before the first step."""
-    shapes, _ = lora.abstract(*abstract(model_config), LORA.lora)
+    shapes, _ = lora.abstract(transformer.abstract(model_config)[0], transformer.specs(model_config), LORA.lora)
     merged = lora.merge(params, lora.init(shapes, jax.random.key(0)), LORA.lora)
     jax.tree.map(np.testing.assert_array_equal, merged, params)
 
@@ -73,7 +74,7 @@ def test_training_moves_the_adapters_alone(shape, model_config, params, tmp_path
         for _ in range(5):
             state, metrics = step(state, place_batch(mesh, batch), placed)
             losses.append(float(metrics["loss"]))
-        after = trained_model(model_config, LORA, placed, state.params)
+        after = trainable(model_config, LORA.lora).merged(placed, state.params)
     assert losses[-1] < losses[0] - 0.05
     assert sum(leaf.size for leaf in jax.tree.leaves(state.opt_state)) < 0.6 * sum(
         leaf.size for leaf in jax.tree.leaves(params)
@@ -85,7 +86,7 @@ def test_training_moves_the_adapters_alone(shape, model_config, params, tmp_path
 
 def small_adapters(model_config, size):
     """Adapters whose products are about `size`, everywhere."""
-    shapes, _ = lora.abstract(*abstract(model_config), LORA.lora)
+    shapes, _ = lora.abstract(transformer.abstract(model_config)[0], transformer.specs(model_config), LORA.lora)
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * size**0.5, jnp.float32), shapes)
 
@@ -123,18 +124,8 @@ def test_a_bfloat16_model_learns_in_float32(model_config, params, tmp_path):
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     mesh = mesh_of(1, 1, 1)
     with use_mesh(mesh):
-        trained = train(
-            mesh,
-            stored,
-            config,
-            half,
-            pack(pieces(), 48),
-            seed=1,
-            folder=tmp_path / "s",
-            metrics_folder=tmp_path / "m",
-            name="t",
-        )
-        after = trained_model(stored, config, half, trained)
+        trained = train(mesh, stored, config, half, pack(pieces(), 48), seed=1, folder=tmp_path)
+        after = trainable(stored, config.lora).merged(half, trained)
     query = trained["attention_0"]["query"]
     assert query.dtype == jnp.float32 and after["attention_0"]["query"].dtype == jnp.bfloat16
     moved = np.abs(np.asarray(query) - np.asarray(half["attention_0"]["query"], np.float32))

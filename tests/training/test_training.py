@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 import json
 import shutil
 from unittest import mock
@@ -11,28 +10,22 @@ import numpy as np
 import optax
 import pytest
 
-from lmsi_jax import model
 from lmsi_jax.checkpoint.state import StateCheckpoints
-from lmsi_jax.core.config import ModelConfig, TrainConfig
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.machine import CHIPS, peak_operations
 from lmsi_jax.formatting.packing import Piece, pack
-from lmsi_jax.sharding import use_mesh
-from lmsi_jax.training.log import operations
-from lmsi_jax.training.loop import batch_rows, train
-from lmsi_jax.training.step import (
-    abstract_state,
-    batch_loss,
-    causal_mask,
-    check_batch,
-    gradients,
-    init_state,
-    learning_rate,
-    make_step,
-    place_batch,
-    place_prompts,
-)
+from lmsi_jax.model import transformer
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.sharding.rules import use_mesh
+from lmsi_jax.stages.finetune import work
+from lmsi_jax.training import step as steps
+from lmsi_jax.training.batches import batch_rows, check_batch
+from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.training.objective import Batch, causal_mask, cross_entropy, place_prompts
+from lmsi_jax.training.optimizer import learning_rate, optimizer
+from lmsi_jax.training.trainable import AllWeights
 from tests.conftest import MESHES, mesh_of, place
+from tests.training.fine_tuning import abstract_state, batch_loss, gradients, init_state, make_step, place_batch, train
 
 CONFIG = TrainConfig(steps=6, batch=8, row_length=48, learning_rate=1e-2, warmup=1, save_every=2, log_every=1)
 
@@ -144,8 +137,7 @@ def test_accumulation_is_exact_when_targets_fall_unevenly(model_config, params):
     """Catches: a mean of microbatch means."""
     rows = pack([Piece(list(range(10, 50)), 1 if i % 2 else 38) for i in range(4)], 48)
     with use_mesh(mesh_of(1, 1, 1)):
-        loss_of = functools.partial(batch_loss, model_config)
-        run = jax.jit(lambda p, b, m: gradients(loss_of, p, b, m), static_argnums=2)
+        run = jax.jit(lambda p, b, m: gradients(model_config, p, b, m), static_argnums=2)
         one, two = run(params, plain_batch(rows), 1), run(params, plain_batch(rows), 2)
     assert float(one[0].value) == pytest.approx(float(two[0].value), rel=1e-6)
     assert largest_relative_error(two[1], one[1]) < 1e-5
@@ -156,7 +148,7 @@ def test_the_gradient_is_that_of_the_mean_however_small_the_weights(model_config
     batch = plain_batch(pack(pieces(7), 48))
     share = 1 / float(batch["weights"].sum())
     with use_mesh(mesh_of(1, 1, 1)):
-        run = jax.jit(lambda p, b: gradients(functools.partial(batch_loss, model_config), p, b, 1)[1])
+        run = jax.jit(lambda p, b: gradients(model_config, p, b, 1)[1])
         expected, *others = (run(params, {**batch, "weights": batch["weights"] * w}) for w in (1, 1 / 4, 1 / 32, share / 128))
         nothing = run(params, {**batch, "weights": batch["weights"] * 0})
     assert max(largest_relative_error(other, expected) for other in others) < 1e-5
@@ -187,7 +179,7 @@ def run(tmp_path, model_config, params, name, config=CONFIG, some=None, shape=(1
     with use_mesh(mesh):
         return train(
             mesh, model_config, config, place(mesh, model_config, params), pack(pieces() if some is None else some, 48), seed=1,
-            folder=tmp_path / name / "state", metrics_folder=tmp_path / name / "metrics", name="train", **kwargs,
+            folder=tmp_path / name, **kwargs,
         )  # fmt: skip
 
 
@@ -288,7 +280,7 @@ def test_z_loss_is_the_square_of_the_normaliser(model_config, params):
     with use_mesh(mesh_of(1, 1, 1)):
         both = [batch_loss(model_config, params, batch, z_loss=cost).total for cost in (0.0, 0.5)]
         mask = causal_mask(batch["segments"])
-        logits, _ = model.forward(model_config, params, batch["tokens"], batch["positions"], mask)
+        logits, _ = transformer.forward(model_config, params, batch["tokens"], batch["positions"], mask)
     wide = np.asarray(logits, np.float64)
     normaliser = np.log(np.exp(wide).sum(axis=-1))
     assert float(both[1] - both[0]) == pytest.approx(0.5 * float((batch["weights"] * normaliser**2).sum()), rel=1e-4)
@@ -303,9 +295,10 @@ def test_operations_are_those_that_the_compiler_counts(monkeypatch):
     mesh = mesh_of(1, 1, 1)
     with use_mesh(mesh):
         state = abstract_state(mesh, shape, config)
-        batch, prompts = place_batch(mesh, rows.take(np.arange(len(rows)))), place_prompts(mesh, rows.prompts)
-        counted = make_step(shape, config).lower(state, batch, {}, prompts).compile().cost_analysis()["flops"]
-    assert operations(shape, config, rows) == pytest.approx(counted, rel=0.03)
+        batch = Batch(place_batch(mesh, rows.take(np.arange(len(rows)))), place_prompts(mesh, rows.prompts))
+        step = steps.make_step(cross_entropy(shape), AllWeights(shape), config)
+        counted = step.lower(state, batch, {}).compile().cost_analysis()["flops"]
+    assert work(shape, config, rows).flops == pytest.approx(counted, rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +318,7 @@ def test_the_newest_states_and_the_best_are_kept(tmp_path):
     for start in (0, 3):  # a later process knows what an earlier one saved
         checkpoints = StateCheckpoints(tmp_path, {"seed": 7})
         for step in range(start + 1, start + 4)[: len(losses) - start]:
-            checkpoints.save(step, {"x": jnp.full((2,), step)}, losses[step - 1])
+            checkpoints.save(step, {"x": jnp.full((2,), step)}, {"loss": losses[step - 1]})
         checkpoints.close()
     assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [2, 4, 5]
     about = json.loads((tmp_path / "5" / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
@@ -370,9 +363,8 @@ def test_learning_rates(schedule, warmup, steps, expected):
 
 def test_norm_scales_do_not_decay(model_config, params):
     """Catches: weight decay on the norms, which shrinks the residual stream."""
-    from lmsi_jax.training.step import optimizer
-
-    tx = optimizer(TrainConfig(weight_decay=1.0, learning_rate=1.0, warmup=0, steps=2))
+    config = TrainConfig(weight_decay=1.0, learning_rate=1.0, warmup=0, steps=2)
+    tx = optimizer(config, AllWeights(model_config).decays())
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = tx.update(zeros, tx.init(params), params)
     moved = optax.apply_updates(params, updates)

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 
@@ -7,18 +8,22 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.settings import build
+from lmsi_jax.recipes.config import Config
 from lmsi_jax.voting import adaptive
 from lmsi_jax.voting.adaptive import (
     beta_confidence,
     beta_decided,
     forecast_decided,
     paths_needed,
-    replay,
+    simulate_stopping,
     window_decided,
 )
 from lmsi_jax.voting.calibration import accuracy_by_confidence, calibration_error, pass_at_k, right_by_paths
+from lmsi_jax.voting.config import SelectConfig
 from lmsi_jax.voting.majority import probabilities, vote
-from lmsi_jax.voting.select import select, select_random
+from lmsi_jax.voting.select import RULES, VotedQuestion
 
 ANSWERS = st.lists(st.one_of(st.none(), st.sampled_from("abcd")), min_size=1, max_size=40)
 
@@ -69,23 +74,84 @@ def test_ties_follow_their_rule():
         vote(tied, tie="last")
 
 
+def choose(rule, question, seed=0, **options):
+    return RULES[rule].choose(SelectConfig(**options), question, seed)
+
+
 def test_select_narrows_as_told():
     """Catches: options applied in the wrong order, or to the question instead of the path."""
     texts = ["one", "other", " one ", "two", "three"]
-    outcome = vote(["x", "y", "x", "x", "x"])
-    assert select(outcome.kept, outcome.confidence, texts) == [0, 2, 3, 4]
-    assert select(outcome.kept, outcome.confidence, texts, distinct=True) == [0, 3, 4]
-    assert select(outcome.kept, outcome.confidence, texts, distinct=True, max_paths=2) == [0, 3]
-    assert select(outcome.kept, outcome.confidence, texts, min_confidence=0.8) == [0, 2, 3, 4]
-    assert select(outcome.kept, outcome.confidence, texts, min_confidence=0.81) == []
+    answers = ["x", "y", "x", "x", "x"]
+    outcome = vote(answers)
+    question = VotedQuestion("q", texts, answers, outcome.kept, outcome.confidence)
+    assert choose("majority", question) == [0, 2, 3, 4]
+    assert choose("majority", question, distinct=True) == [0, 3, 4]
+    assert choose("majority", question, distinct=True, max_paths=2) == [0, 3]
+    assert choose("majority", question, min_confidence=0.8) == [0, 2, 3, 4]
+    assert choose("majority", question, min_confidence=0.81) == []
 
 
 def test_controls():
-    """Catches: a control that takes part in the vote, or that trains on paths without an answer."""
-    answers = ["x", None, "y", "x"]
-    picked = {tuple(select_random(answers, 1, f"seed {i}")) for i in range(40)}
-    assert picked == {(0,), (2,), (3,)}
-    assert select_random([None, None], 1, "s") == []
+    """Catches: a control that takes part in the vote, that trains on paths without an answer, or that reads gold unasked."""
+    question = VotedQuestion("q", ["a", "b", "c", "a"], ["x", None, "y", "x"], [0, 3], 0.5, [False, False, True, True])
+    assert {tuple(choose("random", question, seed)) for seed in range(40)} == {(0,), (2,), (3,)}
+    assert {tuple(choose("random", question, seed, max_paths=2)) for seed in range(40)} == {(0, 2), (0, 3), (2, 3)}
+    assert choose("random", question, max_paths=9) == [0, 2, 3]
+    assert choose("random", VotedQuestion("q", ["a", "b"], [None, None], [], 0.0)) == []
+    assert choose("gold", question) == [2, 3] and choose("gold", question, max_paths=1) == [2]
+    assert choose("gold", question, min_confidence=0.9) == [2, 3], "the upper bound has no vote to be sure of"
+    repeated = dataclasses.replace(question, right=[True, False, True, True])
+    assert choose("gold", repeated, distinct=True) == [0, 2]
+    assert [name for name, rule in RULES.items() if rule.reads_gold] == ["gold"]
+
+
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if not rule.reads_gold])
+def test_rules_that_read_no_gold_choose_alike_with_it(rule):
+    """Catches: a rule that is not declared as one that reads gold, and does."""
+    question = VotedQuestion("q", ["a", "b", "c", "a"], ["x", None, "y", "x"], [0, 3], 0.5)
+    for right in itertools.product([False, True], repeat=4):
+        assert choose(rule, dataclasses.replace(question, right=right)) == choose(rule, question)
+
+
+def test_a_rule_is_a_function_and_its_draw_is_of_seed_and_question():
+    """Catches: one draw for all questions, or another one each time."""
+    questions = [VotedQuestion(f"q{i}", ["t"] * 9, ["x"] * 9, range(9), 1.0, [True] * 9) for i in range(20)]
+    for rule in RULES:
+        assert [choose(rule, q, 3) for q in questions] == [choose(rule, q, 3) for q in questions]
+    assert len({tuple(choose("random", q, 3)) for q in questions}) > 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"select": {"rule": "best"}}, "select.rule='best' is not one of 'majority', 'random', 'gold'"),
+        (
+            {"sample": {"adaptive": {"rule": "soon"}}},
+            "sample.adaptive.rule='soon' is not one of 'none', 'forecast', 'beta', 'window'",
+        ),
+    ],
+)
+def test_rules_that_are_not_there_are_refused_with_those_that_are(values, message):
+    """Catches: a misspelled rule that ends in a KeyError when everything is sampled."""
+    with pytest.raises(UserError, match=message):
+        build(Config, values)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_of_selection_can_be_set(rule):
+    """Catches: a row of RULES that settings refuse."""
+    assert build(Config, {"select": {"rule": rule}}).select.rule == rule
+
+
+@pytest.mark.parametrize("rule", adaptive.RULES)
+def test_rules_of_stopping_can_be_set_and_go_by_their_options(rule):
+    """Catches: a stopping rule that settings refuse, that decides a vote of nothing, or that leaves its options unread."""
+    options = build(Config, {"sample": {"adaptive": {"rule": rule}}}).sample.adaptive
+    strict, loose = (
+        adaptive.RULES[options.rule](o, 32) for o in (options, dataclasses.replace(options, threshold=0.6, window=2))
+    )
+    assert not strict([]) and not strict([None] * 20)
+    assert paths_needed(["x"] * 20, loose) < paths_needed(["x"] * 20, strict)
 
 
 def test_accuracy_by_confidence():
@@ -210,5 +276,5 @@ def test_paths_needed():
 def test_replay_of_stored_paths():
     """Catches: a saving counted in questions, an agreement that is always one."""
     stored = [["a"] * 8, ["a", "b"] * 4, ["b"] * 4 + ["a"] * 5]
-    assert replay(stored, beta_decided) == (pytest.approx((4 + 8 + 4) / 25), pytest.approx(2 / 3))
-    assert replay([], beta_decided) == (0.0, 0.0)
+    assert simulate_stopping(stored, beta_decided) == (pytest.approx((4 + 8 + 4) / 25), pytest.approx(2 / 3))
+    assert simulate_stopping([], beta_decided) == (0.0, 0.0)

@@ -7,7 +7,7 @@ from lmsi_jax.tasks.dataset import Dataset, Row
 
 
 def read(row: Row) -> Record:
-    """A line of train.json, dev.json or test.json; an option is written "A)21"."""
+    """Read a line of train.json, dev.json or test.json, whose options are written "A)21"."""
     options = row.get("options")
     if not isinstance(options, list):
         raise row.bad("options", f"is {options!r:.60}, not a list")
@@ -15,8 +15,8 @@ def read(row: Row) -> Record:
     if None in parts:
         raise row.bad("options", f"has {options[parts.index(None)]!r:.60}, which does not begin with its letter, as in 'A)21'")
     letters = [part[1] for part in parts if part]
-    found = row.choice([part[2] for part in parts if part], row.text("correct"), letters, "options")
-    return {"question": row.text("question"), **found}
+    options = row.choice([part[2] for part in parts if part], row.text("correct"), letters, "options")
+    return {"question": row.text("question"), **options}
 
 
 AQUA = Dataset(
@@ -24,8 +24,6 @@ AQUA = Dataset(
     "choice",
     "aqua",
     domain="out",
-    train="",
-    test="test",
     files={"train": "train.json", "validation": "dev.json", "test": "test.json"},
     read=read,
 )

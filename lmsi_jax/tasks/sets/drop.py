@@ -1,4 +1,4 @@
-"""DROP (Dua et al. 2019, arXiv 1903.00161): counting, comparing and finding in a passage."""
+"""DROP (Dua et al. 2019, arXiv 1903.00161): questions that count, compare or look up facts in a passage."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from lmsi_jax.tasks.dataset import Dataset, Row, read_json
 
 
 def rows(path: epath.Path) -> Iterator[Row]:
-    """The questions of drop_dataset_*.json: passages by id, each with its `qa_pairs`."""
+    """Yield the questions of drop_dataset_*.json, an object of passages by id, each with its `qa_pairs`."""
     passages = read_json(path)
     if not isinstance(passages, dict):
         raise UserError(f"{path}: a JSON {type(passages).__name__}, not an object of passages by id.")
@@ -26,8 +26,8 @@ def rows(path: epath.Path) -> Iterator[Row]:
             yield Row({"passage": passage.get("passage"), **pair}, f"{where} question {number}")
 
 
-def said(answer: Any) -> str:
-    """An answer as text: a number, a date ("5 May 1862") or its spans, joined by commas; "" when it has none of them."""
+def stated(answer: Any) -> str:
+    """Return an answer as text: a number, a date ("5 May 1862") or its spans joined by commas; "" when it has none of them."""
     if not isinstance(answer, dict):
         return ""
     if answer.get("number"):
@@ -40,15 +40,16 @@ def said(answer: Any) -> str:
 
 
 def ask(row: Row) -> str:
+    """Return the passage and its question as one text."""
     return f"Passage: {row.text('passage')}\nQuestion: {row.text('question')}"
 
 
 def read(row: Row) -> Record:
-    """One question; `answers` are those of all annotators."""
+    """Read one question. Its `answers` are those of all annotators."""
     validated = row.fields.get("validated_answers") or []
     if not isinstance(validated, list):
         raise row.bad("validated_answers", f"is {validated!r:.60}, not a list")
-    accepted = [said(answer) for answer in (row.get("answer"), *validated)]
+    accepted = [stated(answer) for answer in (row.get("answer"), *validated)]
     accepted = list(dict.fromkeys(filter(None, accepted)))
     if not accepted:
         raise row.bad("answer", "has no number, no date and no span")
@@ -56,9 +57,10 @@ def read(row: Row) -> Record:
 
 
 def read_tfds(row: Row) -> Record | None:
+    """Read a TFDS row, or return None when it has no answer."""
     accepted = list(dict.fromkeys(filter(None, (row.get("answer"), *row.get("validated_answers")))))
     if not accepted:
-        return None  # TFDS keeps no date without a day
+        return None  # TFDS drops dates without a day
     return {"id": row.text("query_id"), "question": ask(row), "answer": accepted[0], "answers": accepted}
 
 
@@ -73,6 +75,6 @@ DROP = Dataset(
     read=read,
     rows=rows,
     tfds="drop",
-    tfds_splits={"train": "train", "validation": "dev"},
+    tfds_splits={"validation": "dev"},
     read_tfds=read_tfds,
 )

@@ -5,7 +5,7 @@ from lmsi_jax.tasks.dataset import Dataset, Row
 
 
 def read(row: Row) -> Record:
-    """A line of train.jsonl or test.jsonl; the answer stands behind "####"."""
+    """Read a line of train.jsonl or test.jsonl, whose answer follows "####"."""
     solution, marker, answer = row.text("answer").rpartition("####")
     if not marker or not answer.strip():
         raise row.bad("answer", f"has no '####' in front of its result: {solution or answer!r:.60}")
@@ -18,7 +18,6 @@ GSM8K = Dataset(
     "gsm8k",
     domain="in",
     train="train",
-    test="test",
     files={"train": "train.jsonl", "test": "test.jsonl"},
     read=read,
 )

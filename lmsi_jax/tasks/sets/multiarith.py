@@ -1,11 +1,11 @@
-"""MultiArith (Roy and Roth 2015, arXiv 1608.01413): word problems of several steps."""
+"""MultiArith (Roy and Roth 2015, arXiv 1608.01413): multi-step word problems."""
 
 from lmsi_jax.core.records import Record
 from lmsi_jax.tasks.dataset import Dataset, Row, json_list
 
 
 def read(row: Row) -> Record:
-    """An object of MultiArith.json."""
+    """Read an object of MultiArith.json."""
     solutions = row.get("lSolutions")
     if not isinstance(solutions, list) or len(solutions) != 1:
         raise row.bad("lSolutions", f"is {solutions!r:.60}, not a list of one number")
@@ -18,8 +18,6 @@ MULTIARITH = Dataset(
     "number",
     "gsm8k",
     domain="out",
-    train="",
-    test="test",
     files={"test": "MultiArith.json"},
     read=read,
     rows=json_list,

@@ -4,24 +4,24 @@ RTE (Dagan et al. 2005, in GLUE, arXiv 1804.07461)."""
 from lmsi_jax.core.records import Record
 from lmsi_jax.tasks.dataset import Dataset, Row, tab_separated
 
-SPLITS = {split: split for split in ("train", "validation", "test")}
 THREE = {"entailment": "yes", "neutral": "unknown", "contradiction": "no"}
 TWO = {"entailment": "yes", "not_entailment": "no"}
 NUMBERED = {0: "yes", 1: "unknown", 2: "no"}
 
 
 def ask(premise: str, hypothesis: str) -> str:
+    """Return the question whether the hypothesis follows from the premise."""
     return f"Premise: {premise}\nHypothesis: {hypothesis}\nBased on the premise, is the hypothesis true?"
 
 
 def read_anli(row: Row) -> Record:
-    """A line of R1/test.jsonl and the like; TFDS has the same fields, with the label as a class number."""
+    """Read a line of R1/test.jsonl and the like, or a TFDS row, which has the same fields with a class number as its label."""
     answer = row.one_of({"e": "yes", "n": "unknown", "c": "no", **NUMBERED}, "label")
     return {"id": row.text("uid"), "question": ask(row.text("context"), row.text("hypothesis")), "answer": answer}
 
 
 def read_mnli(row: Row) -> Record | None:
-    """A line of multinli_1.0_*.jsonl; "-" stands where the annotators did not agree."""
+    """Read a line of multinli_1.0_*.jsonl, or return None when the annotators did not agree (label "-")."""
     if row.get("gold_label") == "-":
         return None
     question = ask(row.text("sentence1"), row.text("sentence2"))
@@ -29,11 +29,12 @@ def read_mnli(row: Row) -> Record | None:
 
 
 def read_mnli_tfds(row: Row) -> Record:
+    """Read a TFDS row, whose label is a class number."""
     return {"question": ask(row.text("premise"), row.text("hypothesis")), "answer": row.one_of(NUMBERED, "label")}
 
 
 def read_rte(row: Row) -> Record:
-    """A line of train.tsv or dev.tsv; TFDS has the same fields, with the label as a class number."""
+    """Read a line of train.tsv or dev.tsv, or a TFDS row, which has the same fields with a class number as its label."""
     answer = row.one_of({**TWO, 0: "yes", 1: "no"}, "label")
     return {"question": ask(row.text("sentence1"), row.text("sentence2")), "answer": answer}
 
@@ -45,11 +46,9 @@ def _anli(number: int) -> Dataset:
         "nli",
         domain="out" if number == 1 else "in",
         train="train",
-        test="test",
         files={"train": f"R{number}/train.jsonl", "validation": f"R{number}/dev.jsonl", "test": f"R{number}/test.jsonl"},
         read=read_anli,
         tfds=f"anli/r{number}",
-        tfds_splits=SPLITS,
         read_tfds=read_anli,
     )
 
@@ -60,12 +59,11 @@ def _mnli(name: str, kind: str) -> Dataset:
         "yes_no",
         "nli",
         domain="out",
-        train="",
         test="validation",  # its test answers are not public
         files={"train": "multinli_1.0_train.jsonl", "validation": f"multinli_1.0_dev_{kind}.jsonl"},
         read=read_mnli,
         tfds="glue/mnli",
-        tfds_splits={"train": "train", "validation": f"validation_{kind}"},
+        tfds_splits={"validation": f"validation_{kind}"},
         read_tfds=read_mnli_tfds,
     )
 
@@ -77,13 +75,11 @@ RTE = Dataset(
     "yes_no",
     "rte",
     domain="out",
-    train="",
     test="validation",  # its test answers are not public
     files={"train": "train.tsv", "validation": "dev.tsv"},
     read=read_rte,
     rows=tab_separated,
     labels=("yes", "no"),
     tfds="glue/rte",
-    tfds_splits={"train": "train", "validation": "validation"},
     read_tfds=read_rte,
 )

@@ -1,4 +1,4 @@
-"""OpenBookQA (Mihaylov et al. 2018, arXiv 1809.02789): elementary science, asked without the book."""
+"""OpenBookQA (Mihaylov et al. 2018, arXiv 1809.02789): elementary science questions, asked without the book."""
 
 from lmsi_jax.core.records import Record
 from lmsi_jax.tasks.dataset import LETTERS, Dataset, Row
@@ -6,10 +6,10 @@ from lmsi_jax.tasks.sets.arc import read_choices
 
 
 def read_tfds(row: Row) -> Record:
-    """A row of TFDS, which has no id and a class number as its answer: 0 is A."""
+    """Read a TFDS row, which has no id and a class number as its answer (0 is A)."""
     choices = [row.text("question", f"choice_{letter}") for letter in "ABCD"]
-    found = row.choice(choices, LETTERS[int(row.get("answerKey"))], list("ABCD"), "question")
-    return {"question": row.text("question", "stem"), **found}
+    options = row.choice(choices, LETTERS[int(row.get("answerKey"))], list("ABCD"), "question")
+    return {"question": row.text("question", "stem"), **options}
 
 
 OPENBOOKQA = Dataset(
@@ -18,10 +18,8 @@ OPENBOOKQA = Dataset(
     "openbookqa",
     domain="in",
     train="train",
-    test="test",
     files={"train": "train.jsonl", "validation": "dev.jsonl", "test": "test.jsonl"},
     read=read_choices,
     tfds="openbookqa",
-    tfds_splits={"train": "train", "validation": "validation", "test": "test"},
     read_tfds=read_tfds,
 )

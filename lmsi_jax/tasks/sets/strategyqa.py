@@ -1,11 +1,11 @@
-"""StrategyQA (Geva et al. 2021, arXiv 2101.02235): yes or no, by steps that the question does not name."""
+"""StrategyQA (Geva et al. 2021, arXiv 2101.02235): yes/no questions whose reasoning steps are implicit."""
 
 from lmsi_jax.core.records import Record
 from lmsi_jax.tasks.dataset import Dataset, Row, json_list
 
 
 def read(row: Row) -> Record:
-    """An object of strategyqa_train.json, or of BIG-bench's task.json, whose questions the paper scores."""
+    """Read an object of strategyqa_train.json, or of BIG-bench's task.json, whose questions the paper scores."""
     if "target_scores" in row.fields:
         scores = row.get("target_scores")
         right = [name for name, score in scores.items() if score] if isinstance(scores, dict) else []
@@ -22,8 +22,6 @@ STRATEGYQA = Dataset(
     "yes_no",
     "strategyqa",
     domain="out",
-    train="",
-    test="test",
     files={"train": "strategyqa_train.json", "test": "task.json"},
     read=read,
     rows=json_list,

@@ -1,0 +1,37 @@
+"""The formats of training rows, and their settings."""
+
+import dataclasses
+
+from lmsi_jax.core.settings import require
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One way to write a question and its answer (table 2)."""
+
+    few_shot: bool  # whether exemplars precede the question
+    reasoning: bool  # whether the answer is a chain of thought
+
+
+FORMATS = {
+    "few_shot_cot": Format(few_shot=True, reasoning=True),
+    "few_shot_direct": Format(few_shot=True, reasoning=False),
+    "zero_shot_cot": Format(few_shot=False, reasoning=True),
+    "zero_shot_direct": Format(few_shot=False, reasoning=False),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class FormatConfig:
+    """The mixed formats of section 3.2. Leave some out to reproduce the paper's ablation."""
+
+    formats: tuple[str, ...] = tuple(FORMATS)
+    distinct_direct: bool = False  # one direct row per question; else one per path, as in the paper, all equal
+
+    def check(self, path: str) -> None:
+        unknown = sorted(set(self.formats) - set(FORMATS))
+        require(
+            bool(self.formats) and not unknown,
+            f"{path}formats={self.formats} must name at least one of {', '.join(FORMATS)}"
+            + (f"; unknown: {', '.join(unknown)}." if unknown else "."),
+        )

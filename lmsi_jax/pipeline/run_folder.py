@@ -1,0 +1,112 @@
+"""The paths of the files of a run. No other module spells them out."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from etils import epath
+
+from lmsi_jax.core.files import absolute
+
+Files = Mapping[str, epath.Path]  # the inputs or outputs of a stage by its own names for them, such as "questions"
+
+
+def stage_file(folder: epath.Path, stage: str, ending: str, part: str = "") -> epath.Path:
+    """Return the path in `folder` of a stage or of one part of it, such as FOLDER/rounds-1-sample.json for ".json"."""
+    return folder / f"{'-'.join(filter(None, (stage.replace('/', '-'), part)))}{ending}"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The paths in the work directory of a run, on a disk or in a bucket. Nothing is read or written here.
+
+    A group, such as "rounds/1", is what a recipe samples, votes and formats together. Models have names, such as "base" and
+    "round-1". The run does not copy a base model: it reads the model from its own checkpoint folder.
+    """
+
+    root: epath.Path
+
+    @classmethod
+    def at(cls, workdir: str) -> "RunFolder":
+        """Return the run folder of a --workdir."""
+        return cls(absolute(workdir))
+
+    @property
+    def config(self) -> epath.Path:
+        """The resolved config."""
+        return self.root / "config.json"
+
+    @property
+    def history(self) -> epath.Path:
+        """The recipe, the order of its stages, and the command line and versions of each start."""
+        return self.root / "run.json"
+
+    @property
+    def questions(self) -> epath.Path:
+        """The questions to train on, without gold answers."""
+        return self.root / "questions.jsonl"
+
+    @property
+    def held_out(self) -> epath.Path:
+        """The questions to score, with gold answers."""
+        return self.root / "held_out.jsonl"
+
+    @property
+    def gold(self) -> epath.Path:
+        """The gold answers of the questions to train on, for the audit only."""
+        return self.root / "audit" / "gold.jsonl"
+
+    @property
+    def leaks(self) -> epath.Path:
+        """The held-out questions that overlap with questions to train on."""
+        return self.root / "audit" / "leaks.jsonl"
+
+    @property
+    def report(self) -> epath.Path:
+        return self.root / "report.html"
+
+    def paths(self, group: str) -> epath.Path:
+        return self.root / group / "paths.jsonl"
+
+    def votes(self, group: str) -> epath.Path:
+        return self.root / group / "votes.jsonl"
+
+    def examples(self, group: str) -> epath.Path:
+        """The training rows of a group."""
+        return self.root / group / "examples.jsonl"
+
+    def model(self, name: str) -> epath.Path:
+        """The checkpoint folder of a model that the run trains."""
+        return self.root / "models" / name
+
+    def scores(self, model: str, prompting: str) -> epath.Path:
+        return self.root / "eval" / model / f"{prompting}.jsonl"
+
+    def corpus(self, name: str) -> epath.Path:
+        """The texts to pre-train on ("train"), or those of the validation loss ("held_out")."""
+        return self.root / "corpus" / f"{name}.jsonl"
+
+    @property
+    def tokenizer(self) -> epath.Path:
+        """The tokenizer that a pre-training run trains."""
+        return self.root / "tokenizer" / "tokenizer.model"
+
+    @property
+    def metrics(self) -> epath.Path:
+        """The folder of the metrics of all stages."""
+        return self.root / "metrics"
+
+    def stage_metrics(self, stage: str, part: str = "") -> epath.Path:
+        """The metrics of one stage, or of one part of it."""
+        return stage_file(self.metrics, stage, ".jsonl", part)
+
+    def manifest(self, stage: str) -> epath.Path:
+        """The manifest of a finished stage: the inputs, settings and code that it ran with."""
+        return stage_file(self.root / "manifests", stage, ".json")
+
+    def scratch(self, stage: str) -> epath.Path:
+        """The folder of a stage's partial results."""
+        return stage_file(self.root / "scratch", stage, "")
+
+    def label(self, path: epath.Path) -> str:
+        """Return a path as messages and manifests show it: relative to the work directory if it is inside."""
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)

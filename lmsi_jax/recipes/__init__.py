@@ -1,0 +1,1 @@
+"""Recipes: each is a list of stages over named models."""

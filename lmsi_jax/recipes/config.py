@@ -1,0 +1,96 @@
+"""The root config of each recipe. A config file (`configs/*.py`) overrides some values of one of them."""
+
+import dataclasses
+from typing import Literal
+
+from lmsi_jax.capacity.config import PlanConfig
+from lmsi_jax.checkpoint.config import SourceConfig
+from lmsi_jax.core.settings import require, require_at_least, require_seed, untraced
+from lmsi_jax.decoding.config import SampleConfig
+from lmsi_jax.evaluation.config import EvaluateConfig
+from lmsi_jax.formatting.config import FormatConfig
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.sharding.config import MeshConfig
+from lmsi_jax.tasks.config import CorpusConfig, DataConfig
+from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.voting.config import SelectConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """The sections shared by all recipes that sample, vote, format, fine-tune and evaluate."""
+
+    seed: int = 0
+    mesh: MeshConfig = MeshConfig()
+    data: DataConfig = DataConfig()
+    sample: SampleConfig = SampleConfig()
+    select: SelectConfig = SelectConfig()
+    format: FormatConfig = FormatConfig()
+    finetune: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    def check(self, path: str) -> None:
+        require_seed(self.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(LoopConfig):
+    """A self-improvement run."""
+
+    rounds: int = 1
+    train_from: Literal["base", "previous"] = "base"  # the model that a round's fine-tuning starts from
+    model: SourceConfig = SourceConfig()
+    plan: PlanConfig = untraced(PlanConfig())
+
+    def check(self, path: str) -> None:
+        super().check(path)
+        require(self.rounds >= 1, f"rounds={self.rounds}: at least one round of self-improvement is required.")
+        require(
+            self.rounds == 1 or self.sample.engine == "mesh",
+            f"rounds={self.rounds} with sample.engine='openai': the server's model is the same in each round. Set rounds=1, "
+            f"serve the new model and start the next run from it, or sample on the mesh.",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseConfig:
+    """A base model, trained from scratch on generated word problems."""
+
+    model: ModelConfig = ModelConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    tokenizer_documents: int = 20_000  # documents that the tokenizer is trained on
+    held_out_documents: int = 500  # documents for the validation loss
+    validate_every: int = untraced(500)  # steps between two measurements of the validation loss
+    train: TrainConfig = TrainConfig(steps=3000, learning_rate=2e-3, warmup=100, weight_decay=0.1)
+
+    def check(self, path: str) -> None:
+        require_at_least(1, self, path, "tokenizer_documents", "held_out_documents", "validate_every")
+        require(
+            not self.train.lora.rank,
+            f"{path}train.lora.rank={self.train.lora.rank}: training from scratch trains all weights; set it to 0.",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig(BaseConfig):
+    """Pre-training of a base model from scratch."""
+
+    seed: int = 0
+    mesh: MeshConfig = MeshConfig()
+
+    def check(self, path: str) -> None:
+        super().check(path)
+        require_seed(self.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig(LoopConfig):
+    """A teacher samples and votes. A student, of any architecture and tokenizer, is trained on the paths."""
+
+    teacher: SourceConfig = SourceConfig()
+    student: SourceConfig = SourceConfig(checkpoint="")  # "" first trains a student from scratch, as configured in `base`
+    base: BaseConfig = BaseConfig()
+
+
+# By the name of the module that defines the recipe.
+ROOTS: dict[str, type] = {"self_improve": Config, "pretrain": PretrainConfig, "distill": DistillConfig}

@@ -1,0 +1,156 @@
+"""The stages and checks that recipes share, built from the sections of a root config."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from lmsi_jax.analysis.summary import read_scores, score_table, summarise
+from lmsi_jax.checkpoint import folder as checkpoints
+from lmsi_jax.checkpoint.config import Numerics, SourceConfig
+from lmsi_jax.core.progress import console
+from lmsi_jax.core.settings import part
+from lmsi_jax.decoding.config import Batching, Sampling
+from lmsi_jax.formatting.prompts import Prompts
+from lmsi_jax.pipeline.recipe import Check
+from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.pipeline.stage import Stage
+from lmsi_jax.recipes.config import LoopConfig
+from lmsi_jax.stages import checks
+from lmsi_jax.stages.decode import Decoding
+from lmsi_jax.stages.evaluate import EvaluateSettings, promptings, run_evaluate
+from lmsi_jax.stages.finetune import FinetuneSettings, run_finetune
+from lmsi_jax.stages.format import FormatSettings, run_format
+from lmsi_jax.stages.prepare import PrepareSettings, run_prepare
+from lmsi_jax.stages.prompts import load_prompts
+from lmsi_jax.stages.report import ReportSettings, run_report
+from lmsi_jax.stages.sample import SampleSettings, run_sample
+from lmsi_jax.stages.vote import VoteSettings, run_vote
+from lmsi_jax.tasks.config import QuestionConfig
+from lmsi_jax.tasks.sources import question_source
+from lmsi_jax.tasks.task import answer_reader
+from lmsi_jax.voting.config import VoteConfig
+from lmsi_jax.voting.select import RULES
+
+
+class Parts:
+    """Builds the stages for one base model, `source`, and for the models that are trained from it.
+
+    With `trained_here` the run trains the base model itself and writes it to the source's checkpoint.
+    """
+
+    def __init__(self, config: LoopConfig, folder: RunFolder, source: SourceConfig, *, trained_here: bool = False):
+        self._config, self._folder, self._source, self._trained_here = config, folder, source, trained_here
+        self._numerics = part(source, Numerics)
+        self._reader = answer_reader(config.data)
+
+    @functools.cached_property
+    def _prompts(self) -> Prompts:
+        return load_prompts(self._config.data, self._source.checkpoint)
+
+    @property
+    def checkpoint(self) -> epath.Path:
+        """The checkpoint folder of the base model."""
+        return epath.Path(self._source.checkpoint) if self._trained_here else checkpoints.locate(self._source.checkpoint)
+
+    @property
+    def is_scored(self) -> bool:
+        return question_source(self._config.data).is_scored
+
+    def _decoding(self, *stream: str | int, is_trained: bool) -> Decoding:
+        """Return how to sample from the base model or a model that the run trained. A base may already be fine-tuned."""
+        config, sampling = self._config, part(self._config.sample, Sampling)
+        if is_trained or not self._trained_here and checkpoints.is_finetuned(self._source.checkpoint):
+            sampling = dataclasses.replace(sampling, temperature=config.sample.temperature_after)
+        return Decoding(seed=config.seed, stream=stream, prompts=self._prompts, numerics=self._numerics, sampling=sampling)
+
+    def prepare(self) -> Stage:
+        data = self._config.data
+        files = {name: epath.Path(getattr(data, name)) for name in ("questions", "eval_questions") if getattr(data, name)}
+        names = ("questions", "gold", "held_out", "leaks")
+        outputs = {name: getattr(self._folder, name) for name in names}
+        return Stage("prepare", run_prepare, PrepareSettings(self._config.seed, part(data, QuestionConfig)), files, outputs)
+
+    def sample_settings(self, number: int = 1) -> SampleSettings:
+        """Return the settings for sampling in round `number`, from the model that the round starts with."""
+        sample = self._config.sample
+        return SampleSettings(
+            self._decoding("sample", number, is_trained=number > 1),
+            self._reader,
+            sample.adaptive,
+            sample.engine,
+            sample.endpoint,
+            part(sample, Batching),
+        )
+
+    def sample(self, group: str, number: int, model: epath.Path) -> Stage:
+        settings, inputs = self.sample_settings(number), {"questions": self._folder.questions, "model": model}
+        outputs = {"paths": self._folder.paths(group)}
+        on_mesh = settings.engine == "mesh"
+        return Stage(f"{group}/sample", run_sample, settings, inputs, outputs, on_mesh=on_mesh, by_row="questions")
+
+    def vote(self, group: str) -> Stage:
+        sample, folder = self._config.sample, self._folder
+        planned = 0 if sample.adaptive.rule == "none" else sample.paths
+        settings = VoteSettings(self._reader, part(self._config.select, VoteConfig), planned)
+        inputs = {"questions": folder.questions, "paths": folder.paths(group)}
+        return Stage(f"{group}/vote", run_vote, settings, inputs, {"votes": folder.votes(group)})
+
+    def format(self, group: str) -> Stage:
+        config, folder = self._config, self._folder
+        settings = FormatSettings(config.seed, self._reader, self._prompts, config.select, config.format)
+        inputs = {"questions": folder.questions, "paths": folder.paths(group), "votes": folder.votes(group)}
+        inputs |= {"gold": folder.gold} if RULES[config.select.rule].reads_gold else {}  # a control, not the method
+        return Stage(f"{group}/format", run_format, settings, inputs, {"examples": folder.examples(group)})
+
+    def finetune_settings(self, number: int = 1) -> FinetuneSettings:
+        return FinetuneSettings(self._config.seed, f"finetune {number}", self._numerics, self._config.finetune)
+
+    def finetune(self, group: str, number: int, model: epath.Path, trained: epath.Path) -> Stage:
+        inputs, settings = {"examples": self._folder.examples(group), "model": model}, self.finetune_settings(number)
+        return Stage(f"{group}/finetune", run_finetune, settings, inputs, {"trained": trained}, on_mesh=True)
+
+    def evaluate_settings(self, name: str, number: int, checkpoint: int | str) -> EvaluateSettings:
+        config = self._config
+        decoding, batching = self._decoding("evaluate", number, is_trained=number > 0), part(config.sample, Batching)
+        decoding = dataclasses.replace(decoding, sampling=dataclasses.replace(decoding.sampling, keep=()))
+        return EvaluateSettings(decoding, self._reader, config.data.task, config.evaluate, name, checkpoint, batching)
+
+    def evaluate(self, name: str, model: epath.Path, number: int, checkpoint: int | str | None = None) -> Stage:
+        """Return the stage that scores a model. `number` is the round that trained it, or 0 for the base model."""
+        settings = self.evaluate_settings(name, number, number if checkpoint is None else checkpoint)
+        outputs = {prompting: self._folder.scores(name, prompting) for prompting in promptings(self._config.evaluate)}
+        inputs = {"held_out": self._folder.held_out, "model": model}
+        return Stage(f"eval/{name}/evaluate", run_evaluate, settings, inputs, outputs, on_mesh=True)
+
+
+def report(config: Any, folder: RunFolder, made: Sequence[Stage]) -> Stage:
+    """Return the stage that writes the report. It runs again when any record of the stages `made` has changed."""
+    outputs = [path for stage in made for path in stage.outputs.values() if path.suffix == ".jsonl"]
+    records = {folder.label(path): path for path in outputs}
+    return Stage("report", run_report, ReportSettings(config), records, {"report": folder.report}, is_shared=False)
+
+
+def model_checks(section: str, *, samples: bool = True, trains: bool = True) -> list[Check[Any]]:
+    """Return the checks of the model in a section of the root config, which the run samples from, trains, or both."""
+    prefix, bind = "" if section == "model" else f"{section} ", functools.partial
+    result = [
+        Check[Any]("devices", checks.devices),
+        Check(f"{prefix}checkpoint", bind(checks.checkpoint, section=section)),
+        Check(f"{prefix}tokenizer", bind(checks.tokenizer, section=section)),
+        Check(f"{prefix}sharding", bind(checks.sharding, section=section, samples=samples, trains=trains)),
+    ]
+    result += [Check("server", checks.server)] if samples else []
+    result += [Check(f"{prefix}memory", bind(checks.training_memory, section=section))] if trains else []
+    lengths = Check[Any](f"{prefix}prompts", bind(checks.lengths, section=section, trains=trains))
+    return [*result, Check("stop strings", checks.stop_strings), lengths]
+
+
+def show_scores(folder: RunFolder) -> None:
+    """Print the main table of scores, and the path of the report."""
+    rows = summarise(read_scores(folder))
+    if rows:
+        console.print(score_table(rows))
+    console.print(f"report: {folder.report}")

@@ -1,0 +1,38 @@
+"""Large Language Models Can Self-Improve (Huang et al. 2022, arXiv 2210.11610), as a list of stages.
+
+    questions -> sample m paths -> vote -> format in four styles -> fine-tune -> evaluate -> next round
+
+`stages` reads like the paper's method. No stage of a round reads a gold answer, unless `select.rule` is a control.
+"""
+
+from lmsi_jax.pipeline.recipe import Recipe
+from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.pipeline.stage import Stage
+from lmsi_jax.recipes.config import Config
+from lmsi_jax.recipes.parts import Parts, model_checks, report, show_scores
+
+
+def stages(config: Config, folder: RunFolder) -> list[Stage]:
+    """Return the stages of all rounds. "base" is the initial model, and "round-<r>" is the model after round r."""
+    parts = Parts(config, folder, config.model)
+    base = parts.checkpoint
+    result = [parts.prepare()]
+    if parts.is_scored:
+        result.append(parts.evaluate("base", base, 0))
+    model = base
+    for number in range(1, config.rounds + 1):
+        group, name = f"rounds/{number}", f"round-{number}"
+        trained = folder.model(name)
+        result += [
+            parts.sample(group, number, model),
+            parts.vote(group),
+            parts.format(group),
+            parts.finetune(group, number, base if config.train_from == "base" else model, trained),
+        ]
+        if parts.is_scored:
+            result.append(parts.evaluate(name, trained, number))
+        model = trained
+    return [*result, report(config, folder, result)]
+
+
+RECIPE = Recipe("self_improve", stages, model_checks("model"), show_scores)

@@ -1,0 +1,83 @@
+"""Fine-tunes a model on training rows."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+from etils import epath
+
+from lmsi_jax.checkpoint import folder
+from lmsi_jax.checkpoint.config import Numerics
+from lmsi_jax.core.progress import ProgressBar, console
+from lmsi_jax.core.records import read_jsonl
+from lmsi_jax.core.rng import stable_hash
+from lmsi_jax.formatting.examples import tokenize
+from lmsi_jax.formatting.packing import PackedRows, pack
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.model.flops import training_flops
+from lmsi_jax.pipeline.run_folder import Files
+from lmsi_jax.pipeline.runtime import Runtime
+from lmsi_jax.sharding.rules import use_mesh
+from lmsi_jax.training.batches import check_batch, shuffled
+from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.training.log import Work
+from lmsi_jax.training.loop import Run, train
+from lmsi_jax.training.objective import cross_entropy
+from lmsi_jax.training.trainable import trainable
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneSettings:
+    """How a model is trained. `stream` is folded into the seed, so that rounds draw independently."""
+
+    seed: int
+    stream: str
+    numerics: Numerics
+    train: TrainConfig
+
+
+def run_finetune(runtime: Runtime, settings: FinetuneSettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
+    """Train the parameters of `model` on `examples`, and write the checkpoint folder `trained`."""
+    config, source = settings.train, folder.name_of(inputs["model"])
+    check_batch(runtime.mesh, config, "finetune")
+    model = runtime.load(inputs["model"], settings.numerics)
+    pieces = tokenize(list(read_jsonl(inputs["examples"])), model.tokenizer, config.weighting)
+    rows = pack(pieces, config.row_length, config.share_prompts)
+    console.print(
+        f"{runtime.stage}: {len(pieces)} examples in {len(rows)} rows, {rows.padding:.1%} padding, "
+        f"{config.steps * config.batch / max(len(rows), 1):.2f} epochs"
+        + (f", {sum(map(len, rows.prompts))} tokens of prompts computed once a step" if rows.prompts else "")
+    )
+    seed = stable_hash(f"{settings.seed} {settings.stream}")
+    weights = trainable(model.config, config.lora)
+    with training_run(runtime, model.config, config, rows, seed, scratch) as run:
+        objective = cross_entropy(model.config, config.remat, config.z_loss)
+        batches = shuffled(runtime.mesh, rows, config.batch, seed)
+        trained = train(objective, batches, weights, (), model.params, config, run)
+        params = weights.merged(model.params, trained)
+        adapters = folder.Adapters(trained, config.lora, source) if config.lora.rank else None
+        stored = dataclasses.replace(folder.load_config(source), dtype=model.config.dtype)
+        folder.save(outputs["trained"], stored, params, folder.companions(source), adapters, finetuned_from=source)
+
+
+@contextlib.contextmanager
+def training_run(
+    runtime: Runtime, model: ModelConfig, config: TrainConfig, rows: PackedRows, seed: int, scratch: epath.Path
+) -> Iterator[Run]:
+    """Yield the `Run` to train with on these rows: on the runtime's mesh, with a progress bar, and its states in `scratch`."""
+    with use_mesh(runtime.mesh), ProgressBar(runtime.stage, config.steps) as bar:
+        yield Run(
+            mesh=runtime.mesh,
+            seed=seed,
+            checkpoints=scratch / "state",
+            metrics=runtime.metrics_file(),
+            work=work(model, config, rows),
+            on_step=lambda step, values: bar.update(step, f"loss {values['loss']:.3f}"),
+        )
+
+
+def work(config: ModelConfig, train: TrainConfig, rows: PackedRows) -> Work:
+    """Return the tokens and floating-point operations of a training step on these rows."""
+    prompts, longest = len(rows.prompts) * train.accumulate, max(map(len, rows.prompts), default=0)
+    flops = training_flops(config, train.batch, train.row_length, prompts, longest, trains_weights=not train.lora.rank)
+    return Work(train.batch * train.row_length, flops, config.dtype)

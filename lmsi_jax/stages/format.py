@@ -1,0 +1,95 @@
+"""Selects voted paths and writes them as training rows in four formats (section 3.2), without a model or JAX."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from lmsi_jax.answers.extract import truncate_at_next_turn
+from lmsi_jax.answers.reader import AnswerReader, accepted_answers, answers_by_path, paths_hash
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.progress import console
+from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
+from lmsi_jax.formatting.config import FormatConfig
+from lmsi_jax.formatting.examples import Solution, examples
+from lmsi_jax.formatting.prompts import Prompts
+from lmsi_jax.pipeline.run_folder import Files
+from lmsi_jax.stages.path_files import paths_by_question, read_votes
+from lmsi_jax.tasks.questions import load_questions
+from lmsi_jax.voting.config import SelectConfig
+from lmsi_jax.voting.select import RULES, VotedQuestion
+
+
+@dataclasses.dataclass(frozen=True)
+class FormatSettings:
+    """Which paths are trained on, and how they are written."""
+
+    seed: int
+    reader: AnswerReader
+    prompts: Prompts
+    select: SelectConfig
+    format: FormatConfig
+
+
+def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs: Files, scratch: object = None) -> None:
+    """Select `paths` by their `votes` on `questions`, and write `examples`. Only rules with `reads_gold` read `gold`."""
+    select, questions, paths = settings.select, inputs["questions"], inputs["paths"]
+    by_id = {r["id"]: r for r in load_questions(questions)}
+    votes = read_votes(inputs["votes"])
+    reads_gold = RULES[select.rule].reads_gold
+    if reads_gold and "gold" not in inputs:
+        raise UserError(
+            f"select.rule='{select.rule}' is a control for `lmsi run`, which has the gold answers; this command has none."
+        )
+    accepted = {r["id"]: accepted_answers(r) for r in read_jsonl(inputs["gold"])} if reads_gold else {}
+    rows, used = [], 0
+    for sampled in paths_by_question(paths):
+        id = sampled[0]["id"]
+        if id not in by_id or id not in votes:
+            raise UserError(
+                f"Question '{id}' of {paths} is missing in {questions} or {inputs['votes']}; all three must be from one run."
+            )
+        solutions = _solutions(settings, sampled, votes[id], accepted.get(id, ()))
+        used += bool(solutions)
+        rows += examples(
+            id,
+            by_id[id]["question"],
+            by_id[id]["choices"],
+            solutions,
+            settings.reader.answer_type,
+            settings.prompts,
+            settings.format.formats,
+            distinct_direct=settings.format.distinct_direct,
+        )
+    if not rows:
+        raise _nothing_kept(settings, votes)
+    write_jsonl(outputs["examples"], rows)
+    console.print(f"format: {len(rows)} training rows from {used} of {len(votes)} questions")
+
+
+def _nothing_kept(settings: FormatSettings, votes: Mapping[str, Record]) -> UserError:
+    reasons = Counter(str(path.get("reason")) for row in votes.values() for path in row.get("abstained", ()))
+    counted = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common()) or "none"
+    return UserError(
+        f"No path of {len(votes)} questions is kept, so there is nothing to train on. Paths that abstained: {counted}. Check "
+        f"--config.data.answer_type (now '{settings.reader.answer_type}'), the exemplars, and --config.select."
+    )
+
+
+def _solutions(settings: FormatSettings, rows: Sequence[Record], voted: Record, accepted: Sequence[str]) -> list[Solution]:
+    """Return the paths of one question to train on, with the answers that they voted for."""
+    position = {row["path"]: i for i, row in enumerate(rows)}
+    numbers = voted.get("paths", list(range(len(rows))))
+    same = numbers == list(position) and len(voted["answers"]) == len(rows) and position.keys() >= set(voted["kept"])
+    if voted["paths_hash"] != paths_hash(rows) or not same:
+        raise UserError(
+            f"The vote of question '{voted['id']}' was made from other paths than these; votes and paths are from "
+            f"different runs. Vote again."
+        )
+    answer_of = answers_by_path(voted)
+    texts, answers = [truncate_at_next_turn(row["text"]) for row in rows], [answer_of[row["path"]] for row in rows]
+    rule = RULES[settings.select.rule]
+    right = [settings.reader.is_right(answer, accepted) for answer in answers] if rule.reads_gold else []
+    kept = [position[path] for path in voted["kept"]]
+    question = VotedQuestion(voted["id"], texts, answers, kept, voted["confidence"], right)
+    chosen = rule.choose(settings.select, question, settings.seed)
+    return [Solution(rows[i]["path"], texts[i], answers[i] or "") for i in chosen]

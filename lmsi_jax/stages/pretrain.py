@@ -1,0 +1,107 @@
+"""Pre-trains a base model from scratch on generated word problems: its corpus, its tokenizer, its parameters."""
+
+import dataclasses
+import itertools
+
+from etils import epath
+
+from lmsi_jax import tokenizers
+from lmsi_jax.checkpoint.folder import save
+from lmsi_jax.core import rng
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.files import write_bytes
+from lmsi_jax.core.progress import console
+from lmsi_jax.core.records import read_jsonl, write_jsonl
+from lmsi_jax.core.settings import untraced
+from lmsi_jax.formatting.packing import PackedRows, Piece, pack
+from lmsi_jax.model import transformer
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.pipeline.run_folder import Files
+from lmsi_jax.pipeline.runtime import Runtime
+from lmsi_jax.stages.finetune import training_run
+from lmsi_jax.tasks.config import CorpusConfig
+from lmsi_jax.tasks.word_corpus import documents
+from lmsi_jax.training.batches import shuffled
+from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.training.hooks import validation_loss
+from lmsi_jax.training.loop import train
+from lmsi_jax.training.objective import cross_entropy
+from lmsi_jax.training.trainable import AllWeights
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusSettings:
+    """Which documents to generate. The `held_out` documents follow the training documents."""
+
+    seed: int
+    corpus: CorpusConfig
+    held_out: int
+
+
+def run_corpus(runtime: object, settings: CorpusSettings, inputs: Files, outputs: Files, scratch: object) -> None:
+    """Write the documents to `train` on, and the `held_out` documents for the validation loss."""
+    count = settings.corpus.documents
+    texts = documents(settings.corpus, settings.seed, count + settings.held_out)
+    write_jsonl(outputs["train"], ({"text": text} for text in itertools.islice(texts, count)))
+    write_jsonl(outputs["held_out"], ({"text": text} for text in texts))
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSettings:
+    """The size of a SentencePiece vocabulary, and the number of documents that it is trained on."""
+
+    vocab: int
+    documents: int
+
+
+def run_tokenizer(runtime: object, settings: TokenizerSettings, inputs: Files, outputs: Files, scratch: object) -> None:
+    """Train the `tokenizer` on the first documents of a `corpus`."""
+    rows = itertools.islice(read_jsonl(inputs["corpus"]), settings.documents)
+    lines = (line for row in rows for line in row["text"].split("\n"))
+    write_bytes(outputs["tokenizer"], tokenizers.train(lines, settings.vocab).model)
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainSettings:
+    """The architecture and the training run."""
+
+    seed: int
+    model: ModelConfig
+    train: TrainConfig
+    validate_every: int = untraced(500)  # steps between two measurements of the validation loss
+
+
+def run_pretrain(runtime: Runtime, settings: PretrainSettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
+    """Train a model on a `corpus`, measure its loss on `held_out` documents, and write it with its tokenizer as `model`."""
+    config, model, mesh = settings.train, settings.model, runtime.mesh
+    tokenizer = tokenizers.SentencePieceTokenizer(inputs["tokenizer"].read_bytes())
+    rows, held_out = (corpus_rows(inputs[name], tokenizer, config.row_length) for name in ("corpus", "held_out"))
+    console.print(
+        f"{transformer.count_params(model):,} parameters; {len(rows):,} rows of {config.row_length} tokens, "
+        f"{rows.padding:.1%} padding; {config.steps * config.batch / len(rows):.2f} epochs"
+    )
+    with training_run(runtime, model, config, rows, settings.seed, scratch) as run:
+        params = transformer.init_sharded(mesh, model, rng.stage_key(settings.seed, "init"))
+        objective, weights = cross_entropy(model, config.remat, config.z_loss), AllWeights(model)
+        hook = validation_loss(mesh, objective, held_out, config.batch // config.accumulate, settings.validate_every)
+        trained = train(objective, shuffled(mesh, rows, config.batch, settings.seed), weights, [hook], params, config, run)
+        params = weights.merged(params, trained)
+    save(outputs["model"], model, params, {"tokenizer.model": tokenizer.model})
+
+
+def corpus_rows(file: epath.Path, tokenizer: tokenizers.SentencePieceTokenizer, row_length: int) -> PackedRows:
+    """Return documents packed into rows of `row_length` tokens. Every token but the first of a document is a target."""
+    texts = (row["text"] for row in read_jsonl(file))
+    return pack([Piece(_fitted(text, tokenizer, row_length), target_start=1) for text in texts], row_length)
+
+
+def _fitted(text: str, tokenizer: tokenizers.SentencePieceTokenizer, length: int) -> list[int]:
+    """Return the ids of a document. If it is longer than a row, its last problems are dropped."""
+    while len(ids := [tokenizer.bos, *tokenizer.encode(text), tokenizer.eos]) > length:
+        text, cut, _ = text.rpartition("\n\n")
+        if not cut:
+            raise UserError(
+                f"One generated problem takes {len(ids)} tokens and train.row_length={length}; raise "
+                f"--config.train.row_length or lower --config.corpus.terms."
+            )
+    return ids

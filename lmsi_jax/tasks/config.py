@@ -1,0 +1,66 @@
+"""Settings of questions, of prompts and of the generated corpus."""
+
+import dataclasses
+from typing import Literal
+
+from lmsi_jax.core.settings import require, require_at_least, require_share
+
+
+def _require_terms(terms: tuple[int, int], path: str) -> None:
+    require(2 <= terms[0] <= terms[1] <= 10, f"{path}terms={terms} is not a range (fewest, most) within 2..10.")
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionConfig:
+    """The source of the questions. Only evaluation and the audit read their gold answers."""
+
+    task: str = "word_problems"  # word_problems, jsonl, or a data set of tasks/sets
+    source: Literal["jsonl", "files", "tfds"] = "jsonl"  # of a data set: your question files, or its published ones or TFDS
+    folder: str = ""  # files: the folder of the published files; tfds: the data directory, "" = the TFDS default
+    train_split: str = ""  # files, tfds: the split to train on; "" = the paper's
+    eval_split: str = ""  # files, tfds: the split to score; "" = the paper's
+    train_on_test: bool = False  # allow self-training on the questions that are scored
+    skip_malformed: bool = False  # files, tfds: skip and count rows that cannot be read
+    questions: str = ""  # jsonl: the file of unlabelled questions
+    eval_questions: str = ""  # jsonl: the file of held-out questions with answers; "" = no evaluation
+    answer_type: Literal["", "number", "choice", "yes_no", "span", "math", "text"] = ""  # "" = the task's; jsonl: number
+    num_questions: int = 0  # 0 = all questions of the file or split; required for word_problems
+    num_eval: int = 0  # the same for held-out questions
+    terms: tuple[int, int] = (3, 6)  # word_problems: fewest and most quantities in a question
+    largest: int = 99  # word_problems: the largest quantity that is not a product
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    """The part of a prompt before its question."""
+
+    exemplars: str = ""  # a JSONL file of few-shot exemplars; "" = the task's own
+    shots: int = 0  # number of exemplars in the prompt; 0 = all
+    chat: bool = False  # use the model's chat template, for instruction-tuned models
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(QuestionConfig, PromptConfig):
+    """Questions and their prompts."""
+
+    def check(self, path: str) -> None:
+        _require_terms(self.terms, path)
+        require(self.largest >= 9, f"{path}largest={self.largest}: quantities need room; set it to 9 or more.")
+        for name in ("num_questions", "num_eval", "shots"):
+            require(getattr(self, name) >= 0, f"{path}{name}={getattr(self, name)} is negative; set it to 0 for all.")
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusConfig:
+    """The generated English text that the built-in model is trained on (tasks/word_corpus.py)."""
+
+    documents: int = 100_000
+    terms: tuple[int, int] = (2, 4)
+    largest: int = 99
+    sloppy: float = 0.4  # share of documents whose writer makes mistakes
+    mistake: float = 0.25  # share of a sloppy writer's solutions with a mistake
+
+    def check(self, path: str) -> None:
+        require_at_least(1, self, path, "documents")
+        _require_terms(self.terms, path)
+        require_share(self, path, "sloppy", "mistake")

@@ -1,0 +1,170 @@
+"""Sources of questions: classes with the protocol `QuestionSource`, listed in `SOURCES` or made for a published data set."""
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, runtime_checkable
+
+from lmsi_jax.core.errors import UserError, unknown
+from lmsi_jax.core.records import Record
+from lmsi_jax.tasks.config import QuestionConfig
+from lmsi_jax.tasks.dataset import Dataset
+from lmsi_jax.tasks.questions import check_gold, first_questions, load_questions
+from lmsi_jax.tasks.sets import DATASETS
+from lmsi_jax.tasks.splits import load_split
+from lmsi_jax.tasks.word_problems import make_problem
+
+TYPE_EXEMPLARS = {"span": "drop"}  # answer types that use the exemplars of a data set
+
+
+@runtime_checkable
+class QuestionSource(Protocol):
+    """Questions to train on and to score, with the answer type, the valid answers and the exemplars of their task.
+
+    Both methods return records with `id`, `question`, `choices` and, where the source has it, `answer`.
+    """
+
+    answer_type: str
+    labels: tuple[str, ...]  # the only valid answers; () = all of the type
+    exemplars: str  # name of a file in tasks/exemplars, without its suffix
+    is_scored: bool  # whether there are held-out questions with gold answers
+
+    def training(self, seed: int) -> list[Record]:
+        """Return the questions of a run to train on. Training never reads their answers."""
+        ...
+
+    def held_out(self, seed: int) -> list[Record]:
+        """Return the questions with gold answers for evaluation, or none when the source is not scored."""
+        ...
+
+
+class WordProblems:
+    """Generated English word problems (tasks/word_problems.py), as many as the config sets."""
+
+    def __init__(self, config: QuestionConfig):
+        self._config, self.exemplars, self.is_scored = config, "word_problems", True
+        self.labels: tuple[str, ...] = ()
+        self.answer_type: str = config.answer_type or "number"
+
+    def training(self, seed: int) -> list[Record]:
+        config = self._config
+        if not (config.num_questions and config.num_eval):
+            raise UserError(
+                f"data.num_questions={config.num_questions} and data.num_eval={config.num_eval} must both be at least 1: the "
+                f"task 'word_problems' generates its questions, so both numbers are required."
+            )
+        return list(self._generated(seed, "train", config.num_questions))
+
+    def held_out(self, seed: int) -> list[Record]:
+        trained_on = {row["question"] for row in self.training(seed)}
+        return list(self._generated(seed, "held-out", self._config.num_eval, trained_on))
+
+    def _generated(self, seed: int, split: str, count: int, taken: Iterable[str] = ()) -> Iterator[Record]:
+        config, seen = self._config, set(taken)
+        for number in range(count):
+            rng = random.Random(f"questions {seed} {split} {number}")
+            for _ in range(1000):
+                problem = make_problem(rng, config.terms, config.largest)
+                if problem.question not in seen:
+                    break
+            else:
+                raise UserError(
+                    f"There are not {count} different questions with data.terms={config.terms} and data.largest="
+                    f"{config.largest}; raise one of them, or lower the number of questions."
+                )
+            seen.add(problem.question)
+            yield {
+                "id": f"{split}-{number:05d}",
+                "question": problem.question,
+                "choices": None,
+                "answer": str(problem.answer),
+                "terms": len(problem.terms),
+            }
+
+
+class QuestionFiles:
+    """JSON Lines files of your questions, or of a published data set's questions with its exemplars and answer type."""
+
+    def __init__(self, config: QuestionConfig, dataset: Dataset | None = None):
+        self._config, self._dataset = config, dataset
+        self.answer_type: str = dataset.answer_type if dataset else config.answer_type or "number"
+        self.labels: tuple[str, ...] = dataset.labels if dataset else ()
+        self.exemplars = dataset.exemplars if dataset else TYPE_EXEMPLARS.get(self.answer_type, self.answer_type)
+        self.is_scored = bool(config.eval_questions)
+
+    def training(self, seed: int) -> list[Record]:
+        config = self._config
+        if not config.questions:
+            raise UserError(
+                f"data.task='{config.task}' needs a question file; set --config.data.questions=FILE.jsonl"
+                + (", or --config.data.source=files or tfds." if self._dataset else ".")
+            )
+        if config.questions == config.eval_questions and not config.train_on_test:
+            raise UserError(
+                f"data.questions and data.eval_questions are both {config.questions}; a score on questions that were trained "
+                f"on is no test. If you do want this, set --config.data.train_on_test=True."
+            )
+        return first_questions(load_questions(config.questions), config.num_questions)
+
+    def held_out(self, seed: int) -> list[Record]:
+        config = self._config
+        if not config.eval_questions:
+            return []
+        questions = first_questions(load_questions(config.eval_questions), config.num_eval)
+        check_gold(questions, self.answer_type, config.eval_questions)
+        return questions
+
+
+class PublishedSet:
+    """A published data set, from its own files or from TensorFlow Datasets."""
+
+    def __init__(self, config: QuestionConfig, dataset: Dataset):
+        self._config, self._dataset, self.is_scored = config, dataset, True
+        self.answer_type: str = dataset.answer_type
+        self.labels, self.exemplars = dataset.labels, dataset.exemplars
+        self._test = config.eval_split or dataset.test
+
+    def training(self, seed: int) -> list[Record]:
+        config, dataset = self._config, self._dataset
+        split = config.train_split or dataset.train
+        if not split:
+            raise UserError(
+                f"The paper only tests on {dataset.name}, which has no split for self-training here; name one with "
+                f"--config.data.train_split ({', '.join(dataset.files)})."
+            )
+        if split in (dataset.test, self._test) and not config.train_on_test:
+            raise UserError(
+                f"The split '{split}' of {dataset.name} is the one that is scored; training on its questions, even unlabelled, "
+                f"makes the score worthless as a test. If you do want this, set --config.data.train_on_test=True."
+            )
+        return self._drawn(split, config.num_questions, seed)
+
+    def held_out(self, seed: int) -> list[Record]:
+        questions = self._drawn(self._test, self._config.num_eval, seed)
+        check_gold(questions, self.answer_type, f"{self._dataset.name} {self._test}")
+        return questions
+
+    def _drawn(self, split: str, limit: int, seed: int) -> list[Record]:
+        """Return `limit` questions sampled from the full split, in its order, because neighbours often share a passage."""
+        config = self._config
+        questions = load_split(self._dataset, split, config.source, config.folder, skip_malformed=config.skip_malformed)
+        count = len(first_questions(questions, limit))
+        chosen = sorted(random.Random(f"{seed} {split}").sample(range(len(questions)), count))
+        return [questions[i] for i in chosen]
+
+
+SOURCES: dict[str, Callable[[QuestionConfig], QuestionSource]] = {"word_problems": WordProblems, "jsonl": QuestionFiles}
+
+
+def question_source(config: QuestionConfig) -> QuestionSource:
+    """Return the source that `config.task` names. Raises UserError for an unknown task or an answer type that does not fit."""
+    if config.task in SOURCES:
+        return SOURCES[config.task](config)
+    if config.task not in DATASETS:
+        raise unknown("data.task", config.task, (*SOURCES, *DATASETS))
+    dataset = DATASETS[config.task]
+    if config.answer_type and config.answer_type != dataset.answer_type:
+        raise UserError(
+            f"data.answer_type='{config.answer_type}', and the answers of {dataset.name} are of type '{dataset.answer_type}'; "
+            f"leave data.answer_type empty."
+        )
+    return QuestionFiles(config, dataset) if config.source == "jsonl" else PublishedSet(config, dataset)

@@ -1,0 +1,118 @@
+"""Objectives: functions from parameters and a batch to a loss. The training step accepts any of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jaxtyping import Array, Bool, Int
+
+from lmsi_jax.core.metrics import Mean
+from lmsi_jax.model import lora, transformer
+from lmsi_jax.model.attention import KVBlock, causal
+from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.sharding.mesh import Mesh
+from lmsi_jax.sharding.rules import constrain, sharding
+
+
+class SharedPrompts(struct.PyTreeNode):
+    """Prompts that rows continue, each computed once per step.
+
+    `tokens` are padded to the longest prompt, and `length` has the lengths without padding. The number of prompts is padded
+    to a multiple of the batch shards.
+    """
+
+    tokens: Int[Array, "p s"]
+    length: Int[Array, " p"]
+
+
+class Batch(struct.PyTreeNode):
+    """The rows of a step, as arrays by name whose first axis is the row, and the prompts that the rows share, if any.
+
+    Rows of packed sequences have `tokens`, `targets`, `weights`, `segments` and `positions`, each (rows, t), and `prompt`
+    (rows,). `prompt` is the number of the shared prompt that a row continues, counted from 1. It is 0 when the sequences of
+    the row are complete.
+    """
+
+    rows: dict[str, Any]
+    shared: SharedPrompts | None = None
+
+
+# (parameters, batch) -> the sum and the count of the loss, and further metrics likewise.
+Objective = Callable[[Any, Batch], tuple[Mean, dict[str, Mean]]]
+
+
+def cross_entropy(config: ModelConfig, remat: str = "none", z_loss: float = 0.0) -> Objective:
+    """Return the next-token cross-entropy: its total is the weighted sum over targets in nats, its count the sum of weights.
+
+    With `z_loss`, the loss of each target also has `z_loss` times the square of the log-normaliser of its logits, which
+    keeps logits from drifting (Chowdhery et al. 2022, section 5).
+    """
+
+    def objective(params: transformer.Params | lora.Adapted, batch: Batch) -> tuple[Mean, dict[str, Mean]]:
+        rows, shared = batch.rows, batch.shared
+        mask = causal_mask(rows["segments"])
+        past = shared_blocks(config, params, shared, rows["prompt"], remat) if shared is not None else None
+        logits, _ = transformer.forward(config, params, rows["tokens"], rows["positions"], mask, past, remat)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, rows["targets"])
+        if z_loss:
+            losses += z_loss * jax.nn.logsumexp(logits, axis=-1) ** 2
+        return Mean(jnp.sum(losses * rows["weights"]), jnp.sum(rows["weights"])), {}
+
+    return objective
+
+
+def causal_mask(segments: Int[Array, "n t"]) -> Bool[Array, "n t t"]:
+    """Return the mask in which token i attends to token j when j is not later than i and in the same segment.
+
+    Padding (segment 0) attends to padding, so that no softmax is over an empty set.
+    """
+    t = segments.shape[1]
+    same = segments[:, :, None] == segments[:, None, :]
+    return same & jnp.tril(jnp.ones((t, t), bool))[None]
+
+
+def shared_blocks(
+    config: ModelConfig,
+    params: transformer.Params | lora.Adapted,
+    prompts: SharedPrompts,
+    prompt: Int[Array, " n"],
+    remat: str = "none",
+) -> list[list[KVBlock]]:
+    """Return, for each layer, the keys and values of the prompt that each row continues.
+
+    Each prompt is computed once, and its gradient is the sum over all rows that continue it.
+    """
+    slots = jnp.arange(prompts.tokens.shape[1])[None, :]
+    _, cache = transformer.hidden(config, params, prompts.tokens, *causal(*prompts.tokens.shape), remat=remat)
+    index = jnp.maximum(prompt - 1, 0)
+    seen = (slots < prompts.length[index][:, None]) & (prompt > 0)[:, None]
+
+    def by_row(array: Array) -> Array:
+        replicated = constrain(array, None, "kv_heads", "length", "head_width")
+        return constrain(replicated[index], "batch", "kv_heads", "length", "head_width")
+
+    return [[KVBlock(by_row(keys), by_row(values), seen, slots)] for keys, values in cache]
+
+
+def place_prompts(mesh: Mesh, prompts: Sequence[Sequence[int]]) -> SharedPrompts | None:
+    """Put shared prompts on the mesh as padded arrays. Returns None when there are no prompts."""
+    if not prompts:
+        return None
+    shards = mesh.size("batch")
+    rows = -(-len(prompts) // shards) * shards
+    tokens, length = np.zeros((rows, max(map(len, prompts))), np.int32), np.zeros(rows, np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)], length[row] = prompt, len(prompt)
+    placed = jax.device_put(tokens, sharding(mesh, "batch", "length"))
+    return SharedPrompts(placed, jax.device_put(length, sharding(mesh, None)))
+
+
+def place_batch(mesh: Mesh, batch: Batch) -> Batch:
+    """Put the rows of a host batch on the mesh, sharded over its batch axes. Shared prompts are on the mesh already."""
+    axes = ("batch", "length")
+    rows = {name: jax.device_put(array, sharding(mesh, *axes[: array.ndim])) for name, array in batch.rows.items()}
+    return Batch(rows, batch.shared)

@@ -1,0 +1,44 @@
+"""Settings of the vote, of selection and of adaptive stopping."""
+
+import dataclasses
+from typing import Literal
+
+from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_share
+from lmsi_jax.voting import adaptive, select
+from lmsi_jax.voting.adaptive import StoppingOptions
+from lmsi_jax.voting.select import PathLimits
+
+
+@dataclasses.dataclass(frozen=True)
+class VoteConfig:
+    """How the paths of a question vote."""
+
+    tie: Literal["first", "random", "abstain"] = "first"
+    vote: Literal["majority", "sum_probability", "average_probability", "sum_normalised", "average_normalised"] = (
+        "majority"  # the score that the winning answer maximises; see voting/majority.py
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectConfig(VoteConfig, PathLimits):
+    """Which voted paths to train on. The defaults are the paper's: every agreeing path of every question."""
+
+    rule: str = "majority"  # or "random" and "gold", which are controls; see voting/select.py
+
+    def check(self, path: str) -> None:
+        require_one_of(f"{path}rule", self.rule, select.RULES)
+        require_share(self, path, "min_confidence")
+        require(self.max_paths >= 0, f"{path}max_paths={self.max_paths} is negative; 0 means no cap.")
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveConfig(StoppingOptions):
+    """When to stop sampling paths of a question whose vote is decided; see voting/adaptive.py. The paper samples all."""
+
+    rule: str = "none"  # or "forecast", "beta", "window"
+
+    def check(self, path: str) -> None:
+        require_one_of(f"{path}rule", self.rule, ("none", *adaptive.RULES))
+        require_at_least(1, self, path, "floor")
+        require(self.window >= 2, f"{path}window={self.window}: one path always agrees with itself; set 2 or more.")
+        require(0.5 < self.threshold < 1, f"{path}threshold={self.threshold} is not within (0.5, 1).")
