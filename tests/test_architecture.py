@@ -10,16 +10,16 @@ import lmsi_jax
 ROOT = Path(lmsi_jax.__file__).parent
 LAYERS = {
     "core": 0,
-    "sharding": 1, "tokenizers": 1, "answers": 1, "voting": 1,
-    "tasks": 2, "model": 2,
-    "formatting": 3, "checkpoint": 3,
-    "decoding": 4, "training": 4,
-    "evaluation": 5, "capacity": 5,
-    "pipeline": 6,
-    "analysis": 7,
-    "stages": 8,
-    "recipes": 9,
-    "cli": 10, "benchmarks": 10,
+    "sharding": 1, "tokenizers": 1, "answers": 1,
+    "trust": 2, "model": 2,
+    "tasks": 3, "voting": 3, "checkpoint": 3,
+    "formatting": 4, "decoding": 5, "training": 5,
+    "evaluation": 6, "capacity": 6,
+    "pipeline": 7,
+    "analysis": 8,
+    "stages": 9,
+    "recipes": 10,
+    "cli": 11, "benchmarks": 11,
 }  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
     return whole + value
 
 
-def plain(value: Fraction) -> str:
+def plain(value: Fraction | int) -> str:
     """Return `value` as an integer, as a decimal when eighteen places suffice, or else as a fraction."""
     if value.denominator == 1:
         return str(value.numerator)

@@ -25,6 +25,7 @@ FLAGS: dict[str, Flag] = {
     "workdir": Flag("the directory of a run, on a disk or in a bucket (gs://...)", value="DIR"),
     "questions": Flag("a JSON Lines file of questions", value="FILE"),
     "paths": Flag("a JSON Lines file of paths", value="FILE"),
+    "steps": Flag("a JSON Lines file of checked steps", value="FILE"),
     "votes": Flag("a JSON Lines file of votes", value="FILE"),
     "examples": Flag("a JSON Lines file of training rows", value="FILE"),
     "input": Flag('the file to read; "-" is standard input', value="FILE"),
@@ -97,7 +98,11 @@ COMMANDS = {
         ),
         Command(
             "vote", "read answers and vote", "files.vote", ("input", "output"),
-            ("task", "answer_type", "questions", "config", "overwrite"), uses_jax=False, streams=True,
+            ("task", "answer_type", "questions", "steps", "config", "overwrite"), uses_jax=False, streams=True,
+        ),
+        Command(
+            "steps", "check the steps of each path: arithmetic, where numbers come from, the answer", "files.steps",
+            ("input", "questions", "output"), ("task", "answer_type", "config", "overwrite"), uses_jax=False, streams=True,
         ),
         Command(
             "format", "write training rows in four formats", "files.format", ("questions", "paths", "votes", "output"),

@@ -89,10 +89,19 @@ def sample(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
 def vote(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
     from lmsi_jax.stages.vote import VoteSettings, run_vote
 
-    settings = VoteSettings(answer_reader(config.data), part(config.select, VoteConfig))
+    select = part(config.select, VoteConfig)
+    checks = select.resolved_checks(question_source(config.data).contract) if select.reads_steps else ()
+    settings = VoteSettings(answer_reader(config.data), select, checks=checks)
     inputs = {"paths": epath.Path(values.input)}
-    inputs |= {"questions": epath.Path(values.questions)} if values.questions else {}
+    inputs |= {name: epath.Path(values[name].value) for name in ("questions", "steps") if values[name].value}
     run_vote(None, settings, inputs, {"votes": _output(values)})
+
+
+def steps(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
+    from lmsi_jax.stages.steps import StepsSettings, run_steps
+
+    inputs = {"paths": epath.Path(values.input), "questions": epath.Path(values.questions)}
+    run_steps(None, StepsSettings(answer_reader(config.data)), inputs, {"steps": _output(values)})
 
 
 def extract(config: Config, values: flags.FlagValues, argv: list[str]) -> None:

@@ -67,6 +67,10 @@ class RunFolder:
     def paths(self, group: str) -> epath.Path:
         return self.root / group / "paths.jsonl"
 
+    def steps(self, group: str) -> epath.Path:
+        """The steps of the paths, with verdicts."""
+        return self.root / group / "steps.jsonl"
+
     def votes(self, group: str) -> epath.Path:
         return self.root / group / "votes.jsonl"
 

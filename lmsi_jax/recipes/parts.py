@@ -27,6 +27,7 @@ from lmsi_jax.stages.prepare import PrepareSettings, run_prepare
 from lmsi_jax.stages.prompts import load_prompts
 from lmsi_jax.stages.report import ReportSettings, run_report
 from lmsi_jax.stages.sample import SampleSettings, run_sample
+from lmsi_jax.stages.steps import StepsSettings, run_steps
 from lmsi_jax.stages.vote import VoteSettings, run_vote
 from lmsi_jax.tasks.config import QuestionConfig
 from lmsi_jax.tasks.sources import question_source
@@ -91,11 +92,17 @@ class Parts:
         on_mesh = settings.engine == "mesh"
         return Stage(f"{group}/sample", run_sample, settings, inputs, outputs, on_mesh=on_mesh, by_row="questions")
 
+    def steps(self, group: str) -> Stage:
+        inputs, outputs = {"questions": self._folder.questions, "paths": self._folder.paths(group)}, self._folder.steps(group)
+        return Stage(f"{group}/steps", run_steps, StepsSettings(self._reader), inputs, {"steps": outputs})
+
     def vote(self, group: str) -> Stage:
-        sample, folder = self._config.sample, self._folder
+        sample, folder, select = self._config.sample, self._folder, part(self._config.select, VoteConfig)
         planned = 0 if sample.adaptive.rule == "none" else sample.paths
-        settings = VoteSettings(self._reader, part(self._config.select, VoteConfig), planned)
+        checks = select.resolved_checks(question_source(self._config.data).contract) if select.reads_steps else ()
+        settings = VoteSettings(self._reader, select, planned, checks)
         inputs = {"questions": folder.questions, "paths": folder.paths(group)}
+        inputs |= {"steps": folder.steps(group)} if select.reads_steps else {}
         return Stage(f"{group}/vote", run_vote, settings, inputs, {"votes": folder.votes(group)})
 
     def format(self, group: str) -> Stage:

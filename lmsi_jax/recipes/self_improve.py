@@ -1,6 +1,6 @@
 """Large Language Models Can Self-Improve (Huang et al. 2022, arXiv 2210.11610), as a list of stages.
 
-    questions -> sample m paths -> vote -> format in four styles -> fine-tune -> evaluate -> next round
+    questions -> sample m paths -> check steps -> vote -> format in four styles -> fine-tune -> evaluate -> next round
 
 `stages` reads like the paper's method. No stage of a round reads a gold answer, unless `select.rule` is a control.
 """
@@ -25,6 +25,7 @@ def stages(config: Config, folder: RunFolder) -> list[Stage]:
         trained = folder.model(name)
         result += [
             parts.sample(group, number, model),
+            parts.steps(group),
             parts.vote(group),
             parts.format(group),
             parts.finetune(group, number, base if config.train_from == "base" else model, trained),

@@ -66,6 +66,16 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
     console.print(f"format: {len(rows)} training rows from {used} of {len(votes)} questions")
 
 
+def _valid(voted: Record) -> list[int]:
+    if "valid" not in voted:
+        raise UserError(
+            f"The vote of question '{voted['id']}' does not say which of its paths have valid steps, which select.steps=True "
+            f"needs; vote again with --config.select.steps=True and --steps."
+        )
+    valid: list[int] = voted["valid"]
+    return valid
+
+
 def _nothing_kept(settings: FormatSettings, votes: Mapping[str, Record]) -> UserError:
     reasons = Counter(str(path.get("reason")) for row in votes.values() for path in row.get("abstained", ()))
     counted = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common()) or "none"
@@ -89,7 +99,7 @@ def _solutions(settings: FormatSettings, rows: Sequence[Record], voted: Record, 
     texts, answers = [truncate_at_next_turn(row["text"]) for row in rows], [answer_of[row["path"]] for row in rows]
     rule = RULES[settings.select.rule]
     right = [settings.reader.is_right(answer, accepted) for answer in answers] if rule.reads_gold else []
-    kept = [position[path] for path in voted["kept"]]
+    kept = [position[path] for path in voted["kept"] if not settings.select.steps or path in _valid(voted)]
     question = VotedQuestion(voted["id"], texts, answers, kept, voted["confidence"], right)
     chosen = rule.choose(settings.select, question, settings.seed)
     return [Solution(rows[i]["path"], texts[i], answers[i] or "") for i in chosen]

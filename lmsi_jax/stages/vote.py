@@ -1,8 +1,9 @@
 """Reads the answers of sampled paths and votes on each question, without a model or JAX."""
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from etils import epath
 
@@ -13,10 +14,11 @@ from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, finite, write_jsonl
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.stages.path_files import paths_by_question, read_paths
+from lmsi_jax.stages.steps import read_failures
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.voting.adaptive import expected_share
 from lmsi_jax.voting.config import VoteConfig
-from lmsi_jax.voting.majority import probabilities, vote
+from lmsi_jax.voting.majority import probabilities, validity_weights, vote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +33,26 @@ class VoteSettings:
     reader: AnswerReader
     vote: VoteConfig
     planned: int = 0
+    checks: tuple[str, ...] = ()  # what makes a path valid, where the vote depends on it
 
 
 def run_vote(runtime: object, settings: VoteSettings, inputs: Files, outputs: Files, scratch: object = None) -> None:
-    """Vote on `paths`, and write `votes`. With the input `questions`, the vote knows the options of each question."""
+    """Vote on `paths`, and write `votes`.
+
+    With the input `questions`, the vote knows the options of each question. A vote by valid steps needs the input `steps`.
+    """
+    if settings.vote.reads_steps and "steps" not in inputs:
+        raise UserError(
+            f"select.vote='{settings.vote.vote}' and select.steps={settings.vote.steps} depend on the steps of paths; check "
+            f"them by `lmsi steps`, and name its output by --steps."
+        )
+    failures = read_failures(inputs["steps"]) if "steps" in inputs else None
     choices = {r["id"]: r["choices"] for r in load_questions(inputs["questions"])} if "questions" in inputs else {}
     paths = inputs["paths"]
-    records = [_vote(settings, rows, choices.get(rows[0]["id"]), paths) for rows in paths_by_question(paths)]
+    records = [
+        _vote(settings, rows, choices.get(rows[0]["id"]), _valid(settings, rows, failures, inputs), paths)
+        for rows in paths_by_question(paths)
+    ]
     write_jsonl(outputs["votes"], records)
     decided = sum(r["answer"] is not None for r in records)
     abstained = sum(len(r["abstained"]) for r in records) / sum(r["num_paths"] for r in records)
@@ -47,10 +62,32 @@ def run_vote(runtime: object, settings: VoteSettings, inputs: Files, outputs: Fi
     )
 
 
-def _vote(settings: VoteSettings, rows: Sequence[Record], choices: Sequence[str] | None, file: epath.Path) -> Record:
+def _valid(
+    settings: VoteSettings, rows: Sequence[Record], failures: Mapping[str, Mapping[int, set[str]]] | None, inputs: Files
+) -> list[bool] | None:
+    """Return whether each path of a question passes the checks, or None when the vote does not depend on them."""
+    if failures is None:
+        return None
+    by_path = failures.get(rows[0]["id"], {})
+    missing = [row["path"] for row in rows if row["path"] not in by_path]
+    if missing:
+        raise UserError(
+            f"{inputs['steps']} lacks path {missing[0]} of question '{rows[0]['id']}'; check the steps of {inputs['paths']} "
+            f"again."
+        )
+    return [by_path[row["path"]].isdisjoint(settings.checks) for row in rows]
+
+
+def _vote(
+    settings: VoteSettings,
+    rows: Sequence[Record],
+    choices: Sequence[str] | None,
+    valid: Sequence[bool] | None,
+    file: epath.Path,
+) -> Record:
     """Return the row of one question in votes.jsonl."""
     answers, id, planned = settings.reader.read(rows, choices), rows[0]["id"], settings.planned
-    weights, aggregate = _weights(rows, answers.values, settings.vote.vote, file)
+    weights, aggregate = _weights(rows, answers.values, valid, settings.vote, file)
     outcome = vote(answers.values, settings.vote.tie, id, weights, aggregate)
     early = planned > len(rows) and outcome.answer is not None
     numbers = [row["path"] for row in rows]
@@ -68,15 +105,21 @@ def _vote(settings: VoteSettings, rows: Sequence[Record], choices: Sequence[str]
         "num_paths": outcome.num_paths,
         **({"planned": planned} if early else {}),
         "kept": [numbers[i] for i in outcome.kept],
+        **({} if valid is None else {"valid": list(itertools.compress(numbers, valid)), "checks": settings.checks}),
         "paths_hash": paths_hash(rows),
         "extractor": settings.reader.extractor,
     }
 
 
-def _weights(rows: Sequence[Record], read: Sequence[str | None], rule: str, file: epath.Path) -> tuple[list[float] | None, str]:
+def _weights(
+    rows: Sequence[Record], read: Sequence[str | None], valid: Sequence[bool] | None, config: VoteConfig, file: epath.Path
+) -> tuple[list[float] | None, str]:
     """Return the weight of each path, or None for a majority vote, and how weights are aggregated."""
+    rule = config.vote
     if rule == "majority":
         return None, "sum"
+    if valid is not None and rule in ("valid_first", "valid_weighted"):
+        return validity_weights(valid, None if rule == "valid_first" else config.invalid_weight), "sum"
     aggregate, _, measure = rule.partition("_")
     for row in rows:
         if finite(row.get("logprob")) is None or finite(row.get("num_tokens")) is None:

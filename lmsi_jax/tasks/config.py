@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from lmsi_jax.core.settings import require, require_at_least, require_share
+from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_share
+from lmsi_jax.trust.steps import CONTRACTS
 
 
 def _require_terms(terms: tuple[int, int], path: str) -> None:
@@ -28,6 +29,7 @@ class QuestionConfig:
     num_eval: int = 0  # the same for held-out questions
     terms: tuple[int, int] = (3, 6)  # word_problems: fewest and most quantities in a question
     largest: int = 99  # word_problems: the largest quantity that is not a product
+    contract: tuple[str, ...] = ()  # jsonl: each_once, all_used: what holds for the solutions of all of your questions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,8 @@ class DataConfig(QuestionConfig, PromptConfig):
 
     def check(self, path: str) -> None:
         _require_terms(self.terms, path)
+        for name in self.contract:
+            require_one_of(f"{path}contract", name, CONTRACTS)
         require(self.largest >= 9, f"{path}largest={self.largest}: quantities need room; set it to 9 or more.")
         for name in ("num_questions", "num_eval", "shots"):
             require(getattr(self, name) >= 0, f"{path}{name}={getattr(self, name)} is negative; set it to 0 for all.")

@@ -26,6 +26,7 @@ class QuestionSource(Protocol):
     answer_type: str
     labels: tuple[str, ...]  # the only valid answers; () = all of the type
     exemplars: str  # name of a file in tasks/exemplars, without its suffix
+    contract: tuple[str, ...]  # checks that hold for the solutions of all questions; see trust/steps.py
     is_scored: bool  # whether there are held-out questions with gold answers
 
     def training(self, seed: int) -> list[Record]:
@@ -43,6 +44,7 @@ class WordProblems:
     def __init__(self, config: QuestionConfig):
         self._config, self.exemplars, self.is_scored = config, "word_problems", True
         self.labels: tuple[str, ...] = ()
+        self.contract: tuple[str, ...] = ("each_once", "all_used")
         self.answer_type: str = config.answer_type or "number"
 
     def training(self, seed: int) -> list[Record]:
@@ -90,6 +92,7 @@ class QuestionFiles:
         self.labels: tuple[str, ...] = dataset.labels if dataset else ()
         self.exemplars = dataset.exemplars if dataset else TYPE_EXEMPLARS.get(self.answer_type, self.answer_type)
         self.is_scored = bool(config.eval_questions)
+        self.contract: tuple[str, ...] = config.contract
 
     def training(self, seed: int) -> list[Record]:
         config = self._config
@@ -122,6 +125,7 @@ class PublishedSet:
         self.answer_type: str = dataset.answer_type
         self.labels, self.exemplars = dataset.labels, dataset.exemplars
         self._test = config.eval_split or dataset.test
+        self.contract: tuple[str, ...] = ()
 
     def training(self, seed: int) -> list[Record]:
         config, dataset = self._config, self._dataset

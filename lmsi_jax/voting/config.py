@@ -1,9 +1,11 @@
 """Settings of the vote, of selection and of adaptive stopping."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_share
+from lmsi_jax.trust.steps import CHECKS, CONTRACTS
 from lmsi_jax.voting import adaptive, select
 from lmsi_jax.voting.adaptive import StoppingOptions
 from lmsi_jax.voting.select import PathLimits
@@ -14,9 +16,37 @@ class VoteConfig:
     """How the paths of a question vote."""
 
     tie: Literal["first", "random", "abstain"] = "first"
-    vote: Literal["majority", "sum_probability", "average_probability", "sum_normalised", "average_normalised"] = (
-        "majority"  # the score that the winning answer maximises; see voting/majority.py
-    )
+    vote: Literal[
+        "majority",
+        "sum_probability",
+        "average_probability",
+        "sum_normalised",
+        "average_normalised",
+        "valid_first",
+        "valid_weighted",
+    ] = "majority"  # the score that the winning answer maximises; see voting/majority.py
+    checks: tuple[str, ...] = (
+        "arithmetic",
+        "answer",
+        "contract",
+    )  # what makes a path valid; "contract" is what the task declares
+    invalid_weight: float = 0.2  # valid_weighted: the weight of a path that is not valid
+    steps: bool = False  # train on valid paths only, after the vote
+
+    def check(self, path: str) -> None:
+        for name in self.checks:
+            require_one_of(f"{path}checks", name, (*CHECKS, *CONTRACTS, "contract"))
+        require_share(self, path, "invalid_weight")
+
+    @property
+    def reads_steps(self) -> bool:
+        """Whether the vote, or what is selected after it, depends on the checks of steps."""
+        return self.steps or self.vote.startswith("valid")
+
+    def resolved_checks(self, contract: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of the checks, with those of a task's contract in place of "contract"."""
+        names = [name for check in self.checks for name in (contract if check == "contract" else (check,))]
+        return tuple(dict.fromkeys(names))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +56,7 @@ class SelectConfig(VoteConfig, PathLimits):
     rule: str = "majority"  # or "random" and "gold", which are controls; see voting/select.py
 
     def check(self, path: str) -> None:
+        super().check(path)
         require_one_of(f"{path}rule", self.rule, select.RULES)
         require_share(self, path, "min_confidence")
         require(self.max_paths >= 0, f"{path}max_paths={self.max_paths} is negative; 0 means no cap.")

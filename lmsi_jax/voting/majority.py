@@ -58,6 +58,16 @@ def vote(
     return Vote(winner, len(kept) / len(answers), margin / len(answers), entropy, counts, scores, len(answers), kept)
 
 
+def validity_weights(valid: Sequence[bool], invalid_weight: float | None = None) -> list[float]:
+    """Return weights by which paths with valid steps vote first, or with `invalid_weight` count more than others.
+
+    By default all invalid paths together weigh less than one valid path: they decide only between answers with equally many
+    valid paths, and where no path is valid.
+    """
+    weight = 1 / (len(valid) + 1) if invalid_weight is None else invalid_weight
+    return [1.0 if is_valid else weight for is_valid in valid]
+
+
 def probabilities(
     logprobs: Sequence[float], num_tokens: Sequence[int], voting: Sequence[bool], *, normalised: bool
 ) -> list[float]:

@@ -1,0 +1,96 @@
+"""Checks the steps of sampled paths, without a model or JAX."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+
+from etils import epath
+
+from lmsi_jax.answers.extract import truncate_at_next_turn
+from lmsi_jax.answers.numbers import plain
+from lmsi_jax.answers.reader import AnswerReader
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.progress import console
+from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
+from lmsi_jax.pipeline.run_folder import Files
+from lmsi_jax.stages.path_files import paths_by_question
+from lmsi_jax.tasks.questions import load_questions
+from lmsi_jax.trust.quantities import quantities
+from lmsi_jax.trust.steps import CHECKS, CONTRACTS, Checked, check
+
+
+@dataclasses.dataclass(frozen=True)
+class StepsSettings:
+    """How the steps of paths are checked: by all checks, whose results the vote may use or not."""
+
+    reader: AnswerReader
+
+
+def run_steps(runtime: object, settings: StepsSettings, inputs: Files, outputs: Files, scratch: object = None) -> None:
+    """Check each path of `paths` against its question in `questions`, and write a row of `steps` for each."""
+    questions = {row["id"]: row for row in load_questions(inputs["questions"])}
+    rows: list[Record] = []
+    for paths in paths_by_question(inputs["paths"]):
+        id = paths[0]["id"]
+        if id not in questions:
+            raise UserError(
+                f"Question '{id}' of {inputs['paths']} is missing in {inputs['questions']}; both must be from one run."
+            )
+        given = quantities(questions[id]["question"])
+        answers = settings.reader.read(paths, questions[id]["choices"]).values
+        for path, answer in zip(paths, answers, strict=True):
+            checked = check(truncate_at_next_turn(path["text"]), given, as_number(answer))
+            rows.append({"id": id, "path": path["path"], **as_record(checked)})
+    write_jsonl(outputs["steps"], rows)
+    _summarise(rows)
+
+
+def as_number(answer: str | None) -> Fraction | None:
+    """Return a canonical answer as a number, or None when it is not one."""
+    try:
+        return None if answer is None else Fraction(answer)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def as_record(checked: Checked) -> Record:
+    """Return the steps of a path, with the statements of each, and the checks that the path fails."""
+    return {
+        "steps": [
+            {
+                "start": step.start,
+                "end": step.end,
+                "verdict": step.verdict,
+                "statements": [
+                    {"start": each.start, "end": each.end, "verdict": each.verdict}
+                    | ({} if each.expected is None else {"value": plain(each.expected)})
+                    for each in step.statements
+                ],
+            }
+            for step in checked.steps
+        ],
+        "failures": [dataclasses.asdict(failure) for failure in checked.failures],
+    }
+
+
+def read_failures(file: epath.Path) -> dict[str, dict[int, set[str]]]:
+    """Return the names of the checks that each path fails: {question id: {path: names}}."""
+    failures: dict[str, dict[int, set[str]]] = {}
+    for row in read_jsonl(file):
+        try:
+            failures.setdefault(row["id"], {})[row["path"]] = {failure["check"] for failure in row["failures"]}
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{file}: the row {row!r:.120} is not one that `lmsi steps` writes; check the steps again."
+            ) from error
+    return failures
+
+
+def _summarise(rows: Sequence[Record]) -> None:
+    """Print the verdicts on statements, and how many paths fail each check."""
+    verdicts = Counter(each["verdict"] for row in rows for step in row["steps"] for each in step["statements"])
+    failed = Counter(name for row in rows for name in {failure["check"] for failure in row["failures"]})
+    counted = ", ".join(f"{verdict.replace('_', ' ')} {count:,}" for verdict, count in verdicts.most_common()) or "none"
+    shares = ", ".join(f"{name} {failed[name] / len(rows):.1%}" for name in (*CHECKS, *CONTRACTS) if failed[name]) or "none"
+    console.print(f"steps: {len(rows):,} paths; statements: {counted}; paths that fail: {shares}")

@@ -1,0 +1,1 @@
+"""Checks of reasoning, as pure functions that do not depend on JAX."""

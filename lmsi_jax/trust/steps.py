@@ -1,0 +1,222 @@
+"""Check the steps of a reasoning path: its arithmetic, where its numbers come from, and the answer that it declares."""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from lmsi_jax.answers.numbers import plain
+from lmsi_jax.trust.mismatch import RIGHT, UNCHECKED, WRONG
+from lmsi_jax.trust.quantities import Quantities
+from lmsi_jax.trust.statements import Statement, statements
+from lmsi_jax.trust.tokens import Number
+from lmsi_jax.trust.wording import apart, worded
+
+FOLLOWS_ERROR = "follows_error"
+CHECKS = {
+    "arithmetic": "each statement is right at its written precision, and there is at least one",
+    "carry": "a step that goes on starts from an earlier result",
+    "provenance": "each operand is given in the question or an earlier result",
+    "units": "a sum of quantities of one unit has that unit",
+    "sign": "no result is negative where no quantity is",
+    "answer": "the declared answer is the last result",
+}
+CONTRACTS = {  # checks that hold for the solutions of some tasks only, which declare them
+    "each_once": "each given quantity and each result is used at most once",
+    "all_used": "each given quantity is used",
+}
+_BOUNDARY = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=\S)|\s*\n\s*")
+_ENUMERATOR = re.compile(r"\s*(?:\(?\d{1,2}[.)]|[-*\u2022])\s*")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One sentence or line of a path, with its statements. `start` and `end` are positions in the text of the path."""
+
+    start: int
+    end: int
+    statements: tuple[Statement, ...]
+
+    @property
+    def verdict(self) -> str:
+        """The worst verdict of the statements; UNCHECKED when there is none."""
+        verdicts = {statement.verdict for statement in self.statements}
+        return next((v for v in (WRONG, FOLLOWS_ERROR, UNCHECKED, RIGHT) if v in verdicts), UNCHECKED)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A check that a path fails, at a step (counted from 0), with the reason in words."""
+
+    check: str
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A path with its steps and the checks that it fails."""
+
+    steps: tuple[Step, ...]
+    failures: tuple[Failure, ...]
+
+    def is_valid(self, checks: Collection[str]) -> bool:
+        """Return whether the path passes these checks. A path without any readable statement does not pass arithmetic."""
+        return not any(failure.check in checks for failure in self.failures)
+
+
+def split(text: str) -> list[tuple[int, int]]:
+    """Return the (start, end) of each sentence or line of a text."""
+    spans, start = [], 0
+    for boundary in _BOUNDARY.finditer(text):
+        if _ENUMERATOR.fullmatch(text, start, boundary.start()):
+            continue  # "1. " begins a step
+        if boundary.start() > start:
+            spans.append((start, boundary.start()))
+        start = boundary.end()
+    if text[start:].strip():
+        spans.append((start, len(text.rstrip())))
+    return spans
+
+
+def judged(text: str, given: Collection[Number] = ()) -> list[Statement]:
+    """Return the statements of a path in order, where one that computes correctly with a wrong result FOLLOWS an error.
+
+    A number that the question gives is right wherever it comes from.
+    """
+    found = _without_parts([*statements(text), *worded(text)], list(apart(text)))
+    tainted: set[Number] = set()
+    results: list[Number] = []
+    made = []
+    for statement in found:
+        if statement.is_running:
+            statement = _running(statement, results)
+        if statement.verdict == RIGHT and any(operand in tainted for operand in statement.operands):
+            statement = replace(statement, verdict=FOLLOWS_ERROR)
+        if statement.result is not None:
+            results.append(statement.result)
+            if statement.verdict in (WRONG, FOLLOWS_ERROR) and statement.result not in given:
+                tainted.add(statement.result)
+            elif statement.verdict == RIGHT:
+                tainted.discard(statement.result)
+        made.append(statement)
+    return made
+
+
+def _without_parts(found: list[Statement], wholes: list[Statement]) -> list[Statement]:
+    """Merge the statements of a text, in order, and drop those that repeat a calculator mark.
+
+    A calculation of tens and ones apart follows from an error when one of its parts is wrong and its parts add up to it.
+    """
+    marks = [each for each in found if each.is_mark]
+    kept = [
+        each
+        for each in found
+        if each.is_mark
+        or not any(
+            each.start <= mark.start
+            and mark.end <= each.end + 200
+            and (each.operands, each.result) == (mark.operands, mark.result)
+            for mark in marks
+        )
+    ]
+    for whole in wholes:
+        parts = [each for each in kept if whole.start <= each.start and each.end <= whole.end]
+        total = sum(part.result for part in parts if part.result is not None)
+        if whole.verdict == WRONG and total == whole.result and any(part.verdict == WRONG for part in parts):
+            whole = replace(whole, verdict=FOLLOWS_ERROR, expected=None)
+        kept = [each for each in kept if each not in parts] + [replace(part, is_part=True) for part in parts] + [whole]
+    return sorted(kept, key=lambda each: each.end)
+
+
+def _running(statement: Statement, results: Sequence[Number]) -> Statement:
+    """Return a running total with its first operand and its verdict."""
+    if not results or statement.result is None:
+        return statement
+    operands = (results[-1], *statement.operands)
+    if sum(operands) == statement.result:
+        return replace(statement, operands=operands, verdict=RIGHT)
+    return replace(statement, operands=operands, verdict=WRONG, expected=sum(operands))
+
+
+def check(text: str, question: Quantities, answer: Number | None) -> Checked:
+    """Return the steps of a path and the checks that it fails. `answer` is the number that the path declares, if any."""
+    found = judged(text, question.known)
+    steps = []
+    for start, end in split(text):
+        steps.append(Step(start, end, tuple(each for each in found if start < each.end <= end)))
+    ledger = _Ledger(question)
+    failures: list[Failure] = []
+    for number, step in enumerate(steps):
+        for statement in step.statements:
+            failures += [Failure(name, number, reason) for name, reason in ledger.enter(statement)]
+    last = max(len(steps) - 1, 0)
+    failures += [Failure(name, last, reason) for name, reason in ledger.close(answer)]
+    return Checked(tuple(steps), tuple(failures))
+
+
+class _Ledger:
+    """Follows the numbers of a path: which are given, derived, used, and left."""
+
+    def __init__(self, question: Quantities):
+        self._question = question
+        self._pool = Counter(question.written)  # given quantities that no step has used
+        self._results: list[Number] = []
+        self._unused: list[Number] = []  # results that no step has used
+        self._readable = 0
+
+    def enter(self, statement: Statement) -> list[tuple[str, str]]:
+        """Return the (check, reason) of each failure of one statement."""
+        failed = []
+        if statement.verdict == WRONG:
+            right = "the two sides differ" if statement.expected is None else f"the right value is {plain(statement.expected)}"
+            failed.append(("arithmetic", right))
+        if statement.verdict == FOLLOWS_ERROR:
+            failed.append(("arithmetic", "it follows from an error"))
+        if statement.is_part or statement.result is None:
+            return failed
+        self._readable += statement.verdict != UNCHECKED
+        failed += self._operands(statement)
+        if statement.units_differ:
+            failed.append(("units", "the result has another unit than what is added"))
+        if statement.result < 0 and min(self._question.written, default=0) >= 0:
+            failed.append(("sign", f"the result {plain(statement.result)} is negative"))
+        self._results.append(statement.result)
+        self._unused.append(statement.result)
+        return failed
+
+    def _operands(self, statement: Statement) -> list[tuple[str, str]]:
+        failed = []
+        continues = any(operand in self._unused for operand in statement.operands)
+        for operand in statement.operands:
+            if operand in self._unused:
+                self._unused.remove(operand)
+            elif self._pool[operand]:
+                self._pool[operand] -= 1
+            elif not self._take_product(operand):
+                if operand not in self._results and operand not in self._question.known:
+                    name = "provenance" if continues or not self._unused else "carry"
+                    failed.append((name, f"{plain(operand)} is neither given nor an earlier result"))
+                failed.append(("each_once", f"{plain(operand)} is used more often than it is given"))
+        return failed
+
+    def _take_product(self, operand: Number) -> bool:
+        """Use up two neighbouring quantities of the question whose product is `operand`, a step that was not written."""
+        for first, second in itertools.pairwise(self._question.written):
+            if first * second == operand and self._pool[first] and self._pool[second] > (first == second):
+                self._pool.subtract((first, second))
+                return True
+        return False
+
+    def close(self, answer: Number | None) -> list[tuple[str, str]]:
+        """Return the (check, reason) of each failure of the path as a whole."""
+        failed = []
+        if not self._readable:
+            failed.append(("arithmetic", "no statement can be read"))
+        left = list(self._pool.elements())
+        if left:
+            failed.append(("all_used", f"{', '.join(map(plain, left))} of the question is not used"))
+        if answer is not None and self._results and answer != self._results[-1]:
+            failed.append(("answer", f"the answer is {plain(answer)} and the last result is {plain(self._results[-1])}"))
+        return failed

@@ -1,0 +1,80 @@
+"""Arithmetic that a text states in words, such as "12 and 5 make 17" and "20 less the 4 sold leaves 16"."""
+
+import operator
+import re
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+from lmsi_jax.trust.expressions import distance
+from lmsi_jax.trust.mismatch import RIGHT, UNCHECKED, WRONG
+from lmsi_jax.trust.statements import Statement
+from lmsi_jax.trust.tokens import Number, tokens
+
+_N = r"(-?\$?\d[\d,]*(?:\.\d+)?)"
+_NAME = r"(?:(?!and\b|of\b)[A-Za-z]+ )?"
+_UNIT = r"(?: (?!and\b|from\b|by\b|of\b)[a-z]+)?"
+_IS = r"(?:is|are|makes?|gives?|equals|leaves|yields)(?: us| a total of)?"
+
+
+def _divide(a: Number, b: Number) -> Number:
+    return Fraction(a) / b if b else 0
+
+
+_FORMS: tuple[tuple[re.Pattern[str], Callable[[Number, Number], Number]], ...] = tuple(
+    (re.compile(rf"(?<![*/+=-] )(?<!, )(?<!\band )(?<![\w.,$-]){pattern} {_N}(?![\w.,/%]*\d)(?! ?[-+*/x=])"), function)
+    for pattern, function in (
+        (rf"{_NAME}{_N}{_UNIT} and {_NAME}{_N}{_UNIT} makes?", operator.add),
+        (rf"{_N}{_UNIT} less(?: the)? {_N}{_UNIT} leaves", operator.sub),
+        (rf"{_N} [a-z]+ of {_N}{_UNIT} makes?", operator.mul),
+        (rf"(?i:the sum of) {_N} and {_N} {_IS}", operator.add),
+        (rf"(?i:the difference between) {_N} and {_N} {_IS}", distance),
+        (rf"(?i:the product of) {_N} and {_N} {_IS}", operator.mul),
+        (rf"(?i:adding) {_N}{_UNIT} (?:and|to) {_N}{_UNIT} {_IS}", operator.add),
+        (rf"(?i:subtracting) {_N}{_UNIT} from {_N}{_UNIT} {_IS}", lambda a, b: b - a),
+        (rf"(?i:multiplying) {_N}{_UNIT} (?:and|by) {_N}{_UNIT} {_IS}", operator.mul),
+        (rf"(?i:dividing) {_N}{_UNIT} by {_N}{_UNIT} {_IS}", _divide),
+        (rf"(?i:the quotient of) {_N} and {_N} {_IS}", _divide),
+        (rf"{_N}{_UNIT} added to {_N}{_UNIT} {_IS}", operator.add),
+        (rf"{_N}{_UNIT} subtracted from {_N}{_UNIT} {_IS}", lambda a, b: b - a),
+        (rf"{_N}{_UNIT} take away {_N}{_UNIT} {_IS}", operator.sub),
+        (rf"{_N} more than {_N} is", operator.add),
+        (rf"{_N} less than {_N} is", lambda a, b: b - a),
+    )
+)
+_HINTS = ("make", "leaves", "sum", "product", "difference", "quotient", "ing ", " than ", "added", "subtracted", "take away")
+_RUNNING = re.compile(rf"\bWith (?:[A-Za-z]+ )?{_N} that (?:is|makes) {_N}(?![\w.,/%]*\d)")
+_APART = re.compile(rf"(?<![+*/=-] )(?<![\w.,]){_N} ([-+]) {_N}: ([^\n:]{{1,200}}?),? so {_N}(?![\w.,/%]*\d)")
+
+
+def worded(text: str) -> Iterator[Statement]:
+    """Yield the statements in words. The first operand of a running total ("With Tom 5 that is 17") is the last result."""
+    if any(hint in text for hint in _HINTS):
+        for pattern, function in _FORMS:
+            for match in pattern.finditer(text):
+                first, second, result = map(_value, match.groups())
+                yield _statement(match, (first, second), result, function(first, second))
+    if "With " in text:
+        for match in _RUNNING.finditer(text):
+            addend, result = map(_value, match.groups())
+            yield Statement(match.start(), match.end(), UNCHECKED, (addend,), result, is_running=True)
+
+
+def apart(text: str) -> Iterator[Statement]:
+    """Yield the statements that calculate tens and ones apart: "35 + 23: 30 + 20 = 50, 5 + 3 = 8, so 58"."""
+    if ", so " in text and ": " in text:
+        for match in _APART.finditer(text):
+            first, second, result = _value(match[1]), _value(match[3]), _value(match[5])
+            right = first + second if match[2] == "+" else first - second
+            yield _statement(match, (first, second), result, right)
+
+
+def _value(text: str) -> Number:
+    return tokens(text)[-1].value * (-1 if text.startswith("-") else 1)
+
+
+def _statement(match: re.Match[str], operands: tuple[Number, ...], result: Number, right: Number) -> Statement:
+    if result == right:
+        return Statement(match.start(), match.end(), RIGHT, operands, result)
+    if distance(result, right) < 1:
+        return Statement(match.start(), match.end(), UNCHECKED, operands, result)
+    return Statement(match.start(), match.end(), WRONG, operands, result, right)
