@@ -1,9 +1,10 @@
 """The questions and paths that are embedded in a report, as JSON data for the page's script."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmsi_jax.analysis.rounds import REASONS, Gold, Round
+from lmsi_jax.analysis.validity import Steps
 from lmsi_jax.answers.reader import answers_by_path
 from lmsi_jax.core.records import Record, finite, read_jsonl
 from lmsi_jax.pipeline.run_folder import RunFolder
@@ -25,7 +26,7 @@ def choose(votes: Sequence[Record], limit: int) -> list[Record]:
     return [ordered[round(i * step)] for i in range(limit)]
 
 
-def round_payload(folder: RunFolder, round: Round, questions: dict[str, Record], gold: Gold) -> dict[str, Any]:
+def round_payload(folder: RunFolder, round: Round, steps: Steps, questions: dict[str, Record], gold: Gold) -> dict[str, Any]:
     """Return the data of one round for the page: the chosen questions with all of their paths."""
     file = folder.paths(round.group)
     size = file.stat().length / len(round.votes) if file.exists() else 1.0
@@ -55,14 +56,14 @@ def round_payload(folder: RunFolder, round: Round, questions: dict[str, Record],
                 "counts": [[a, n, v["id"] in gold and gold.right(v["id"], a)] for a, n in v["counts"].items()],
                 "num_paths": v["num_paths"],
                 "trained": sorted(trained[v["id"]]),
-                "paths": _paths(v, paths[v["id"]]),
+                "paths": _paths(v, paths[v["id"]], steps.get(v["id"], {})),
             }
             for v in chosen
         ],
     }
 
 
-def _paths(vote: Record, rows: Sequence[Record]) -> list[dict[str, Any]]:
+def _paths(vote: Record, rows: Sequence[Record], steps: Mapping[int, Record]) -> list[dict[str, Any]]:
     """Return each path with its outcome: it agrees with the vote, has another answer, or abstains for a reason."""
     kept, reasons = set(vote["kept"]), {a["path"]: a["reason"] for a in vote["abstained"]}
     answers, shown = answers_by_path(vote), []
@@ -73,6 +74,8 @@ def _paths(vote: Record, rows: Sequence[Record]) -> list[dict[str, Any]]:
             {
                 "path": number,
                 "text": row["text"],
+                "marks": _marks(row["text"], steps[number]) if number in steps else [],
+                "failed": sorted({failure["check"] for failure in steps[number]["failures"]}) if number in steps else [],
                 "outcome": "agrees" if number in kept else "abstains" if abstains else "other",
                 "answer": REASONS.get(reasons[number], reasons[number]) if abstains else answers.get(number),
                 "tokens": finite(row.get("num_tokens")),
@@ -81,6 +84,19 @@ def _paths(vote: Record, rows: Sequence[Record]) -> list[dict[str, Any]]:
             }
         )
     return shown
+
+
+def _marks(text: str, steps: Record) -> list[list[Any]]:
+    """Return [start, end, verdict, right value] of the statements of a path that do not overlap, in UTF-16 units."""
+    marks: list[list[Any]] = []
+    for each in (each for step in steps["steps"] for each in step["statements"]):
+        if not marks or each["start"] >= marks[-1][1]:
+            marks.append([each["start"], each["end"], each["verdict"], each.get("value")])
+    return [[_units(text[:start]), _units(text[:end]), *rest] for start, end, *rest in marks]
+
+
+def _units(text: str) -> int:
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def read_questions(folder: RunFolder) -> dict[str, Record]:

@@ -29,7 +29,12 @@ COLOURS = {
 HEX = {name: colour for colour, name in COLOURS.items()}
 ROUND_COLOURS = ("blue", "vermillion", "sky", "yellow")
 MOST_BARRED = 2  # with more models, the plot of vote shares has no intervals
-PROMPTING_STYLES = {"standard": ("orange", "s"), "cot": ("green", "o"), "self_consistency": ("purple", "^")}
+PROMPTING_STYLES = {
+    "standard": ("orange", "s"),
+    "cot": ("green", "o"),
+    "self_consistency": ("purple", "^"),
+    "valid_first": ("blue", "D"),
+}
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",  # the same figure has the same bytes

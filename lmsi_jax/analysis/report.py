@@ -17,6 +17,7 @@ from lmsi_jax.analysis.browser import read_questions, round_payload
 from lmsi_jax.analysis.plan import Planned, read_plan, title
 from lmsi_jax.analysis.rounds import REUSED, Gold, Round, label_precision, label_rows, read_gold, read_rounds, stage_times
 from lmsi_jax.analysis.summary import Score, p_text, read_scores, summarise
+from lmsi_jax.analysis.validity import read_steps, validity_rows
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import read_json, write_text
 from lmsi_jax.core.metric_log import read_metrics
@@ -27,6 +28,7 @@ from lmsi_jax.evaluation.statistics import wilson_interval
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.tasks.config import DataConfig
 from lmsi_jax.tasks.overlap import describe
+from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader
 
 SPOKEN = {"cot": "CoT greedy", "self_consistency": "Self-consistency", "standard": "Standard prompting"}  # in verdict's order
@@ -62,6 +64,8 @@ def _context(folder: RunFolder) -> dict[str, Any]:
     reader = answer_reader(build(DataConfig, config.get("data", {})))
     scores, rounds, gold = read_scores(folder), read_rounds(folder, planned), read_gold(folder, reader)
     voted = [r for r in rounds if r.votes]
+    steps = [read_steps(folder, r.group) for r in voted]
+    contract = question_source(build(DataConfig, config["data"])).contract if voted and "data" in config else ()
     rows, questions = summarise(scores), read_questions(folder)
     leaks = list(read_jsonl(folder.leaks)) if folder.leaks.exists() else None
     return {
@@ -78,8 +82,9 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "figures": figures(folder, planned, rows, scores, rounds),
         "rounds": [r.name for r in voted],
         "labels": label_rows(voted, gold) if voted else [],
+        "validity": validity_rows(voted, steps, gold, contract),
         "has_gold": bool(gold),
-        "payloads": [round_payload(folder, r, questions, gold) for r in voted],
+        "payloads": [round_payload(folder, r, s, questions, gold) for r, s in zip(voted, steps, strict=True)],
         "stages": _stages(folder, planned),
         "config": json.dumps(config, indent=2, ensure_ascii=False),
     }

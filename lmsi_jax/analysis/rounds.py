@@ -135,14 +135,14 @@ def label_rows(rounds: Sequence[Round], gold: Gold) -> list[LabelRow]:
     rows = [
         LabelRow("Questions voted", [f"{len(r.votes):,}" for r in rounds]),
         LabelRow("Paths", [f"{_paths(r):,}" for r in rounds]),
-        LabelRow("Decided", [_share(sum(v["answer"] is not None for v in r.votes), len(r.votes)) for r in rounds]),
+        LabelRow("Decided", [share(sum(v["answer"] is not None for v in r.votes), len(r.votes)) for r in rounds]),
         LabelRow("Mean vote share", [f"{sum(v['confidence'] for v in r.votes) / len(r.votes):.1%}" for r in rounds]),
     ]
     if gold:
         rows += [
-            LabelRow("Label precision", [_interval(*label_precision(r.votes, gold)) for r in rounds], audit=True),
-            LabelRow("Precision of agreeing paths", [_share(*_agreeing_precision(r, gold)) for r in rounds], audit=True),
-            LabelRow("Precision of paths trained on", [_share(*_trained_precision(r, gold)) for r in rounds], audit=True),
+            LabelRow("Label precision", [interval(*label_precision(r.votes, gold)) for r in rounds], audit=True),
+            LabelRow("Precision of agreeing paths", [share(*_agreeing_precision(r, gold)) for r in rounds], audit=True),
+            LabelRow("Precision of paths trained on", [share(*_trained_precision(r, gold)) for r in rounds], audit=True),
         ]
     rows += [
         LabelRow("Agreeing paths per question", [f"{sum(len(v['kept']) for v in r.votes) / len(r.votes):.1f}" for r in rounds]),
@@ -150,10 +150,10 @@ def label_rows(rounds: Sequence[Round], gold: Gold) -> list[LabelRow]:
             "Training paths per question",
             [NOTHING if r.trained is None else f"{len(r.trained) / len(r.votes):.1f}" for r in rounds],
         ),
-        LabelRow("Paths without an answer", [_share(sum(_reasons(r).values()), _paths(r)) for r in rounds]),
+        LabelRow("Paths without an answer", [share(sum(_reasons(r).values()), _paths(r)) for r in rounds]),
     ]
     for reason in sorted({reason for r in rounds for reason in _reasons(r)}):
-        shares = [_share(_reasons(r)[reason], _paths(r)) for r in rounds]
+        shares = [share(_reasons(r)[reason], _paths(r)) for r in rounds]
         rows.append(LabelRow(REASONS.get(reason, reason), shares, part=True))
     rows.append(LabelRow("Training rows", [NOTHING if r.trained is None else f"{sum(r.formats.values()):,}" for r in rounds]))
     for name in dict.fromkeys(name for r in rounds for name in r.formats):
@@ -183,11 +183,13 @@ def _trained_precision(round: Round, gold: Gold) -> tuple[int, int]:
     return sum(known), len(known)
 
 
-def _share(part: int, total: int) -> str:
+def share(part: int, total: int) -> str:
+    """Return a share in percent, or a dash where there is nothing to count."""
     return f"{part / total:.1%}" if total else NOTHING
 
 
-def _interval(part: int, total: int) -> str:
+def interval(part: int, total: int) -> str:
+    """Return a share with its 95% Wilson interval, or a dash."""
     if not total:
         return NOTHING
     low, high = wilson_interval(part, total)

@@ -90,7 +90,9 @@ def vote(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
     from lmsi_jax.stages.vote import VoteSettings, run_vote
 
     select = part(config.select, VoteConfig)
-    checks = select.resolved_checks(question_source(config.data).contract) if select.reads_steps else ()
+    names_task = values.task or values.config or any(word.startswith("--config.data.task=") for word in argv)
+    contract = question_source(config.data).contract if names_task else config.data.contract  # not that of the default task
+    checks = select.resolved_checks(contract) if select.reads_steps else ()
     settings = VoteSettings(answer_reader(config.data), select, checks=checks)
     inputs = {"paths": epath.Path(values.input)}
     inputs |= {name: epath.Path(values[name].value) for name in ("questions", "steps") if values[name].value}
@@ -162,7 +164,10 @@ def evaluate(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
         if not questions.exists() or list(read_jsonl(questions)) != rows:
             _check_new([questions], values)
             write_jsonl(questions, rows)
-    scores = {prompting: output / f"{prompting}.jsonl" for prompting in promptings(config.evaluate)}
+    scores = {
+        prompting: output / f"{prompting}.jsonl"
+        for prompting in promptings(config.evaluate, answer_reader(config.data).answer_type)
+    }
 
     def settings(parts: "Parts") -> Any:
         return parts.evaluate_settings(checkpoint, 0, checkpoint)

@@ -10,6 +10,7 @@ class EvaluateConfig:
     """Held-out scores with Standard prompting, CoT greedy and self-consistency."""
 
     self_consistency: bool = True  # score self-consistency too, with sample.paths paths
+    valid_first: bool = True  # where answers are numbers, score self-consistency also with the vote of select.vote=valid_first
     standard_tokens: int = 32  # token limit of a direct answer
 
     def check(self, path: str) -> None:

@@ -5,22 +5,35 @@ from collections.abc import Sequence
 from lmsi_jax.answers import extract, spans
 from lmsi_jax.answers.reader import AnswerReader, accepted_answers
 from lmsi_jax.core.records import Record, fingerprint
-from lmsi_jax.voting.majority import vote
+from lmsi_jax.trust.steps import check_paths
+from lmsi_jax.voting.majority import validity_weights, vote
 
-PROMPTINGS = {"standard": "Standard", "cot": "CoT, greedy", "self_consistency": "Self-consistency"}  # in the paper's order
+PROMPTINGS = {  # in the paper's order; the last is the same paths as self-consistency, with another vote
+    "standard": "Standard",
+    "cot": "CoT, greedy",
+    "self_consistency": "Self-consistency",
+    "valid_first": "Valid first",
+}
 
 
-def score(questions: Sequence[Record], paths: Sequence[Sequence[Record]], reader: AnswerReader) -> list[Record]:
+def score(
+    questions: Sequence[Record], paths: Sequence[Sequence[Record]], reader: AnswerReader, checks: Sequence[str] | None = None
+) -> list[Record]:
     """Return one row for each question: the voted prediction (with one path, its answer), and whether it is right.
 
-    A row also counts the paths without an answer and the paths cut off at the token limit. Spans have an `f1` too.
+    With `checks`, paths that pass these checks of their steps vote first. A row also counts the paths without an answer and
+    the paths cut off at the token limit. Spans have an `f1` too.
     """
     by_id = {rows[0]["id"]: rows for rows in paths}
     scored = []
     for question in questions:
         rows, accepted = by_id[question["id"]], accepted_answers(question)
         read = reader.read(rows, question["choices"]).values
-        outcome = vote(read)
+        valid = None
+        if checks is not None:
+            checked = check_paths(question["question"], [row["text"] for row in rows], read)
+            valid = [each.is_valid(checks) for each in checked]
+        outcome = vote(read, weights=None if valid is None else validity_weights(valid))
         scored.append(
             {
                 "id": question["id"],
@@ -37,6 +50,7 @@ def score(questions: Sequence[Record], paths: Sequence[Sequence[Record]], reader
                 "prompt_hash": rows[0]["prompt_hash"],
                 "question_hash": fingerprint(question["question"], question["choices"]),
                 "extractor": reader.extractor,
+                **({} if valid is None else {"valid": valid, "checks": list(checks or ())}),
                 **({"f1": spans.score(outcome.answer, accepted)[1]} if reader.answer_type == "span" else {}),
                 **({"terms": question["terms"]} if "terms" in question else {}),
             }

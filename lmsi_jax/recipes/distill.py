@@ -33,6 +33,7 @@ def stages(config: DistillConfig, folder: RunFolder) -> list[Stage]:
         result += [teacher.evaluate("teacher", teacher.checkpoint, 0, "teacher")]
     result += [
         teacher.sample(GROUP, 1, teacher.checkpoint),
+        teacher.steps(GROUP),
         teacher.vote(GROUP),
         student.format(GROUP),
         student.finetune(GROUP, 1, student.checkpoint, distilled),

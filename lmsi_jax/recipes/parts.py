@@ -67,6 +67,15 @@ class Parts:
             sampling = dataclasses.replace(sampling, temperature=config.sample.temperature_after)
         return Decoding(seed=config.seed, stream=stream, prompts=self._prompts, numerics=self._numerics, sampling=sampling)
 
+    @property
+    def _checks(self) -> tuple[str, ...]:
+        """What makes a path valid, in training and at test time."""
+        return self._config.select.resolved_checks(question_source(self._config.data).contract)
+
+    @property
+    def _promptings(self) -> list[str]:
+        return promptings(self._config.evaluate, self._reader.answer_type)
+
     def prepare(self) -> Stage:
         data = self._config.data
         files = {name: epath.Path(getattr(data, name)) for name in ("questions", "eval_questions") if getattr(data, name)}
@@ -99,8 +108,7 @@ class Parts:
     def vote(self, group: str) -> Stage:
         sample, folder, select = self._config.sample, self._folder, part(self._config.select, VoteConfig)
         planned = 0 if sample.adaptive.rule == "none" else sample.paths
-        checks = select.resolved_checks(question_source(self._config.data).contract) if select.reads_steps else ()
-        settings = VoteSettings(self._reader, select, planned, checks)
+        settings = VoteSettings(self._reader, select, planned, self._checks if select.reads_steps else ())
         inputs = {"questions": folder.questions, "paths": folder.paths(group)}
         inputs |= {"steps": folder.steps(group)} if select.reads_steps else {}
         return Stage(f"{group}/vote", run_vote, settings, inputs, {"votes": folder.votes(group)})
@@ -123,12 +131,14 @@ class Parts:
         config = self._config
         decoding, batching = self._decoding("evaluate", number, is_trained=number > 0), part(config.sample, Batching)
         decoding = dataclasses.replace(decoding, sampling=dataclasses.replace(decoding.sampling, keep=()))
-        return EvaluateSettings(decoding, self._reader, config.data.task, config.evaluate, name, checkpoint, batching)
+        return EvaluateSettings(
+            decoding, self._reader, config.data.task, config.evaluate, name, self._checks, checkpoint, batching
+        )
 
     def evaluate(self, name: str, model: epath.Path, number: int, checkpoint: int | str | None = None) -> Stage:
         """Return the stage that scores a model. `number` is the round that trained it, or 0 for the base model."""
         settings = self.evaluate_settings(name, number, number if checkpoint is None else checkpoint)
-        outputs = {prompting: self._folder.scores(name, prompting) for prompting in promptings(self._config.evaluate)}
+        outputs = {prompting: self._folder.scores(name, prompting) for prompting in self._promptings}
         inputs = {"held_out": self._folder.held_out, "model": model}
         return Stage(f"eval/{name}/evaluate", run_evaluate, settings, inputs, outputs, on_mesh=True)
 

@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from etils import epath
 
@@ -11,7 +10,7 @@ from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, write_jsonl
 from lmsi_jax.core.settings import untraced
-from lmsi_jax.decoding.config import Batching
+from lmsi_jax.decoding.config import Batching, Sampling
 from lmsi_jax.evaluation.config import EvaluateConfig
 from lmsi_jax.evaluation.scores import PROMPTINGS, score
 from lmsi_jax.evaluation.statistics import mean_estimate, share_estimate
@@ -32,13 +31,16 @@ class EvaluateSettings:
     task: str
     evaluate: EvaluateConfig
     model: str
+    checks: tuple[str, ...]  # what makes a path valid in the vote of valid paths first
     checkpoint: int | str  # in a self-improvement run, the round that trained the model; 0 for the base
     batching: Batching = untraced(Batching())
 
 
-def promptings(config: EvaluateConfig) -> list[str]:
+def promptings(config: EvaluateConfig, answer_type: str) -> list[str]:
     """Return the prompting methods that a model is scored with, in the order of the paper's tables."""
-    return [name for name in PROMPTINGS if name != "self_consistency" or config.self_consistency]
+    voted = config.self_consistency
+    left_out = {"self_consistency": not voted, "valid_first": not (voted and config.valid_first and answer_type == "number")}
+    return [name for name in PROMPTINGS if not left_out.get(name)]
 
 
 def run_evaluate(runtime: Runtime, settings: EvaluateSettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
@@ -54,8 +56,9 @@ def run_evaluate(runtime: Runtime, settings: EvaluateSettings, inputs: Files, ou
     questions = load_questions(held_out)
     check_gold(questions, settings.reader.answer_type, str(held_out))
     question_requests = requests(held_out, prompts, runtime.tokenizer(inputs["model"], control=prompts.chat is not None))
-    for prompting, file in outputs.items():
-        prefix, drawn, batched = methods[prompting]
+    for prompting, (prefix, drawn, batched) in methods.items():
+        if prompting not in outputs:
+            continue
         paths = scratch / f"{prompting}.jsonl"
         job = Job(
             decoding=dataclasses.replace(decoding, stream=(*decoding.stream, prompting), sampling=drawn),
@@ -69,21 +72,30 @@ def run_evaluate(runtime: Runtime, settings: EvaluateSettings, inputs: Files, ou
             largest=(sampling, batching),
         )
         decode_to_file(runtime, job)
-        about = {"prompting": prompting, "checkpoint": settings.checkpoint, "temperature": drawn.temperature}
-        title = f"{runtime.stage} {job.part}"
-        processes.by_first(functools.partial(_write_scores, settings, questions, paths, file, about, title))
+        processes.by_first(
+            functools.partial(_write_scores, runtime.stage, settings, questions, paths, outputs, prompting, drawn)
+        )
 
 
 def _write_scores(
+    stage: str,
     settings: EvaluateSettings,
     questions: Sequence[Record],
     paths: epath.Path,
-    file: epath.Path,
-    about: Mapping[str, Any],
-    title: str,
+    outputs: Files,
+    prompting: str,
+    sampling: Sampling,
 ) -> None:
-    rows = score(questions, list(paths_by_question(paths)), settings.reader)
-    write_jsonl(file, ({**row, "task": settings.task, **about, "model": settings.model} for row in rows))
-    share = share_estimate(sum(r["correct"] for r in rows), len(rows))
-    f1 = f", F1 {mean_estimate([r['f1'] for r in rows]).value:.1%}" if "f1" in rows[0] else ""
-    console.print(f"{title}: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}] of {len(rows)}{f1}")
+    """Write the scores of decoded paths, and for self-consistency those of the vote of valid paths first too."""
+    votes = {prompting: None} | ({"valid_first": settings.checks} if prompting == "self_consistency" else {})
+    decoded = list(paths_by_question(paths))
+    for name, checks in votes.items():
+        if name not in outputs:
+            continue
+        about = {"prompting": name, "checkpoint": settings.checkpoint, "temperature": sampling.temperature}
+        rows = score(questions, decoded, settings.reader, checks)
+        write_jsonl(outputs[name], ({**row, "task": settings.task, **about, "model": settings.model} for row in rows))
+        share = share_estimate(sum(r["correct"] for r in rows), len(rows))
+        f1 = f", F1 {mean_estimate([r['f1'] for r in rows]).value:.1%}" if "f1" in rows[0] else ""
+        title = f"{stage} {name.replace('_', '-')}"
+        console.print(f"{title}: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}] of {len(rows)}{f1}")

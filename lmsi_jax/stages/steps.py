@@ -3,11 +3,9 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from fractions import Fraction
 
 from etils import epath
 
-from lmsi_jax.answers.extract import truncate_at_next_turn
 from lmsi_jax.answers.numbers import plain
 from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.core.errors import UserError
@@ -16,8 +14,7 @@ from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.stages.path_files import paths_by_question
 from lmsi_jax.tasks.questions import load_questions
-from lmsi_jax.trust.quantities import quantities
-from lmsi_jax.trust.steps import CHECKS, CONTRACTS, Checked, check
+from lmsi_jax.trust.steps import CHECKS, CONTRACTS, Checked, check_paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,24 +34,14 @@ def run_steps(runtime: object, settings: StepsSettings, inputs: Files, outputs: 
             raise UserError(
                 f"Question '{id}' of {inputs['paths']} is missing in {inputs['questions']}; both must be from one run."
             )
-        given = quantities(questions[id]["question"])
         answers = settings.reader.read(paths, questions[id]["choices"]).values
-        for path, answer in zip(paths, answers, strict=True):
-            checked = check(truncate_at_next_turn(path["text"]), given, as_number(answer))
-            rows.append({"id": id, "path": path["path"], **as_record(checked)})
+        checked = check_paths(questions[id]["question"], [path["text"] for path in paths], answers)
+        rows += [{"id": id, "path": path["path"], **_record(each)} for path, each in zip(paths, checked, strict=True)]
     write_jsonl(outputs["steps"], rows)
     _summarise(rows)
 
 
-def as_number(answer: str | None) -> Fraction | None:
-    """Return a canonical answer as a number, or None when it is not one."""
-    try:
-        return None if answer is None else Fraction(answer)
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
-def as_record(checked: Checked) -> Record:
+def _record(checked: Checked) -> Record:
     """Return the steps of a path, with the statements of each, and the checks that the path fails."""
     return {
         "steps": [

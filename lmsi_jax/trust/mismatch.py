@@ -24,12 +24,12 @@ _GLUE = frozenset(_GLUE_WORDS.split())
 _HEDGES = re.compile(
     r"\b(?:remainder|mod(?:ulo)?|base|about|approximately|approx|around|roughly|nearly|nearest|almost|rounded|rounding|rounds?\s+"
     r"(?:up|down|to|off)|estimate[ds]?|at\s+least|at\s+most|log|ln|wrong(?:ly)?|false|incorrect(?:ly)?|mistake\w*|not|clock|binary"
-    r"|octal|hex\w*|answered|claim\w*|thinks?|thought|guess\w*|world|versus|vs|score|won|[ap]m)\b|\bR\s?\d|n't\b|[\u2717\u2718\u274c]",
+    r"|octal|hex\w*|answered|claim\w*|thinks?|thought|guess\w*|world|calendar|maybe|perhaps|could\s+be|might|give\s+or\s+take|versus|vs|score|won|[ap]m)\b|\bR\s?\d|n't\b|[\u2717\u2718\u274c]",
     re.IGNORECASE,
 )
 # What follows a statement that its writer withdraws.
 _WITHDRAWN = re.compile(
-    r"[\s.,;:?!\u2013\u2014-]*(?:\?|(?:(?:but|hmm+|oh|um|no)\W+)?(?:wait|no(?=[,.!;])|nope|oops|correction|sorry|actually|hold\son"
+    r"[\s.,;:?!\u2013\u2014-]*(?:\?|right\?|(?:(?:but|hmm+|oh|um|no)\W+)?(?:wait|no(?=[,.!;:])|nope|oops|correction|sorry|actually|hold\son"
     r"|scratch|let\sme\s(?:re\w+|check|fix|correct)|that(?:'s|\u2019s|\sis)\s(?:not|wrong|incorrect))\b)",
     re.IGNORECASE,
 )
@@ -52,7 +52,8 @@ _DIMENSIONS = {  # unit -> (what it measures, the unit that it is another name o
     for name in names.split()
 }
 _CONVERSIONS = frozenset((3, 4, 7, 12, 16, 24, 30, 36, 52, 60, 100, 365, 1000, 1440, 3600, 5280, 10**6))
-_NEVER_LONGER = Fraction(1, 10**9)  # the relative error of floating-point arithmetic that people paste
+_NEAR = 200  # characters before and after a statement that may qualify it
+_FLOAT_ERROR = Fraction(1, 10**9)  # the relative error of floating-point arithmetic that people paste
 
 
 @dataclass
@@ -105,9 +106,10 @@ class Mismatch:
             self.items[self.at].kind == "about"
             or left.is_ambiguous
             or right.is_ambiguous
-            or not {"each", "half", "halve", "third", "quarter"}.isdisjoint((*left.units, *right.units))
+            or "each" in left.units
+            or not {"half", "halve", "third", "quarter"}.isdisjoint((*left.units, *right.units))
             or "of" in right.operators
-            or left.operators.count("/") > 1
+            or (left.operators == ["/", "/"] and len(left.units) > 1)  # "150 minutes / 5 minutes/100 meters"
             or (self.items[self.at].kind == "word" and not right.is_literal)
             or self._may_have_unknowns()
             or self._may_be_rounded()
@@ -124,11 +126,12 @@ class Mismatch:
         left, right = self.left, self.right
         literal = left if left.is_literal else right
         difference = distance(left.value, right.value)
-        if literal.is_literal and not literal.literals[0].places and difference < Fraction(1, literal.value.denominator):
+        finest = Fraction(1, 100 if "%" in literal.units else literal.value.denominator)
+        if literal.is_literal and not literal.literals[0].places and difference < finest:
             return True
         if left.value == -right.value and ("sqrt" in left.operators or self._is_range()):
             return True
-        return difference <= _NEVER_LONGER * distance(left.value, 0)
+        return difference <= _FLOAT_ERROR * distance(left.value, 0)
 
     def _may_have_unknowns(self) -> bool:
         """Return whether single letters behind numbers may be unknowns: "2m + 55 = 215", "2m = 160"."""
@@ -140,8 +143,10 @@ class Mismatch:
 
     def _is_range(self) -> bool:
         """Return whether the left side may be a range, such as "2020-2024"."""
-        first, minus = self.items[self.left_start], self.items[self.left_start + 1]
-        return self.left.operators == ["-"] and first.end == minus.start and self.left.value < 0
+        return self.left.operators == ["-"] and self.items[self.left_start].end == self._second().start and self.left.value < 0
+
+    def _second(self) -> Token:
+        return self.items[self.left_start + 1]
 
     def _is_glued(self) -> bool:
         """Return whether the word or number before the left side may belong to it."""
@@ -153,15 +158,17 @@ class Mismatch:
         before, earlier = items[at], items[at - 1] if at else None
         if before.kind == "word":
             is_list = before.text.lower() == "and" and earlier is not None and earlier.kind in ("number", "%", ")")
-            is_call = before.end == items[self.left_start].start
-            return is_call or before.text.lower() in _GLUE or is_list and not self._follows_result(at - 1)
+            is_call, word = before.end == items[self.left_start].start, before.text.lower()
+            return is_call or word in _GLUE or word.removesuffix("s") in _GLUE or is_list and not self._follows_result(at - 1)
         if before.kind == "break":
             is_list = before.text not in ".;:!?|" and earlier is not None and earlier.kind != "word"
             is_cut = earlier is not None and earlier.kind in "+-*/^"
             return is_cut or is_list and not self._follows_result(at - 1)
         if before.kind == "(":
             return earlier is not None and (earlier.kind in "+-*/^" or earlier.kind == "word" and earlier.end == before.start)
-        return "-" in before.text or before.kind not in ("line", "=", "about")
+        if "-" in before.text:  # the mark of a list, or a sign
+            return self.left.value - 2 * self.left.literals[0].value == self.right.value
+        return before.kind not in ("line", "=", "about")
 
     def _follows_result(self, at: int) -> bool:
         """Return whether the number at token `at` is the result of another statement."""
@@ -199,13 +206,10 @@ class Mismatch:
         ratio = Fraction(self.left.value) / self.right.value if self.right.value else Fraction(0)
         factors = {ratio, 1 / ratio if ratio else ratio}
         gained = [unit for unit in right.units if unit in _DIMENSIONS and unit not in left.units]
-        if (
-            not factors.isdisjoint((100, 1000, 10**6, Fraction(18, 5)))
-            or left.operators == ["/"]
-            and left.units
-            and right.units
-        ):
+        if not factors.isdisjoint((100, 1000, 10**6, Fraction(18, 5))):
             return True
+        if left.operators == ["/"] and left.units and right.units and self.items[self.left_start].end == self._second().start:
+            return True  # "1/2 a cup = 4 ounces"
         return bool(gained) and "$" not in gained and not factors.isdisjoint(_CONVERSIONS)
 
     def _is_rounded(self, state: State) -> bool:
@@ -238,7 +242,8 @@ def _repeats(token: Token) -> bool:
 
 
 def _sentence(text: str, start: int, end: int) -> str:
-    """Return the sentence around a part of the text."""
-    first = max(text.rfind(mark, 0, start) for mark in (". ", "\n", "? ", "! ")) + 1
-    last = min((place for mark in (". ", "\n") if (place := text.find(mark, end)) >= 0), default=len(text))
-    return text[first:last]
+    """Return the sentence around a part of the text, as far as it is near."""
+    least, most = max(start - _NEAR, 0), end + _NEAR
+    first = max(text.rfind(mark, least, start) for mark in (". ", "\n", "? ", "! ")) + 1
+    last = min((place for mark in (". ", "\n") if (place := text.find(mark, end, most)) >= 0), default=most)
+    return text[max(first, least) : last]

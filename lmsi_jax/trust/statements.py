@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from lmsi_jax.trust.expressions import OPERANDS, Expression, UnreadableError, distance, read
 from lmsi_jax.trust.mismatch import RIGHT, UNCHECKED, WRONG, Mismatch, State
@@ -36,6 +37,7 @@ _FILLER_WORDS = (
     "the total of exactly only just us me him her them you it with to equal "
     "about approximately approx around roughly nearly almost"
 )
+_ROUNDING = Fraction(1, 10**20)  # of irrational roots, which are computed to thirty places
 _FILLERS = frozenset(_FILLER_WORDS.split())
 
 
@@ -137,7 +139,8 @@ class _Side:
         result = literal.stated if literal.is_literal else None
         operands = tuple(token.value for token in (right if left.is_literal else left).literals)
         made = Statement(left.start, right.end, RIGHT, operands, result, units_differ=_units_differ(left, right))
-        if left.value == right.value:
+        is_rounded = left.is_rounded or right.is_rounded
+        if left.value == right.value or (is_rounded and distance(left.value, right.value) < _ROUNDING):
             return made
         if literal.is_literal and distance(left.value, right.value) < literal.precision and literal.precision != 1:
             state.rounded.add(literal.value)
@@ -153,16 +156,12 @@ class _Side:
 
     def _is_no_claim(self, left: Expression, start: int) -> bool:
         """Return whether the left side is a number that names or describes something: "Day 1 = 5 + 3", "3/4 full is 6"."""
-        in_words = self.items[self.at].kind == "word"
-        if self.at - start == 1 and self.items[start].kind == "word":
+        in_words, after_word = self.items[self.at].kind == "word", self.items[self.at - 1].kind == "word"
+        if self.at - start == 1 and after_word:
             return True  # a letter that gets a value
-        if left.is_literal and not self.follows:
-            return (
-                in_words
-                or self.items[self.at - 1].kind == "word"
-                or (start > 0 and self.items[start - 1].kind not in ("break", "line"))
-            )
-        return in_words and left.operators == ["/"] and self.items[self.at - 1].kind == "word"
+        if left.is_literal and not self.follows and start > 0 and self.items[start - 1].kind not in ("break", "line"):
+            return True
+        return (left.is_literal and (in_words or after_word)) or (in_words and after_word and left.operators == ["/"])
 
     def _right_start(self) -> int:
         return _after_fillers(self.items, self.at + 1, self.stop)

@@ -5,10 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
+from lmsi_jax.answers.extract import truncate_at_next_turn
 from lmsi_jax.answers.numbers import plain
 from lmsi_jax.trust.mismatch import RIGHT, UNCHECKED, WRONG
-from lmsi_jax.trust.quantities import Quantities
+from lmsi_jax.trust.quantities import Quantities, quantities
 from lmsi_jax.trust.statements import Statement, statements
 from lmsi_jax.trust.tokens import Number
 from lmsi_jax.trust.wording import apart, worded
@@ -154,6 +156,19 @@ def check(text: str, question: Quantities, answer: Number | None) -> Checked:
     last = max(len(steps) - 1, 0)
     failures += [Failure(name, last, reason) for name, reason in ledger.close(answer)]
     return Checked(tuple(steps), tuple(failures))
+
+
+def check_paths(question: str, texts: Sequence[str], answers: Sequence[str | None]) -> list[Checked]:
+    """Return the checks of each path of a question. `answers` are the canonical answers that the paths declare."""
+    given = quantities(question)
+    return [check(truncate_at_next_turn(text), given, _as_number(answer)) for text, answer in zip(texts, answers, strict=True)]
+
+
+def _as_number(answer: str | None) -> Number | None:
+    try:
+        return None if answer is None else Fraction(answer)
+    except (ValueError, ZeroDivisionError):
+        return None  # a choice, a name
 
 
 class _Ledger:

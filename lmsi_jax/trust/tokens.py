@@ -119,6 +119,7 @@ SPELLED = {word: value for value, word in enumerate(_ONES)} | {
     "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
     "hundred": 100,
 }  # fmt: skip
+SPELLED |= {f"{tens}-{ones}": SPELLED[tens] + SPELLED[ones] for tens in list(SPELLED)[20:28] for ones in _ONES[1:10]}
 PARTS = {
     "half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4, "fifth": 5,
     "fifths": 5, "sixth": 6, "sixths": 6, "seventh": 7, "eighth": 8, "eighths": 8, "ninth": 9, "tenth": 10, "tenths": 10,
@@ -154,6 +155,8 @@ def _read_word(items: list[Token], at: int, before: list[Token]) -> tuple[list[T
         return [token._replace(kind=_BY[word], end=following.end)], at + 2
     if word in _POWERS and before and before[-1].kind in ("number", ")"):
         return [token._replace(kind="^"), token._replace(kind="number", value=_POWERS[word])], at + 1
+    if word == "root" and before and before[-1].text.lower() == "square" and following.text == "of":
+        return [token._replace(kind="sqrt", start=before.pop().start)], at + 2
     if word in _MULTIPLES and starts:
         return [token._replace(kind="number", value=_MULTIPLES[word]), token._replace(kind="*")], at + 1
     if word in PARTS and following.text.lower() == "of":

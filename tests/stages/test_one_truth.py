@@ -71,7 +71,7 @@ def test_all_judge_the_paths_of_the_fixtures_alike(answer_type, tmp_path):
     scores = score(load_questions(root / "audit/gold.jsonl"), by_question, task.reader)
     folder = RunFolder(root)
     (round,), gold = read_rounds(folder, read_plan(folder)), read_gold(folder, task.reader)
-    page = {q["id"]: q for q in round_payload(folder, round, {}, gold)["questions"]}
+    page = {q["id"]: q for q in round_payload(folder, round, {}, {}, gold)["questions"]}
     trained = set(round.trained)
     assert label_precision(votes, gold) == (
         sum(s["correct"] for s in scores if s["prediction"] is not None), sum(s["prediction"] is not None for s in scores),
@@ -114,7 +114,7 @@ def test_the_page_shows_the_answers_that_voted(tmp_path):
     make_round(tmp_path, CHOICES, THREE, paths)
     folder = RunFolder(epath.Path(tmp_path))
     (round,) = read_rounds(folder, read_plan(folder))
-    (question,) = round_payload(folder, round, {}, read_gold(folder, CHOICES.reader))["questions"]
+    (question,) = round_payload(folder, round, {}, {}, read_gold(folder, CHOICES.reader))["questions"]
     assert [p["answer"] for p in question["paths"]] == ["B", "A", "C", "C"]
 
 
