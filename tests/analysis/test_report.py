@@ -241,7 +241,7 @@ def test_questions_cannot_break_out_of_their_script(tmp_path):
     assert [p["outcome"] for p in a["paths"]] == ["agrees", "agrees", "agrees", "other"]
     assert a["paths"][3] == {
         "path": 3, "text": "Line <one>.\nThe answer is 5.", "outcome": "other", "answer": "5", "tokens": 9, "logprob": -1.5,
-        "cut": False,
+        "cut": False, "marks": [], "failed": [],
     }  # fmt: skip
     c = data["questions"][0]
     assert [p["answer"] for p in c["paths"]][2:] == ["cut off at the token limit", "no “answer is”"]
