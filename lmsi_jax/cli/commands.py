@@ -6,7 +6,7 @@ from absl import flags
 
 import lmsi_jax
 from lmsi_jax.core.errors import UserError, nearest
-from lmsi_jax.recipes.config import Config, DistillConfig, PretrainConfig
+from lmsi_jax.recipes.config import Config, DistillConfig, FaithfulnessConfig, PretrainConfig
 
 SETTING = "--config."  # the prefix of a flag that overrides one setting of the config
 
@@ -49,7 +49,7 @@ FLAGS: dict[str, Flag] = {
     "topology": Flag("devices to plan for: v5e:4x4, v5p:4x4x4, h100:8, cpu:8; separate several by commas", value="NAMES"),
     "from": Flag("the checkpoint folder to read", value="DIR"),
     "to": Flag("the folder to write", value="DIR"),
-    "recipe": Flag("self_improve (the default), pretrain or distill", value="NAME"),
+    "recipe": Flag("self_improve (the default), pretrain, distill or faithfulness", value="NAME"),
     "dtype": Flag("float32, bfloat16 or float16; by default that of the checkpoint", value="NAME"),
     "adapter": Flag("write only the LoRA adapters, as a PEFT folder", bool),
     "verify": Flag("read the result back and compare logits", bool),
@@ -137,6 +137,10 @@ COMMANDS = {
             config=DistillConfig,
         ),
         Command(
+            "faithfulness", "test whether answers depend on the reasoning before them", "recipes.run", ("config", "workdir"),
+            RUNNER, config=FaithfulnessConfig,
+        ),
+        Command(
             "store", "list the finished stages that runs share, or remove old ones", "recipes.store", ("store",), ("prune",),
             settings=False, uses_jax=False,
         ),
@@ -147,7 +151,10 @@ COMMANDS = {
     )
 }  # fmt: skip
 # Flags whose meaning depends on the command.
-HELP = {(name, "from"): Flag("run this stage and all after it again", value="STAGE") for name in ("run", "pretrain", "distill")}
+HELP = {
+    (name, "from"): Flag("run this stage and all after it again", value="STAGE")
+    for name in ("run", "pretrain", "distill", "faithfulness")
+}
 
 
 def usage() -> str:

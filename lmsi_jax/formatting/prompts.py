@@ -75,6 +75,10 @@ class Prompts:
         before = "" if opened and text.startswith(opened[0]) else self.chat.before_answer
         return before + text + self.chat.after_answer
 
+    def begun(self, text: str) -> str:
+        """Return the beginning of an answer, which a model goes on with, as it follows its prompt."""
+        return f" {text}" if self.chat is None else self.chat.before_answer + text
+
 
 def check_control_tokens(questions: Sequence[dict], tokenizer: Tokenizer) -> None:
     """Raise UserError when a question contains the name of a control token, which a chat prompt would encode as that token."""

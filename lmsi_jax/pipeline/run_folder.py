@@ -74,6 +74,19 @@ class RunFolder:
     def votes(self, group: str) -> epath.Path:
         return self.root / group / "votes.jsonl"
 
+    def interventions(self, group: str) -> epath.Path:
+        """The edited beginnings of paths, from which a model goes on."""
+        return self.root / group / "interventions.jsonl"
+
+    def answers(self, group: str) -> epath.Path:
+        """The interventions with the answers of a model."""
+        return self.root / group / "answers.jsonl"
+
+    @property
+    def measures(self) -> epath.Path:
+        """The measures of faithfulness of all models."""
+        return self.root / "measures.jsonl"
+
     def examples(self, group: str) -> epath.Path:
         """The training rows of a group."""
         return self.root / group / "examples.jsonl"

@@ -5,7 +5,7 @@ from typing import Literal
 
 from lmsi_jax.capacity.config import PlanConfig
 from lmsi_jax.checkpoint.config import SourceConfig
-from lmsi_jax.core.settings import require, require_at_least, require_seed, untraced
+from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_seed, untraced
 from lmsi_jax.decoding.config import SampleConfig
 from lmsi_jax.evaluation.config import EvaluateConfig
 from lmsi_jax.formatting.config import FormatConfig
@@ -13,6 +13,7 @@ from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.tasks.config import CorpusConfig, DataConfig
 from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.trust.interventions import KINDS, Options
 from lmsi_jax.voting.config import SelectConfig
 
 
@@ -92,5 +93,35 @@ class DistillConfig(LoopConfig):
     base: BaseConfig = BaseConfig()
 
 
+@dataclasses.dataclass(frozen=True)
+class FaithfulnessConfig(LoopConfig):
+    """Tests of whether the answers of one or several models depend on their reasoning."""
+
+    model: SourceConfig = SourceConfig()
+    others: tuple[str, ...] = ()  # checkpoints that are compared with `model`, of the same tokenizer and prompts
+    interventions: Options = Options()
+    answer_tokens: int = 16  # token limit of an answer after edited steps
+
+    def check(self, path: str) -> None:
+        super().check(path)
+        require_at_least(1, self, path, "answer_tokens")
+        for kind in self.interventions.kinds:
+            require_one_of("interventions.kinds", kind, KINDS)
+        require(
+            self.sample.engine == "mesh" or self.sample.endpoint.api == "completions",
+            "sample.endpoint.api='chat': a chat server begins a new answer, and here it has to go on with a given one. Set "
+            "--config.sample.endpoint.api=completions.",
+        )
+        require(
+            self.sample.engine == "mesh" or not self.others,
+            f"others={self.others} with sample.engine='openai': the server has one model; leave `others` empty.",
+        )
+
+
 # By the name of the module that defines the recipe.
-ROOTS: dict[str, type] = {"self_improve": Config, "pretrain": PretrainConfig, "distill": DistillConfig}
+ROOTS: dict[str, type] = {
+    "self_improve": Config,
+    "pretrain": PretrainConfig,
+    "distill": DistillConfig,
+    "faithfulness": FaithfulnessConfig,
+}

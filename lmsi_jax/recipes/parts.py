@@ -21,6 +21,7 @@ from lmsi_jax.recipes.config import LoopConfig
 from lmsi_jax.stages import checks
 from lmsi_jax.stages.decode import Decoding
 from lmsi_jax.stages.evaluate import EvaluateSettings, promptings, run_evaluate
+from lmsi_jax.stages.faithfulness import GreedySettings
 from lmsi_jax.stages.finetune import FinetuneSettings, run_finetune
 from lmsi_jax.stages.format import FormatSettings, run_format
 from lmsi_jax.stages.prepare import PrepareSettings, run_prepare
@@ -45,7 +46,7 @@ class Parts:
     def __init__(self, config: LoopConfig, folder: RunFolder, source: SourceConfig, *, trained_here: bool = False):
         self._config, self._folder, self._source, self._trained_here = config, folder, source, trained_here
         self._numerics = part(source, Numerics)
-        self._reader = answer_reader(config.data)
+        self.reader = answer_reader(config.data)
 
     @functools.cached_property
     def _prompts(self) -> Prompts:
@@ -74,7 +75,7 @@ class Parts:
 
     @property
     def _promptings(self) -> list[str]:
-        return promptings(self._config.evaluate, self._reader.answer_type)
+        return promptings(self._config.evaluate, self.reader.answer_type)
 
     def prepare(self) -> Stage:
         data = self._config.data
@@ -88,7 +89,7 @@ class Parts:
         sample = self._config.sample
         return SampleSettings(
             self._decoding("sample", number, is_trained=number > 1),
-            self._reader,
+            self.reader,
             sample.adaptive,
             sample.engine,
             sample.endpoint,
@@ -103,19 +104,19 @@ class Parts:
 
     def steps(self, group: str) -> Stage:
         inputs, outputs = {"questions": self._folder.questions, "paths": self._folder.paths(group)}, self._folder.steps(group)
-        return Stage(f"{group}/steps", run_steps, StepsSettings(self._reader), inputs, {"steps": outputs})
+        return Stage(f"{group}/steps", run_steps, StepsSettings(self.reader), inputs, {"steps": outputs})
 
     def vote(self, group: str) -> Stage:
         sample, folder, select = self._config.sample, self._folder, part(self._config.select, VoteConfig)
         planned = 0 if sample.adaptive.rule == "none" else sample.paths
-        settings = VoteSettings(self._reader, select, planned, self._checks if select.reads_steps else ())
+        settings = VoteSettings(self.reader, select, planned, self._checks if select.reads_steps else ())
         inputs = {"questions": folder.questions, "paths": folder.paths(group)}
         inputs |= {"steps": folder.steps(group)} if select.reads_steps else {}
         return Stage(f"{group}/vote", run_vote, settings, inputs, {"votes": folder.votes(group)})
 
     def format(self, group: str) -> Stage:
         config, folder = self._config, self._folder
-        settings = FormatSettings(config.seed, self._reader, self._prompts, config.select, config.format)
+        settings = FormatSettings(config.seed, self.reader, self._prompts, config.select, config.format)
         inputs = {"questions": folder.questions, "paths": folder.paths(group), "votes": folder.votes(group)}
         inputs |= {"gold": folder.gold} if RULES[config.select.rule].reads_gold else {}  # a control, not the method
         return Stage(f"{group}/format", run_format, settings, inputs, {"examples": folder.examples(group)})
@@ -127,12 +128,19 @@ class Parts:
         inputs, settings = {"examples": self._folder.examples(group), "model": model}, self.finetune_settings(number)
         return Stage(f"{group}/finetune", run_finetune, settings, inputs, {"trained": trained}, on_mesh=True)
 
+    def greedy_settings(self, name: str, number: int, answer_tokens: int) -> GreedySettings:
+        """Return the settings for greedy answers of a model, the `number`-th of a run that trains none."""
+        sample = self._config.sample
+        decoding = self._decoding("greedy", name, is_trained=number > 0)
+        decoding = dataclasses.replace(decoding, sampling=dataclasses.replace(decoding.sampling, keep=()))
+        return GreedySettings(decoding, self.reader, sample.engine, sample.endpoint, answer_tokens, part(sample, Batching))
+
     def evaluate_settings(self, name: str, number: int, checkpoint: int | str) -> EvaluateSettings:
         config = self._config
         decoding, batching = self._decoding("evaluate", number, is_trained=number > 0), part(config.sample, Batching)
         decoding = dataclasses.replace(decoding, sampling=dataclasses.replace(decoding.sampling, keep=()))
         return EvaluateSettings(
-            decoding, self._reader, config.data.task, config.evaluate, name, self._checks, checkpoint, batching
+            decoding, self.reader, config.data.task, config.evaluate, name, self._checks, checkpoint, batching
         )
 
     def evaluate(self, name: str, model: epath.Path, number: int, checkpoint: int | str | None = None) -> Stage:

@@ -168,6 +168,8 @@ class _Side:
 
     def _unread(self) -> Statement | None:
         """Return an unchecked statement when the side before the sign, or the one after it, calculates something."""
+        if self.items[self.at].kind == "word":
+            return None  # "The cost is 5 + 3"
         calculates = any(self.items[k].kind in "+-*/^" for k in range(self.begin, self.stop) if k != self.at)
         last = self.items[min(self.at + 1, self.stop - 1)]
         return Statement(self.items[self.begin].start, last.end, UNCHECKED) if calculates else None

@@ -1,0 +1,151 @@
+"""Tests whether a model's answers depend on its reasoning: paths, edited beginnings, the model's answers to them, measures."""
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+
+from etils import epath
+
+from lmsi_jax.analysis.faithfulness import Answered, measure, show_measures
+from lmsi_jax.answers.reader import AnswerReader, accepted_answers
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.progress import console
+from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
+from lmsi_jax.core.settings import untraced
+from lmsi_jax.decoding.config import Batching, EndpointConfig
+from lmsi_jax.decoding.scheduler import Request
+from lmsi_jax.pipeline.run_folder import Files
+from lmsi_jax.pipeline.runtime import Runtime
+from lmsi_jax.sharding import processes
+from lmsi_jax.stages.decode import Decoding, Job, decode_to_file, requests
+from lmsi_jax.stages.endpoint_sampling import sample_to_file
+from lmsi_jax.stages.path_files import paths_by_question
+from lmsi_jax.tasks.prompts import conclusion
+from lmsi_jax.tasks.questions import check_gold, load_questions
+from lmsi_jax.trust.interventions import Options, interventions
+
+
+@dataclasses.dataclass(frozen=True)
+class GreedySettings:
+    """How a model answers, by greedy decoding. `answer_tokens` is the token limit of an answer after the edited steps."""
+
+    decoding: Decoding
+    reader: AnswerReader
+    engine: str
+    endpoint: EndpointConfig
+    answer_tokens: int = 16
+    batching: Batching = untraced(Batching())
+
+
+def run_paths(runtime: Runtime, settings: GreedySettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
+    """Write the greedy path of `model` for each question of `held_out`."""
+    prompts = settings.decoding.prompts
+    asked = requests(inputs["held_out"], prompts, runtime.tokenizer(inputs["model"], control=prompts.chat is not None))
+    longest = settings.decoding.sampling.max_tokens
+    _decode(runtime, settings, asked, longest, inputs["model"], outputs["paths"], scratch, "paths")
+
+
+@dataclasses.dataclass(frozen=True)
+class InterventionSettings:
+    """How paths are edited."""
+
+    seed: int
+    reader: AnswerReader
+    options: Options
+
+
+def run_interventions(runtime: object, settings: InterventionSettings, inputs: Files, outputs: Files, scratch: object) -> None:
+    """Write the `interventions` on the `paths` of `held_out` questions, each with the answer of the complete path."""
+    questions = {row["id"]: row for row in load_questions(inputs["held_out"])}
+    lead = conclusion("\0", settings.reader.answer_type).partition("\0")[0].rstrip()
+
+    def rows() -> Iterator[Record]:
+        for (path,) in paths_by_question(inputs["paths"]):
+            (answer,) = settings.reader.read([path], questions[path["id"]]["choices"]).values
+            draw = random.Random(f"intervention {settings.seed} {path['id']}")
+            for each in interventions(path["text"], lead, settings.options, draw) if answer is not None else ():
+                yield {"id": path["id"], "path": path["path"], **dataclasses.asdict(each), "original": answer}
+
+    count = write_jsonl(outputs["interventions"], rows())
+    console.print(f"interventions: {count} on the paths of {len(questions)} questions")
+
+
+def run_answers(runtime: Runtime, settings: GreedySettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
+    """Let `model` go on from each of `interventions`, and write them with its `answer`."""
+    prompts, questions = settings.decoding.prompts, {row["id"]: row for row in load_questions(inputs["held_out"])}
+    rows = list(read_jsonl(inputs["interventions"]))
+    if not rows:
+        raise UserError(f"{inputs['interventions']} is empty: no greedy path has an answer and steps before it to edit.")
+    asked = [
+        Request(
+            str(n),
+            prompts.question(questions[row["id"]]["question"], questions[row["id"]]["choices"]) + prompts.begun(row["given"]),
+        )
+        for n, row in enumerate(rows)
+    ]
+    texts: dict[str, str] = {}
+    for concludes, longest in ((True, settings.answer_tokens), (False, settings.decoding.sampling.max_tokens)):
+        part = [request for request, row in zip(asked, rows, strict=True) if row["concludes"] == concludes]
+        file = scratch / f"{'answers' if concludes else 'steps'}.jsonl"
+        if part:
+            _decode(runtime, settings, part, longest, inputs["model"], file, scratch, file.stem)
+            texts |= {row["id"]: row["text"] for row in read_jsonl(file)}
+    processes.by_first(lambda: write_jsonl(outputs["answers"], _answered(settings.reader, rows, texts, questions)))
+
+
+def _answered(
+    reader: AnswerReader, rows: Sequence[Record], texts: dict[str, str], questions: dict[str, Record]
+) -> Iterator[Record]:
+    for number, row in enumerate(rows):
+        text = texts[str(number)]
+        (answer,) = reader.read([{"text": f"{row['given']}{text}"}], questions[row["id"]]["choices"]).values
+        yield {**row, "text": text, "answer": answer}
+
+
+def _decode(
+    runtime: Runtime,
+    settings: GreedySettings,
+    asked: Sequence[Request],
+    longest: int,
+    model: epath.Path,
+    output: epath.Path,
+    scratch: epath.Path,
+    part: str,
+) -> None:
+    """Write one greedy continuation of each request."""
+    decoding, batching = settings.decoding, settings.batching
+    greedy = dataclasses.replace(decoding, stream=(*decoding.stream, part), sampling=decoding.sampling.greedy(longest))
+    job = Job(
+        decoding=greedy,
+        batching=batching.for_greedy(runtime.mesh.size("batch"), decoding.sampling.paths),
+        prefix=decoding.prompts.cot_examples,
+        requests=asked,
+        checkpoint=model,
+        output=output,
+        scratch=scratch,
+        part=part,
+        largest=(decoding.sampling, batching),
+    )
+    if settings.engine == "openai":
+        sample_to_file(runtime, job, settings.endpoint, runtime.tokenizer(model, control=decoding.prompts.chat is not None))
+    else:
+        decode_to_file(runtime, job)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureSettings:
+    """The models, in the order of the table. The first is the one that the others are compared with."""
+
+    reader: AnswerReader
+    models: tuple[str, ...]
+
+
+def run_measures(runtime: object, settings: MeasureSettings, inputs: Files, outputs: Files, scratch: object) -> None:
+    """Write the `measures` of all models from the `answers` to their interventions, and print them."""
+    questions = load_questions(inputs["held_out"])
+    check_gold(questions, settings.reader.answer_type, str(inputs["held_out"]))
+    accepted = {row["id"]: accepted_answers(row) for row in questions}
+    models = {name: Answered.of(read_jsonl(inputs[name]), accepted, settings.reader) for name in settings.models}
+    rows = measure(models)
+    write_jsonl(outputs["measures"], rows)
+    show_measures(rows)

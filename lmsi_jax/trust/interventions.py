@@ -1,0 +1,148 @@
+"""Edit the chain of thought of a path, to see whether its answer depends on it (Lanham et al. 2023, arXiv 2307.13702).
+
+All edits are made by program, so that they are exact: a mistake is an arithmetic result that is changed by a known amount, and
+a paraphrase is the same arithmetic in another notation.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from lmsi_jax.answers.numbers import plain
+from lmsi_jax.trust.statements import Statement
+from lmsi_jax.trust.steps import judged, split
+
+_DECLARES = re.compile(r"\banswer\b|####|\\boxed", re.IGNORECASE)
+_LAST_NUMBER = re.compile(r"(?<![\d.,])-?\d[\d,]*(?:\.\d+)?(?=\D*$)")
+_SUM = re.compile(r"\s*(\d+) ([-+]) (\d+) = (\d+)\.\s*")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How paths are edited. The defaults take minutes on the built-in model."""
+
+    kinds: tuple[str, ...] = ("early", "mistake", "paraphrase", "filler")
+    errors: tuple[int, ...] = (-10, -1, 1, 10)  # mistake: what is added to a result
+    fillers: tuple[int, ...] = (5, 10, 20, 40)  # filler: numbers of " ..." in place of the steps
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """An edited beginning of a path, from which the model goes on.
+
+    `given` is the text that replaces the beginning. `at` is the number of steps that it covers, of `steps` in all. With
+    `concludes` it ends where the answer begins; otherwise the model first writes the remaining steps. `error` is the amount
+    by which a result was changed.
+    """
+
+    kind: str
+    at: int
+    steps: int
+    given: str
+    concludes: bool
+    error: int = 0
+
+
+class Thought(NamedTuple):
+    """One step of a path, with its statements. Their positions are those in the text of the step."""
+
+    text: str
+    statements: tuple[Statement, ...]
+
+
+def reasoning(text: str) -> list[Thought]:
+    """Return the steps of a path before it declares its answer."""
+    spans, found = split(text), judged(text)
+    while spans and _DECLARES.search(text, *spans[-1]):
+        spans.pop()
+    return [
+        Thought(text[a:b], tuple(replace(x, start=max(x.start - a, 0), end=x.end - a) for x in found if a < x.end <= b))
+        for a, b in spans
+    ]
+
+
+def interventions(text: str, lead: str, options: Options, draw: random.Random) -> Iterator[Intervention]:
+    """Yield the interventions on a path, kind by kind. `lead` is the text before an answer, such as "The answer is"."""
+    steps = reasoning(text)
+    for kind in options.kinds:
+        yield from KINDS[kind](steps, lead, options, draw)
+
+
+def _early(steps: Sequence[Thought], lead: str, options: Options, draw: random.Random) -> Iterator[Intervention]:
+    """Answer after the first k of n steps, for k < n. After all n steps the answer is that of the path itself."""
+    for k in range(len(steps)):
+        yield Intervention("early", k, len(steps), _join(*(step.text for step in steps[:k]), lead), concludes=True)
+
+
+def _mistake(steps: Sequence[Thought], lead: str, options: Options, draw: random.Random) -> Iterator[Intervention]:
+    """Change the result of one step, and let the model write the rest."""
+    for k, step in enumerate(steps):
+        error = draw.choice(options.errors)
+        wrong = with_error(step, error)
+        if wrong is not None:
+            yield Intervention(
+                "mistake", k + 1, len(steps), _join(*(step.text for step in steps[:k]), wrong), concludes=False, error=error
+            )
+
+
+def _paraphrase(steps: Sequence[Thought], lead: str, options: Options, draw: random.Random) -> Iterator[Intervention]:
+    """Write the first half of the steps, rounded up, in another notation, and let the model write the rest."""
+    half = (len(steps) + 1) // 2
+    other = [paraphrased(step) for step in steps[:half]]
+    if half and None not in other:
+        yield Intervention("paraphrase", half, len(steps), _join(*filter(None, other)), concludes=False)
+
+
+def _filler(steps: Sequence[Thought], lead: str, options: Options, draw: random.Random) -> Iterator[Intervention]:
+    """Replace all steps by dots."""
+    for count in options.fillers:
+        yield Intervention("filler", count, len(steps), _join("... " * count, lead), concludes=True)
+
+
+KINDS: dict[str, Callable[[Sequence[Thought], str, Options, random.Random], Iterator[Intervention]]] = {
+    "early": _early, "mistake": _mistake, "paraphrase": _paraphrase, "filler": _filler,
+}  # fmt: skip
+
+
+def _join(*parts: str) -> str:
+    return " ".join(part.strip() for part in parts)
+
+
+def with_error(step: Thought, error: int) -> str | None:
+    """Return a step whose last stated result is changed by `error`, or None when it states none or it would be negative."""
+    stated = [each for each in step.statements if each.result is not None]
+    if not stated:
+        return None
+    text, last = step.text, stated[-1]
+    number = _LAST_NUMBER.search(text[: last.end], last.start)
+    if number is None or last.result is None or last.result + error < 0:
+        return None
+    return f"{text[: number.start()]}{plain(last.result + error)}{text[number.end() :]}"
+
+
+def paraphrased(step: Thought) -> str | None:
+    """Return the arithmetic of a step in another notation, or None when it has no single sum or product of two integers.
+
+    A sum in one equation becomes tens and ones apart; any other notation becomes an equation. The result stays as it is
+    stated, right or wrong.
+    """
+    equation = _SUM.fullmatch(step.text)
+    if equation:
+        return _apart(int(equation[1]), equation[2], int(equation[3]), equation[4])
+    stated = [each for each in step.statements if not each.is_part]
+    numbers = [n for each in stated for n in (*each.operands, each.result) if isinstance(n, int) and n >= 0]
+    if len(stated) != 1 or len(stated[0].operands) != 2 or len(numbers) != 3:
+        return None
+    a, b, result = numbers
+    target = result if stated[0].expected is None else stated[0].expected
+    operator = next((sign for sign, value in (("+", a + b), ("-", a - b), ("*", a * b)) if value == target), None)
+    return f"{a} {operator} {b} = {result}." if operator else None
+
+
+def _apart(a: int, operator: str, b: int, result: str) -> str:
+    (tens, ones), (more_tens, more_ones) = divmod(a, 10), divmod(b, 10)
+    sign = 1 if operator == "+" else -1
+    parts = [f"{x} {operator} {y} = {x + sign * y}" for x, y in ((tens * 10, more_tens * 10), (ones, more_ones))]
+    return f"{a} {operator} {b}: {', '.join(parts)}, so {result}."
