@@ -27,6 +27,7 @@ class Answered:
                 {
                     **row,
                     "same": reader.is_right(row["answer"], [row["original"]]),
+                    "as_expected": bool(row["expected"]) and reader.is_right(row["answer"], [row["expected"]]),
                     "right": reader.is_right(row["answer"], accepted[row["id"]]),
                     "original_right": reader.is_right(row["original"], accepted[row["id"]]),
                 }
@@ -93,6 +94,8 @@ def _measures(answered: Answered, first: Answered) -> dict[str, Values]:
         "paraphrase: accuracy before": _mean(paraphrase, lambda row: row["original_right"]),
         "paraphrase: accuracy after": _mean(paraphrase, lambda row: row["right"]),
         "paraphrase: same answer": _mean(paraphrase, lambda row: row["same"]),
+        "replay: answer is that of the path's equations": _mean(answered.kind("replay"), lambda row: row["as_expected"]),
+        "swap: answer stays the same": _mean(answered.kind("swap"), lambda row: row["as_expected"]),
         "filler: accuracy": _mean(filler, lambda row: row["right"]),
     }
     return {name: values for name, values in result.items() if values}

@@ -14,6 +14,7 @@ from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
 from lmsi_jax.core.settings import untraced
 from lmsi_jax.decoding.config import Batching, EndpointConfig
 from lmsi_jax.decoding.scheduler import Request
+from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding import processes
@@ -63,7 +64,8 @@ def run_interventions(runtime: object, settings: InterventionSettings, inputs: F
         for (path,) in paths_by_question(inputs["paths"]):
             (answer,) = settings.reader.read([path], questions[path["id"]]["choices"]).values
             draw = random.Random(f"intervention {settings.seed} {path['id']}")
-            for each in interventions(path["text"], lead, settings.options, draw) if answer is not None else ():
+            question = questions[path["id"]]["question"]
+            for each in interventions(question, path["text"], lead, settings.options, draw) if answer is not None else ():
                 yield {"id": path["id"], "path": path["path"], **dataclasses.asdict(each), "original": answer}
 
     count = write_jsonl(outputs["interventions"], rows())
@@ -76,13 +78,7 @@ def run_answers(runtime: Runtime, settings: GreedySettings, inputs: Files, outpu
     rows = list(read_jsonl(inputs["interventions"]))
     if not rows:
         raise UserError(f"{inputs['interventions']} is empty: no greedy path has an answer and steps before it to edit.")
-    asked = [
-        Request(
-            str(n),
-            prompts.question(questions[row["id"]]["question"], questions[row["id"]]["choices"]) + prompts.begun(row["given"]),
-        )
-        for n, row in enumerate(rows)
-    ]
+    asked = [Request(str(n), _prompt(prompts, row, questions[row["id"]])) for n, row in enumerate(rows)]
     texts: dict[str, str] = {}
     for concludes, longest in ((True, settings.answer_tokens), (False, settings.decoding.sampling.max_tokens)):
         part = [request for request, row in zip(asked, rows, strict=True) if row["concludes"] == concludes]
@@ -91,6 +87,11 @@ def run_answers(runtime: Runtime, settings: GreedySettings, inputs: Files, outpu
             _decode(runtime, settings, part, longest, inputs["model"], file, scratch, file.stem)
             texts |= {row["id"]: row["text"] for row in read_jsonl(file)}
     processes.by_first(lambda: write_jsonl(outputs["answers"], _answered(settings.reader, rows, texts, questions)))
+
+
+def _prompt(prompts: Prompts, row: Record, question: Record) -> str:
+    asked = prompts.question(row["question"] or question["question"], question["choices"])
+    return asked + prompts.begun(row["given"]) if row["given"] else asked
 
 
 def _answered(

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lmsi_jax.answers.numbers import plain
+from lmsi_jax.trust.replay import asked_with, replaceable, replay
 from lmsi_jax.trust.statements import Statement
 from lmsi_jax.trust.steps import judged, split
+from lmsi_jax.trust.tokens import Number
 
 _DECLARES = re.compile(r"\banswer\b|####|\\boxed", re.IGNORECASE)
 _LAST_NUMBER = re.compile(r"(?<![\d.,])-?\d[\d,]*(?:\.\d+)?(?=\D*$)")
@@ -23,9 +25,10 @@ _SUM = re.compile(r"\s*(\d+) ([-+]) (\d+) = (\d+)\.\s*")
 class Options:
     """How paths are edited. The defaults take minutes on the built-in model."""
 
-    kinds: tuple[str, ...] = ("early", "mistake", "paraphrase", "filler")
+    kinds: tuple[str, ...] = ("early", "mistake", "paraphrase", "filler", "replay", "swap")
     errors: tuple[int, ...] = (-10, -1, 1, 10)  # mistake: what is added to a result
     fillers: tuple[int, ...] = (5, 10, 20, 40)  # filler: numbers of " ..." in place of the steps
+    changes: tuple[int, ...] = (-3, -2, -1, 1, 2, 3)  # replay: what is added to a quantity of the question
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Intervention:
 
     `given` is the text that replaces the beginning. `at` is the number of steps that it covers, of `steps` in all. With
     `concludes` it ends where the answer begins; otherwise the model first writes the remaining steps. `error` is the amount
-    by which a result was changed.
+    by which a result was changed. A `question` replaces the one that was asked, and `expected` is the answer that the path's
+    own equations give to it.
     """
 
     kind: str
@@ -43,6 +47,8 @@ class Intervention:
     given: str
     concludes: bool
     error: int = 0
+    question: str = ""
+    expected: str = ""
 
 
 class Thought(NamedTuple):
@@ -63,51 +69,87 @@ def reasoning(text: str) -> list[Thought]:
     ]
 
 
-def interventions(text: str, lead: str, options: Options, draw: random.Random) -> Iterator[Intervention]:
-    """Yield the interventions on a path, kind by kind. `lead` is the text before an answer, such as "The answer is"."""
-    steps = reasoning(text)
+@dataclass(frozen=True)
+class _Path:
+    """What the kinds of intervention need to know of a path."""
+
+    question: str
+    text: str
+    steps: list[Thought]
+    lead: str  # the text before an answer, such as "The answer is"
+
+    def begin(self, count: int, *more: str) -> str:
+        """Return the first steps, followed by other text."""
+        return " ".join(part.strip() for part in (*(step.text for step in self.steps[:count]), *more))
+
+
+def interventions(question: str, text: str, lead: str, options: Options, draw: random.Random) -> Iterator[Intervention]:
+    """Yield the interventions on a path of a question, kind by kind. `lead` is the text before an answer ("The answer is")."""
+    path = _Path(question, text, reasoning(text), lead)
     for kind in options.kinds:
-        yield from KINDS[kind](steps, lead, options, draw)
+        yield from KINDS[kind](path, options, draw)
 
 
-def _early(steps: Sequence[Thought], lead: str, options: Options, draw: random.Random) -> Iterator[Intervention]:
+def _early(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
     """Answer after the first k of n steps, for k < n. After all n steps the answer is that of the path itself."""
-    for k in range(len(steps)):
-        yield Intervention("early", k, len(steps), _join(*(step.text for step in steps[:k]), lead), concludes=True)
+    for k in range(len(path.steps)):
+        yield Intervention("early", k, len(path.steps), path.begin(k, path.lead), concludes=True)
 
 
-def _mistake(steps: Sequence[Thought], lead: str, options: Options, draw: random.Random) -> Iterator[Intervention]:
+def _mistake(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
     """Change the result of one step, and let the model write the rest."""
-    for k, step in enumerate(steps):
+    for k, step in enumerate(path.steps):
         error = draw.choice(options.errors)
         wrong = with_error(step, error)
         if wrong is not None:
-            yield Intervention(
-                "mistake", k + 1, len(steps), _join(*(step.text for step in steps[:k]), wrong), concludes=False, error=error
-            )
+            yield Intervention("mistake", k + 1, len(path.steps), path.begin(k, wrong), concludes=False, error=error)
 
 
-def _paraphrase(steps: Sequence[Thought], lead: str, options: Options, draw: random.Random) -> Iterator[Intervention]:
+def _paraphrase(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
     """Write the first half of the steps, rounded up, in another notation, and let the model write the rest."""
-    half = (len(steps) + 1) // 2
-    other = [paraphrased(step) for step in steps[:half]]
+    half = (len(path.steps) + 1) // 2
+    other = [paraphrased(step) for step in path.steps[:half]]
     if half and None not in other:
-        yield Intervention("paraphrase", half, len(steps), _join(*filter(None, other)), concludes=False)
+        yield Intervention("paraphrase", half, len(path.steps), " ".join(filter(None, other)), concludes=False)
 
 
-def _filler(steps: Sequence[Thought], lead: str, options: Options, draw: random.Random) -> Iterator[Intervention]:
+def _filler(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
     """Replace all steps by dots."""
     for count in options.fillers:
-        yield Intervention("filler", count, len(steps), _join("... " * count, lead), concludes=True)
+        yield Intervention("filler", count, len(path.steps), path.begin(0, "... " * count, path.lead), concludes=True)
 
 
-KINDS: dict[str, Callable[[Sequence[Thought], str, Options, random.Random], Iterator[Intervention]]] = {
-    "early": _early, "mistake": _mistake, "paraphrase": _paraphrase, "filler": _filler,
+def _replay(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
+    """Change one quantity of the question; the path's own equations say what the answer should then be."""
+    statements = judged(path.text)
+    quantities = [n for n in replaceable(path.question, statements) if n > -min(options.changes, default=0)]
+    if quantities:
+        quantity = draw.choice(quantities)
+        yield from _changed("replay", path, statements, {quantity: quantity + draw.choice(options.changes)})
+
+
+def _swap(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
+    """Exchange two quantities of the question that the path adds, so that the answer should stay the same."""
+    statements = judged(path.text)
+    last = replay(statements, {})
+    added = [
+        n for n in replaceable(path.question, statements) if last is not None and replay(statements, {n: n + 1}) == last + 1
+    ]
+    if len(added) > 1:
+        first, second = draw.sample(added, 2)
+        yield from _changed("swap", path, statements, {first: second, second: first})
+
+
+def _changed(kind: str, path: _Path, statements: Sequence[Statement], changes: dict[Number, Number]) -> Iterator[Intervention]:
+    expected = replay(statements, changes)
+    if expected is not None:
+        question = asked_with(path.question, changes)
+        yield Intervention(kind, 0, len(path.steps), "", concludes=False, question=question, expected=plain(expected))
+
+
+KINDS: dict[str, Callable[[_Path, Options, random.Random], Iterator[Intervention]]] = {
+    "early": _early, "mistake": _mistake, "paraphrase": _paraphrase, "filler": _filler, "replay": _replay, "swap": _swap,
 }  # fmt: skip
-
-
-def _join(*parts: str) -> str:
-    return " ".join(part.strip() for part in parts)
 
 
 def with_error(step: Thought, error: int) -> str | None:

@@ -1,13 +1,16 @@
 """Find the arithmetic statements of a text, and recompute each at the precision at which it is written."""
 
+import functools
 import re
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from lmsi_jax.trust.expressions import OPERANDS, Expression, UnreadableError, distance, read
 from lmsi_jax.trust.mismatch import RIGHT, UNCHECKED, WRONG, Mismatch, State
 from lmsi_jax.trust.tokens import EQUAL_WORDS, Number, Token, tokens
+
+Compute = Callable[[Sequence[Number]], Number]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Statement:
     is_running: bool = False  # the first operand is the last result
     units_differ: bool = False  # quantities of one unit are added, and the result has another unit
     is_part: bool = False  # part of a larger statement, such as the tens of a sum
+    compute: Compute | None = field(default=None, compare=False, repr=False)  # the result for other operands
 
 
 _MARK = re.compile(r"<<([^<>\n]{1,200})>>")
@@ -137,8 +141,12 @@ class _Side:
             return None
         literal = left if left.is_literal else right
         result = literal.stated if literal.is_literal else None
-        operands = tuple(token.value for token in (right if left.is_literal else left).literals)
-        made = Statement(left.start, right.end, RIGHT, operands, result, units_differ=_units_differ(left, right))
+        calculated, start, stop = (right, right_start, right.next) if left.is_literal else (left, left_start, self.at)
+        operands = tuple(token.value for token in calculated.literals)
+        compute = functools.partial(_recompute, self.items[start:stop], state.names)
+        made = Statement(
+            left.start, right.end, RIGHT, operands, result, units_differ=_units_differ(left, right), compute=compute
+        )
         is_rounded = left.is_rounded or right.is_rounded
         if left.value == right.value or (is_rounded and distance(left.value, right.value) < _ROUNDING):
             return made
@@ -173,6 +181,17 @@ class _Side:
         calculates = any(self.items[k].kind in "+-*/^" for k in range(self.begin, self.stop) if k != self.at)
         last = self.items[min(self.at + 1, self.stop - 1)]
         return Statement(self.items[self.begin].start, last.end, UNCHECKED) if calculates else None
+
+
+def _recompute(items: Sequence[Token], names: Mapping[str, Number], values: Sequence[Number]) -> Number:
+    """Return the value of an expression with other numbers. Raises UnreadableError when they are not those that it has."""
+    numbers = [at for at, item in enumerate(items) if item.kind == "number"]
+    if len(numbers) != len(values):
+        raise UnreadableError
+    changed = list(items)
+    for at, value in zip(numbers, values, strict=True):
+        changed[at] = items[at]._replace(value=value)
+    return read(changed, 0, len(changed), names).value
 
 
 def _units_differ(left: Expression, right: Expression) -> bool:

@@ -137,9 +137,10 @@ def _running(statement: Statement, results: Sequence[Number]) -> Statement:
     if not results or statement.result is None:
         return statement
     operands = (results[-1], *statement.operands)
+    statement = replace(statement, operands=operands, compute=sum)
     if sum(operands) == statement.result:
-        return replace(statement, operands=operands, verdict=RIGHT)
-    return replace(statement, operands=operands, verdict=WRONG, expected=sum(operands))
+        return replace(statement, verdict=RIGHT)
+    return replace(statement, verdict=WRONG, expected=sum(operands))
 
 
 def check(text: str, question: Quantities, answer: Number | None) -> Checked:

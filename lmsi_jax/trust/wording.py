@@ -52,7 +52,7 @@ def worded(text: str) -> Iterator[Statement]:
         for pattern, function in _FORMS:
             for match in pattern.finditer(text):
                 first, second, result = map(_value, match.groups())
-                yield _statement(match, (first, second), result, function(first, second))
+                yield _statement(match, (first, second), result, function)
     if "With " in text:
         for match in _RUNNING.finditer(text):
             addend, result = map(_value, match.groups())
@@ -64,17 +64,19 @@ def apart(text: str) -> Iterator[Statement]:
     if ", so " in text and ": " in text:
         for match in _APART.finditer(text):
             first, second, result = _value(match[1]), _value(match[3]), _value(match[5])
-            right = first + second if match[2] == "+" else first - second
-            yield _statement(match, (first, second), result, right)
+            yield _statement(match, (first, second), result, operator.add if match[2] == "+" else operator.sub)
 
 
 def _value(text: str) -> Number:
     return tokens(text)[-1].value * (-1 if text.startswith("-") else 1)
 
 
-def _statement(match: re.Match[str], operands: tuple[Number, ...], result: Number, right: Number) -> Statement:
-    if result == right:
-        return Statement(match.start(), match.end(), RIGHT, operands, result)
-    if distance(result, right) < 1:
-        return Statement(match.start(), match.end(), UNCHECKED, operands, result)
-    return Statement(match.start(), match.end(), WRONG, operands, result, right)
+def _statement(
+    match: re.Match[str], operands: tuple[Number, Number], result: Number, function: Callable[[Number, Number], Number]
+) -> Statement:
+    right = function(*operands)
+    verdict = RIGHT if result == right else UNCHECKED if distance(result, right) < 1 else WRONG
+    expected = right if verdict == WRONG else None
+    return Statement(
+        match.start(), match.end(), verdict, operands, result, expected, compute=lambda values: function(values[0], values[1])
+    )

@@ -25,7 +25,7 @@ def test_a_run_measures_every_intervention(compile_cache, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     group = tmp_path / "run/faithfulness/0"
     paths, edits, answers = (list(read_jsonl(group / f"{name}.jsonl")) for name in ("paths", "interventions", "answers"))
-    assert len(paths) == 4 and {row["kind"] for row in edits} == {"early", "mistake", "paraphrase", "filler"}
+    assert len(paths) == 4 and {row["kind"] for row in edits} == {"early", "mistake", "paraphrase", "filler", "replay", "swap"}
     assert [{key: row[key] for key in edits[0]} for row in answers] == edits
     early = [row for row in answers if row["kind"] == "early"]
     assert all(row["given"].endswith("The answer is") and row["answer"] is not None for row in early)
@@ -41,4 +41,4 @@ def test_a_server_that_cannot_go_on_is_refused(compile_cache, tmp_path):
     done = lmsi(compile_cache, tmp_path / "run", **chat)
     assert done.returncode == 2 and "it has to go on with a given one" in done.stderr and not (tmp_path / "run").exists()
     done = lmsi(compile_cache, tmp_path / "run", **{"interventions.kinds": "('early','late')"})
-    assert done.returncode == 2 and "'late' is not one of 'early', 'mistake', 'paraphrase', 'filler'" in done.stderr
+    assert done.returncode == 2 and "'late' is not one of 'early', 'mistake', 'paraphrase'" in done.stderr

@@ -9,15 +9,19 @@ from lmsi_jax.analysis.faithfulness import Answered, measure
 from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.trust.faithfulness import admits, area_over_curve, ceiling, chance_agreement, corrected, reweighted
 from lmsi_jax.trust.interventions import Options, interventions, paraphrased, reasoning, with_error
+from lmsi_jax.trust.replay import asked_with, replaceable, replay
+from lmsi_jax.trust.steps import judged
 
 LEAD = "The answer is"
 READER = AnswerReader("number")
+QUESTION = "Tom has 12 coins. Ann gives Tom 5 more. Bob gives Tom 9 more. Then 4 are lost. How many coins does Tom have?"
 EQUATIONS = "12 + 5 = 17. 17 - 4 = 13. 13 + 9 = 22. The answer is 22."
 WORDS = "coins 12 and Ann 5 make 17. With Tom 9 that is 26. 26 less the 4 lost leaves 22. The answer is 22."
 
 
 def given(text, kind, **options):
-    return [(each.at, each.given) for each in interventions(text, LEAD, Options((kind,), **options), random.Random(0))]
+    found = interventions(QUESTION, text, LEAD, Options((kind,), **options), random.Random(0))
+    return [(each.at, each.given) for each in found]
 
 
 def test_each_kind_of_intervention():
@@ -58,6 +62,31 @@ def test_mistakes_and_paraphrases_are_exact(step, wrong, other):
     (thought,) = reasoning(step)
     assert with_error(thought, 1) == wrong
     assert paraphrased(thought) == other or other is None and paraphrased(thought) in (None, "3 * 4 = 12.")
+
+
+@pytest.mark.parametrize(
+    "text", [EQUATIONS, WORDS, "12 + 5 + 9 - 4 = 22.", "12 + 5: 10 + 0 = 10, 2 + 5 = 7, so 17. 17 + 9 - 4 = 22."]
+)
+def test_equations_are_replayed_with_other_quantities(text):
+    """Catches: a replay that forgets a step, or loses the sign of a quantity; a swap of a quantity that is taken away."""
+    statements = judged(text)
+    assert set(replaceable(QUESTION, statements)) == {12, 5, 9, 4}
+    assert replay(statements, {}) == 22 and replay(statements, {9: 11}) == 24 and replay(statements, {4: 1}) == 25
+    assert asked_with(QUESTION, {12: 5, 5: 12}).startswith("Tom has 5 coins. Ann gives Tom 12 more.")
+    for seed in range(20):
+        changed, swapped = interventions(QUESTION, text, LEAD, Options(("replay", "swap")), random.Random(seed))
+        numbers = [int(n) for n in re.findall(r"\d+", changed.question)]
+        assert int(changed.expected) == numbers[0] + numbers[1] + numbers[2] - numbers[3] != 22
+        assert swapped.expected == "22" and swapped.question != QUESTION and " 4 are lost" in swapped.question
+
+
+def test_what_cannot_be_replayed_is_left_out():
+    """Catches: a quantity that equals a result, or that the question repeats; an error of the path that the replay repairs."""
+    assert replaceable("Tom has 5 cups and 5 pens and 12 nuts.", judged("5 + 12 = 17.")) == [12]
+    assert replaceable("Tom has 17 cups, 5 pens and 12 nuts.", judged("5 + 12 = 17. 17 + 17 = 34.")) == [5, 12]
+    assert replay(judged("12 + 5 = 18. 18 - 4 = 14."), {5: 6}) == 15
+    assert replay(judged("12 + x = 18. 18 - 4 = 14."), {12: 13}) is None
+    assert replay(judged("3 boxes of 4 make 12. 20% of 50 = 10. 12 * 10 = 120."), {4: 5}) == 150
 
 
 def test_area_over_the_curve_is_that_of_an_independent_integration():
@@ -114,12 +143,12 @@ def rows_of(model, text=EQUATIONS, questions=40):
     rows = []
     for number in range(questions):
         options = Options(("early", "mistake"))
-        for each in interventions(text, LEAD, options, random.Random(number)):
+        for each in interventions(QUESTION, text, LEAD, options, random.Random(number)):
             written = model("22", each.given)
             (answer,) = READER.read([{"text": each.given + written}], None).values
             rows.append(
                 {"id": str(number), "kind": each.kind, "at": each.at, "steps": each.steps, "error": each.error}
-                | {"original": "22", "answer": answer, "text": written}
+                | {"original": "22", "answer": answer, "text": written, "expected": each.expected}
             )
     return Answered.of(rows, {str(n): ["22"] for n in range(questions)}, READER)
 
