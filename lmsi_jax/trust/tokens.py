@@ -25,6 +25,8 @@ class Token(NamedTuple):
 _GROUP = r"(?:,|\{,\}|\\!,|\\,|[\u00a0\u2009\u202f])"  # between groups of three digits
 _E = r"(?![A-Za-z])"  # ends the name of a LaTeX command
 _TABLE = (  # (kind, pattern), in the order in which they are tried; "" marks what has no meaning in arithmetic
+    ("", r"(?<=[^\n]) +"),  # this and the next are first because they are frequent
+    ("word", r"(?![Pp]er\s?cent\b|sqrt\b|USD\b|EUR\b|GBP\b)[A-Za-z][A-Za-z\u2019']+(?:-[A-Za-z]+)*"),
     ("line", r"(?m:^[ \t]*(?:[-*+\u2022]|\(?(?:\d{1,3}|[a-zA-Z])[.)])(?=\s))"),  # the mark or number of an item in a list
     ("^", r"(?<=[\d)])\s?\*\*\s?(?=[\d(])|\^(?!\s*\{?\s*\\circ)|[\u00b2\u00b3]"),
     ("", r"[ \t\u00a0\u2009\u202f&`~]+|\*\*|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9{])"),  # spaces and Markdown
@@ -76,7 +78,9 @@ def tokens(text: str) -> list[Token]:
     result: list[Token] = []
     for match in _PATTERN.finditer(text):
         kind = _KINDS[match.lastindex or 0]
-        if kind == "number":
+        if kind == "word":
+            result.append(Token(kind, match.start(), match.end(), match[0]))
+        elif kind == "number":
             token = _number(match)
             if (
                 token.value % 1
@@ -128,19 +132,22 @@ _MULTIPLES = {"twice": 2, "double": 2, "thrice": 3, "triple": 3}
 _POWERS = {"squared": 2, "cubed": 3}
 EQUAL_WORDS = frozenset(("equals", "is", "gives", "makes", "make", "leaves", "yields", "equal"))
 
+_MEANINGFUL = frozenset((*_OPERATORS, *_BY, *SPELLED, *PARTS, *_MULTIPLES, *_POWERS, "root", "of"))
+
 
 def _with_operator_words(items: list[Token]) -> list[Token]:
     """Return the tokens with words that stand for operators and numbers ("plus", "divided by", "half of") replaced."""
     result: list[Token] = []
-    at = 0
-    while at < len(items):
-        token = items[at]
-        if token.kind == "word" and (read := _read_word(items, at, result)) is not None:
-            made, at = read
-            result += made
-        else:
+    end = 0  # of what is read already
+    for at, token in enumerate(items):
+        if at < end:
+            continue
+        read = _read_word(items, at, result) if token.kind == "word" and token.text.lower() in _MEANINGFUL else None
+        if read is None:
             result.append(token)
-            at += 1
+        else:
+            made, end = read
+            result += made
     return result
 
 

@@ -20,39 +20,38 @@ def _divide(a: Number, b: Number) -> Number:
     return Fraction(a) / b if b else 0
 
 
-_FORMS: tuple[tuple[re.Pattern[str], Callable[[Number, Number], Number]], ...] = tuple(
-    (re.compile(rf"(?<![*/+=-] )(?<!, )(?<!\band )(?<![\w.,$-]){pattern} {_N}(?![\w.,/%]*\d)(?! ?[-+*/x=])"), function)
-    for pattern, function in (
-        (rf"{_NAME}{_N}{_UNIT} and {_NAME}{_N}{_UNIT} makes?", operator.add),
-        (rf"{_N}{_UNIT} less(?: the)? {_N}{_UNIT} leaves", operator.sub),
-        (rf"{_N} [a-z]+ of {_N}{_UNIT} makes?", operator.mul),
-        (rf"(?i:the sum of) {_N} and {_N} {_IS}", operator.add),
-        (rf"(?i:the difference between) {_N} and {_N} {_IS}", distance),
-        (rf"(?i:the product of) {_N} and {_N} {_IS}", operator.mul),
-        (rf"(?i:adding) {_N}{_UNIT} (?:and|to) {_N}{_UNIT} {_IS}", operator.add),
-        (rf"(?i:subtracting) {_N}{_UNIT} from {_N}{_UNIT} {_IS}", lambda a, b: b - a),
-        (rf"(?i:multiplying) {_N}{_UNIT} (?:and|by) {_N}{_UNIT} {_IS}", operator.mul),
-        (rf"(?i:dividing) {_N}{_UNIT} by {_N}{_UNIT} {_IS}", _divide),
-        (rf"(?i:the quotient of) {_N} and {_N} {_IS}", _divide),
-        (rf"{_N}{_UNIT} added to {_N}{_UNIT} {_IS}", operator.add),
-        (rf"{_N}{_UNIT} subtracted from {_N}{_UNIT} {_IS}", lambda a, b: b - a),
-        (rf"{_N}{_UNIT} take away {_N}{_UNIT} {_IS}", operator.sub),
-        (rf"{_N} more than {_N} is", operator.add),
-        (rf"{_N} less than {_N} is", lambda a, b: b - a),
+# (a word without which the pattern cannot match, the pattern of two operands and a result, the operation)
+_FORMS: tuple[tuple[str, re.Pattern[str], Callable[[Number, Number], Number]], ...] = tuple(
+    (word, re.compile(rf"(?<![*/+=-] )(?<!, )(?<!\band )(?<![\w.,$-]){pattern} {_N}(?![\w.,/%]*\d)(?! ?[-+*/x=])"), function)
+    for word, pattern, function in (
+        ("make", rf"{_NAME}{_N}{_UNIT} and {_NAME}{_N}{_UNIT} makes?", operator.add),
+        ("less", rf"{_N}{_UNIT} less(?: the)? {_N}{_UNIT} leaves", operator.sub),
+        ("make", rf"{_N} [a-z]+ of {_N}{_UNIT} makes?", operator.mul),
+        ("sum", rf"(?i:the sum of) {_N} and {_N} {_IS}", operator.add),
+        ("difference", rf"(?i:the difference between) {_N} and {_N} {_IS}", distance),
+        ("product", rf"(?i:the product of) {_N} and {_N} {_IS}", operator.mul),
+        ("dding", rf"(?i:adding) {_N}{_UNIT} (?:and|to) {_N}{_UNIT} {_IS}", operator.add),
+        ("ubtracting", rf"(?i:subtracting) {_N}{_UNIT} from {_N}{_UNIT} {_IS}", lambda a, b: b - a),
+        ("ultiplying", rf"(?i:multiplying) {_N}{_UNIT} (?:and|by) {_N}{_UNIT} {_IS}", operator.mul),
+        ("ividing", rf"(?i:dividing) {_N}{_UNIT} by {_N}{_UNIT} {_IS}", _divide),
+        ("quotient", rf"(?i:the quotient of) {_N} and {_N} {_IS}", _divide),
+        ("added", rf"{_N}{_UNIT} added to {_N}{_UNIT} {_IS}", operator.add),
+        ("subtracted", rf"{_N}{_UNIT} subtracted from {_N}{_UNIT} {_IS}", lambda a, b: b - a),
+        ("take away", rf"{_N}{_UNIT} take away {_N}{_UNIT} {_IS}", operator.sub),
+        ("more than", rf"{_N} more than {_N} is", operator.add),
+        ("less than", rf"{_N} less than {_N} is", lambda a, b: b - a),
     )
 )
-_HINTS = ("make", "leaves", "sum", "product", "difference", "quotient", "ing ", " than ", "added", "subtracted", "take away")
 _RUNNING = re.compile(rf"\bWith (?:[A-Za-z]+ )?{_N} that (?:is|makes) {_N}(?![\w.,/%]*\d)")
 _APART = re.compile(rf"(?<![+*/=-] )(?<![\w.,]){_N} ([-+]) {_N}: ([^\n:]{{1,200}}?),? so {_N}(?![\w.,/%]*\d)")
 
 
 def worded(text: str) -> Iterator[Statement]:
     """Yield the statements in words. The first operand of a running total ("With Tom 5 that is 17") is the last result."""
-    if any(hint in text for hint in _HINTS):
-        for pattern, function in _FORMS:
-            for match in pattern.finditer(text):
-                first, second, result = map(_value, match.groups())
-                yield _statement(match, (first, second), result, function)
+    for word, pattern, function in _FORMS:
+        for match in pattern.finditer(text) if word in text else ():
+            first, second, result = map(_value, match.groups())
+            yield _statement(match, (first, second), result, function)
     if "With " in text:
         for match in _RUNNING.finditer(text):
             addend, result = map(_value, match.groups())
