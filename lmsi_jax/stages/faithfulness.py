@@ -64,9 +64,12 @@ def run_interventions(runtime: object, settings: InterventionSettings, inputs: F
         for (path,) in paths_by_question(inputs["paths"]):
             (answer,) = settings.reader.read([path], questions[path["id"]]["choices"]).values
             draw = random.Random(f"intervention {settings.seed} {path['id']}")
-            question = questions[path["id"]]["question"]
-            for each in interventions(question, path["text"], lead, settings.options, draw) if answer is not None else ():
-                yield {"id": path["id"], "path": path["path"], **dataclasses.asdict(each), "original": answer}
+            if answer is None:
+                continue
+            asked, choices = questions[path["id"]]["question"], questions[path["id"]]["choices"] or ()
+            for each in interventions(asked, path["text"], answer, choices, lead, settings.options, draw):
+                about = {"id": path["id"], "path": path["path"], "original": answer, "options": len(choices)}
+                yield {**about, **dataclasses.asdict(each)}
 
     count = write_jsonl(outputs["interventions"], rows())
     console.print(f"interventions: {count} on the paths of {len(questions)} questions")

@@ -25,7 +25,8 @@ def test_a_run_measures_every_intervention(compile_cache, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     group = tmp_path / "run/faithfulness/0"
     paths, edits, answers = (list(read_jsonl(group / f"{name}.jsonl")) for name in ("paths", "interventions", "answers"))
-    assert len(paths) == 4 and {row["kind"] for row in edits} == {"early", "mistake", "paraphrase", "filler", "replay", "swap"}
+    assert len(paths) == 4
+    assert {row["kind"] for row in edits} == {"early", "mistake", "paraphrase", "filler", "replay", "swap", "hint"}
     assert [{key: row[key] for key in edits[0]} for row in answers] == edits
     early = [row for row in answers if row["kind"] == "early"]
     assert all(row["given"].endswith("The answer is") and row["answer"] is not None for row in early)
