@@ -16,7 +16,7 @@ from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.stages.path_files import paths_by_question, read_paths
 from lmsi_jax.stages.steps import read_failures
 from lmsi_jax.tasks.questions import load_questions
-from lmsi_jax.voting.adaptive import expected_share
+from lmsi_jax.voting.adaptive import expected_margin, expected_share
 from lmsi_jax.voting.config import VoteConfig
 from lmsi_jax.voting.majority import probabilities, validity_weights, vote
 
@@ -26,8 +26,8 @@ class VoteSettings:
     """How paths are read and counted.
 
     `planned` is the planned number of paths per question; 0 means that sampling never ended early. Where a decided vote
-    ended it early, the confidence is the expected share of the winner among all planned paths, since 4 of 4 agreeing paths
-    are weaker evidence than 32 of 32.
+    ended it early, the confidence is the expected share of the winner among all planned paths, and the margin the expected
+    margin, since 4 of 4 agreeing paths are weaker evidence than 32 of 32.
     """
 
     reader: AnswerReader
@@ -95,7 +95,7 @@ def _vote(
         "id": id,
         "answer": outcome.answer,
         "confidence": expected_share(len(outcome.kept), len(rows), planned) if early else outcome.confidence,
-        "margin": outcome.margin,
+        "margin": expected_margin(round(outcome.margin * len(rows)), len(rows), planned) if early else outcome.margin,
         "entropy": outcome.entropy,
         "counts": outcome.counts,
         **({} if weights is None else {"scores": outcome.scores}),

@@ -79,6 +79,14 @@ def expected_share(first: int, drawn: int, paths: int) -> float:
     return (first + (paths - drawn) * (first + 0.5) / (drawn + 1.5)) / paths
 
 
+def expected_margin(lead: int, drawn: int, paths: int) -> float:
+    """Return the expected margin among all `paths`, when the leader is `lead` votes ahead after `drawn` paths.
+
+    It is the difference of the two answers' `expected_share`, and so never above that of the leader.
+    """
+    return lead * (1 + (paths - drawn) / (drawn + 1.5)) / paths
+
+
 def window_decided(answers: Sequence[str | None], window: int = 5) -> bool:
     """Return whether all answers in a window of `window` successive paths agree (ESC, Li et al. 2024, arXiv 2401.10480).
 

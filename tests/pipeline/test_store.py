@@ -135,7 +135,7 @@ def test_two_runs_that_differ_in_selection_sample_once(finished_run, compile_cac
 
     assert lmsi("first") == []
     assert records(tmp_path / "first") == records(finished_run), "the store changes nothing"
-    shared = ["prepare", "eval/base/evaluate", "rounds/1/sample", "rounds/1/vote"]
+    shared = ["prepare", "eval/base/evaluate", "rounds/1/sample", "rounds/1/steps", "rounds/1/vote"]
     assert [line.split(":")[0] for line in lmsi("random", **{"select.rule": "random"})] == shared
     predicted = [line.split(":")[0] for line in lmsi("again", "--dry-run")]
     assert predicted == [line.split(":")[0] for line in lmsi("again")]

@@ -24,7 +24,7 @@ from lmsi_jax.stages import sample
 from lmsi_jax.tasks.config import DataConfig
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.tasks.task import Task, load_task
-from lmsi_jax.voting.adaptive import expected_share
+from lmsi_jax.voting.adaptive import expected_margin, expected_share
 from lmsi_jax.voting.config import AdaptiveConfig, SelectConfig
 from tests.stages.on_files import format_file, vote_file
 
@@ -140,6 +140,8 @@ def test_the_confidence_of_a_vote_that_ended_early_is_that_of_all_paths(tmp_path
     assert vote["confidence"] == expected_share(4, 4, 32) == pytest.approx((4 + 28 * 4.5 / 5.5) / 32)
     assert (vote["num_paths"], vote["planned"], vote["counts"]) == (4, 32, {"3": 4})
     assert expected_share(20, 32, 32) == 20 / 32
+    assert expected_margin(2, 5, 60) < expected_share(2, 5, 60), "of five paths two agree and three abstain"
+    assert expected_margin(7 - 3, 10, 32) == pytest.approx(expected_share(7, 10, 32) - expected_share(3, 10, 32))
 
 
 def test_votes_of_other_paths_are_refused(tmp_path):
