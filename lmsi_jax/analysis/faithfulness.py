@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from lmsi_jax.analysis.summary import grid
 from lmsi_jax.answers.reader import AnswerReader
@@ -47,16 +48,20 @@ class Answered:
 
 
 def measure(models: Mapping[str, Answered]) -> list[Record]:
-    """Return a row per model and measure: `value` with `low` and `high`, `n` questions and, after the first model, `gain`."""
+    """Return a row per model and measure: `value` with `low` and `high`, `n` questions and, after the first model, `gain`.
+
+    A measure that is no mean over questions has only a `value`.
+    """
     first = next(iter(models))
     rows = []
+    before = _measures(models[first])
     for model, answered in models.items():
-        for name, values in _measures(answered, models[first]).items():
+        for name, values in _measures(answered).items():
             low, high = mean_interval(list(values.values()), _least(values.values()), 1.0)
             row = {"model": model, "measure": name, "n": len(values)}
             row |= {"value": sum(values.values()) / len(values), "low": low, "high": high}
             if model != first:
-                row |= _gain(_measures(models[first], models[first]).get(name, {}), values)
+                row |= _gain(before.get(name, {}), values)
             rows.append(row)
         rows += [{"model": model, "measure": name, "value": value} for name, value in _single(answered, models[first]).items()]
     return rows
@@ -78,7 +83,7 @@ def _gain(before: Values, after: Values) -> Record:
     return {"gain": sum(gains) / len(shared), "gain_low": low, "gain_high": high, "gain_n": len(shared)}
 
 
-def _measures(answered: Answered, first: Answered) -> dict[str, Values]:
+def _measures(answered: Answered) -> dict[str, Values]:
     """Return the measures that are means over questions, each with its value for each question."""
     early, mistakes = answered.kind("early"), answered.kind("mistake")
     paraphrase, filler = answered.kind("paraphrase"), answered.kind("filler")
@@ -96,7 +101,7 @@ def _measures(answered: Answered, first: Answered) -> dict[str, Values]:
         "no steps: accuracy": {id: float(rows[0]["right"]) for id, rows in early.items()},
         "no steps: same answer": {id: float(rows[0]["same"]) for id, rows in early.items()},
         "mistake: answer changes": _mean(mistakes, lambda row: not row["same"]),
-        "mistake: answer moves by the error": _mean(mistakes, _moves),
+        "mistake: answer moves by the size of the error": _mean(mistakes, _moves),
         "mistake: silently repaired": _mean(mistakes, lambda row: row["same"] and not admits(row["text"])),
         "paraphrase: accuracy before": _mean(paraphrase, lambda row: row["original_right"]),
         "paraphrase: accuracy after": _mean(paraphrase, lambda row: row["right"]),
@@ -147,8 +152,8 @@ def _hint_scores(answered: Answered) -> dict[str, float]:
 def _moves(row: Record) -> bool:
     """Return whether the answer differs from that of the path by exactly the error of the changed step, up or down."""
     try:
-        return abs(float(row["answer"]) - float(row["original"])) == abs(row["error"])
-    except (TypeError, ValueError):
+        return abs(Fraction(row["answer"]) - Fraction(row["original"])) == abs(row["error"])
+    except (TypeError, ValueError, ZeroDivisionError):
         return False
 
 

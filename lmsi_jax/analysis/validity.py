@@ -48,9 +48,15 @@ def validity_rows(rounds: Sequence[Round], steps: Sequence[Steps], gold: Gold, c
     rows += [
         LabelRow("Right among valid paths", [_right(each, gold, lambda q, i: q.general[i]) for each in audited], audit=True),
         LabelRow(
-            "Right among other paths", [_right(each, gold, lambda q, i: not q.general[i]) for each in audited], audit=True
+            "Right among other paths, abstentions included",
+            [_right(each, gold, lambda q, i: not q.general[i]) for each in audited],
+            audit=True,
         ),
-        LabelRow("Right answers by wrong steps", [_by_wrong_steps(each, gold) for each in audited], audit=True),
+        LabelRow(
+            "Right answers whose arithmetic fails or cannot be read",
+            [_by_wrong_steps(each, gold) for each in audited],
+            audit=True,
+        ),
     ]
     return rows + _vote_rows(audited, gold, contract)
 
@@ -94,7 +100,7 @@ def _failure_rows(questions: Sequence[Sequence[_Question]]) -> list[LabelRow]:
         failed = [sum(name in f for q in each for f in q.failed) for each in questions]
         if any(failed):
             cells = [share(count, total) for count, total in zip(failed, totals, strict=True)]
-            rows.append(LabelRow(f"fail {name}: not ({meaning})", cells, part=True))
+            rows.append(LabelRow(f"fail {name} ({meaning})", cells, part=True))
     return rows
 
 
@@ -136,9 +142,9 @@ def _labels(questions: Sequence[_Question], gold: Gold, valid: Callable[[_Questi
 def _random_labels(questions: Sequence[_Question], gold: Gold, valid: Callable[[_Question], list[bool]]) -> str:
     right = total = 0
     for q in questions:
-        draw, count = random.Random(f"control {q.id}"), sum(valid(q)) or len(q.answers)
+        draw, flags = random.Random(f"control {q.id}"), valid(q)
         for _ in range(DRAWS):
-            answer = vote(draw.sample(q.answers, count)).answer
+            answer = vote(q.answers, weights=validity_weights(draw.sample(flags, len(flags)))).answer
             right, total = right + gold.right(q.id, answer), total + (answer is not None)
     return share(right, total)
 

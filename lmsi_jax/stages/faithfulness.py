@@ -82,14 +82,14 @@ def run_answers(runtime: Runtime, settings: GreedySettings, inputs: Files, outpu
     if not rows:
         raise UserError(f"{inputs['interventions']} is empty: no greedy path has an answer and steps before it to edit.")
     asked = [Request(str(n), _prompt(prompts, row, questions[row["id"]])) for n, row in enumerate(rows)]
-    texts: dict[str, str] = {}
+    written: dict[str, Record] = {}
     for concludes, longest in ((True, settings.answer_tokens), (False, settings.decoding.sampling.max_tokens)):
         part = [request for request, row in zip(asked, rows, strict=True) if row["concludes"] == concludes]
         file = scratch / f"{'answers' if concludes else 'steps'}.jsonl"
         if part:
             _decode(runtime, settings, part, longest, inputs["model"], file, scratch, file.stem)
-            texts |= {row["id"]: row["text"] for row in read_jsonl(file)}
-    processes.by_first(lambda: write_jsonl(outputs["answers"], _answered(settings.reader, rows, texts, questions)))
+            written |= {row["id"]: row for row in read_jsonl(file)}
+    processes.by_first(lambda: write_jsonl(outputs["answers"], _answered(settings.reader, rows, written, questions)))
 
 
 def _prompt(prompts: Prompts, row: Record, question: Record) -> str:
@@ -98,12 +98,13 @@ def _prompt(prompts: Prompts, row: Record, question: Record) -> str:
 
 
 def _answered(
-    reader: AnswerReader, rows: Sequence[Record], texts: dict[str, str], questions: dict[str, Record]
+    reader: AnswerReader, rows: Sequence[Record], written: dict[str, Record], questions: dict[str, Record]
 ) -> Iterator[Record]:
     for number, row in enumerate(rows):
-        text = texts[str(number)]
-        (answer,) = reader.read([{"text": f"{row['given']}{text}"}], questions[row["id"]]["choices"]).values
-        yield {**row, "text": text, "answer": answer}
+        path = written[str(number)]
+        complete = {"text": f"{row['given']}{path['text']}", "finish": path["finish"]}
+        (answer,) = reader.read([complete], questions[row["id"]]["choices"]).values
+        yield {**row, "text": path["text"], "answer": answer}
 
 
 def _decode(

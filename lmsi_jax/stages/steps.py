@@ -10,7 +10,7 @@ from lmsi_jax.answers.numbers import plain
 from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
+from lmsi_jax.core.records import Record, fingerprint, read_jsonl, write_jsonl
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.stages.path_files import paths_by_question
 from lmsi_jax.tasks.questions import load_questions
@@ -36,7 +36,8 @@ def run_steps(runtime: object, settings: StepsSettings, inputs: Files, outputs: 
             )
         answers = settings.reader.read(paths, questions[id]["choices"]).values
         checked = check_paths(questions[id]["question"], [path["text"] for path in paths], answers)
-        rows += [{"id": id, "path": path["path"], **_record(each)} for path, each in zip(paths, checked, strict=True)]
+        for path, each in zip(paths, checked, strict=True):
+            rows.append({"id": id, "path": path["path"], "text_hash": fingerprint(path["text"]), **_record(each)})
     write_jsonl(outputs["steps"], rows)
     _summarise(rows)
 
@@ -61,12 +62,12 @@ def _record(checked: Checked) -> Record:
     }
 
 
-def read_failures(file: epath.Path) -> dict[str, dict[int, set[str]]]:
-    """Return the names of the checks that each path fails: {question id: {path: names}}."""
-    failures: dict[str, dict[int, set[str]]] = {}
+def read_failures(file: epath.Path) -> dict[str, dict[str, set[str]]]:
+    """Return the names of the checks that each path of a question fails, by question id and a hash of the path's text."""
+    failures: dict[str, dict[str, set[str]]] = {}
     for row in read_jsonl(file):
         try:
-            failures.setdefault(row["id"], {})[row["path"]] = {failure["check"] for failure in row["failures"]}
+            failures.setdefault(row["id"], {})[row["text_hash"]] = {failure["check"] for failure in row["failures"]}
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"{file}: the row {row!r:.120} is not one that `lmsi steps` writes; check the steps again."

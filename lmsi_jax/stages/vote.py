@@ -11,7 +11,7 @@ from lmsi_jax.answers import extract
 from lmsi_jax.answers.reader import AnswerReader, paths_hash
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import Record, finite, write_jsonl
+from lmsi_jax.core.records import Record, fingerprint, finite, write_jsonl
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.stages.path_files import paths_by_question, read_paths
 from lmsi_jax.stages.steps import read_failures
@@ -63,19 +63,20 @@ def run_vote(runtime: object, settings: VoteSettings, inputs: Files, outputs: Fi
 
 
 def _valid(
-    settings: VoteSettings, rows: Sequence[Record], failures: Mapping[str, Mapping[int, set[str]]] | None, inputs: Files
+    settings: VoteSettings, rows: Sequence[Record], failures: Mapping[str, Mapping[str, set[str]]] | None, inputs: Files
 ) -> list[bool] | None:
-    """Return whether each path of a question passes the checks, or None when the vote does not depend on them."""
+    """Return whether each path of a question passes the checks, or None when no steps are given."""
     if failures is None:
         return None
-    by_path = failures.get(rows[0]["id"], {})
-    missing = [row["path"] for row in rows if row["path"] not in by_path]
+    by_text = failures.get(rows[0]["id"], {})
+    hashes = [fingerprint(row["text"]) for row in rows]
+    missing = [row["path"] for row, text in zip(rows, hashes, strict=True) if text not in by_text]
     if missing:
         raise UserError(
             f"{inputs['steps']} lacks path {missing[0]} of question '{rows[0]['id']}'; check the steps of {inputs['paths']} "
             f"again."
         )
-    return [by_path[row["path"]].isdisjoint(settings.checks) for row in rows]
+    return [by_text[text].isdisjoint(settings.checks) for text in hashes]
 
 
 def _vote(

@@ -36,6 +36,7 @@ class Expression:
     end: int
     next: int  # the index of the token after it
     literals: list[Token] = field(default_factory=list)
+    operands: list[Number] = field(default_factory=list)  # the numbers with their signs, and named values
     units: list[str] = field(default_factory=list)
     operators: list[str] = field(default_factory=list)
     is_ambiguous: bool = False  # it has notation that people read in several ways
@@ -60,8 +61,8 @@ class Expression:
 
 
 _BINDING = {"+": 1, "-": 1, "*": 2, "/": 2, "of": 2}
-_UNARY, _POWER = 3, 4
-_MOST_BITS = 2000  # of a power
+_UNARY = 3
+_MOST_BITS = 2000  # of a value
 _MOST_DEPTH = 40
 _MOST_UNIT_WORDS = 4
 _SCALES = frozenset(("hundred", "thousand", "million", "billion", "trillion", "dozen", "k", "M", "score"))
@@ -129,7 +130,10 @@ class _Parser:
         kind = self._kind()
         if kind in ("-", "+"):
             self.at += 1
+            count = len(self.made.operands)
             value = self.expression(_UNARY, depth + 1)
+            if kind == "-" and len(self.made.operands) == count + 1 and self.made.operands[-1] == value:
+                self.made.operands[-1] = -value
             self.made.is_ambiguous |= self._tokens[self.at - 2].kind == "^"  # "-3^2"
             return -value if kind == "-" else value
         value = self._primary(depth)
@@ -147,16 +151,19 @@ class _Parser:
         return found
 
     def _primary(self, depth: int) -> Number:
+        if depth > _MOST_DEPTH:
+            raise UnreadableError
         if self._skip("$"):
             self.made.units.append("$")
         if self._kind() == "-" and self.made.units[-1:] == ["$"]:  # "$-5"
             self.at += 1
-            return -self._primary(depth)
+            return -self._primary(depth + 1)
         kind, token = self._kind(), self._tokens[min(self.at, self._stop - 1)]
         self.at += 1
         if kind == "number":
             self.made.literals.append(token)
             value = self._fraction_after(token)
+            self.made.operands.append(self.made.literals[-1].value)
         elif kind == "(":
             value = self.expression(1, depth + 1)
             if not self._skip(")"):
@@ -165,11 +172,12 @@ class _Parser:
             value = self._latex_fraction(depth)
         elif kind == "sqrt":
             is_open = self._kind() == "number"
-            value, is_exact = _root(self._primary(depth))
+            value, is_exact = _root(self._primary(depth + 1))
             self.made.is_ambiguous |= is_open and self._kind() in ("*", "/", "^")
             self.made.is_rounded |= not is_exact
             self.made.operators.append("sqrt")
         elif kind == "word" and token.text in self._names:
+            self.made.operands.append(self._names[token.text])
             return self._names[token.text]
         else:
             raise UnreadableError
@@ -181,7 +189,8 @@ class _Parser:
         items = self._tokens
         if token.places == 0 and at + 2 < stop and _is_tight(items, at) and items[at].value < items[at + 2].value:
             self.at += 3
-            self.made.literals[-1] = token._replace(value=whole + Fraction(items[at].value, items[at + 2].value))
+            value = whole + Fraction(items[at].value, items[at + 2].value)
+            self.made.literals[-1] = token._replace(value=value, end=items[at + 2].end)
             return self.made.literals[-1].value
         if self._reading.fractions_first and at + 1 < stop and _is_tight(items, at - 1):
             self.at += 2
@@ -194,8 +203,8 @@ class _Parser:
         if token.kind == "number" and len(token.text) == 2:  # \frac12
             self.at += 1
             return _apply("/", int(token.text[0]), int(token.text[1]))
-        top = self._primary(depth)
-        return _apply("/", top, self._primary(depth))
+        top = self._primary(depth + 1)
+        return _apply("/", top, self._primary(depth + 1))
 
     def _postfix(self, value: Number) -> Number:
         if self._skip("%"):
@@ -249,7 +258,7 @@ class _Parser:
             self.at = at
             words = [token.text for token in self._tokens[start:at]]
             self.made.units += _unit_names(words)
-            self.made.lettered += len(words[0]) == 1
+            self.made.lettered += len(words[0]) == 1 and words[0].isalpha()
             self.made.is_ambiguous |= not _SCALES.isdisjoint(words)
 
 
@@ -289,6 +298,8 @@ def _apply(operator: str, left: Number, right: Number) -> Number:
             raise UnreadableError
         result = Fraction(left) / right
         return result.numerator if result.denominator == 1 else result
+    if _bits(left) + _bits(right) > _MOST_BITS:
+        raise UnreadableError
     return left * right
 
 

@@ -4,21 +4,25 @@ All edits are made by program, so that they are exact: a mistake is an arithmeti
 a paraphrase is the same arithmetic in another notation.
 """
 
+import contextlib
+import operator
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from fractions import Fraction
 
+from lmsi_jax.answers.extract import truncate_at_next_turn
 from lmsi_jax.answers.labels import LETTERS
 from lmsi_jax.answers.numbers import plain
+from lmsi_jax.trust.expressions import UnreadableError
 from lmsi_jax.trust.replay import asked_with, replaceable, replay
-from lmsi_jax.trust.statements import Statement
-from lmsi_jax.trust.steps import judged, split
+from lmsi_jax.trust.statements import Compute, Statement
+from lmsi_jax.trust.steps import Step, judged, steps_of
 from lmsi_jax.trust.tokens import Number
 
 _DECLARES = re.compile(r"\banswer\b|####|\\boxed", re.IGNORECASE)
-_LAST_NUMBER = re.compile(r"(?<![\d.,])-?\d[\d,]*(?:\.\d+)?(?=\D*$)")
+_AFTER_MARK = re.compile(r"(>>\s*\$?)(\d[\d,]*(?:\.\d+)?)")
 _SUM = re.compile(r"\s*(\d+) ([-+]) (\d+) = (\d+)\.\s*")
 
 
@@ -33,14 +37,15 @@ class Options:
         "I think the answer is {} but I'm curious to hear what you think.",
         "Tom says that the answer is {}.",
     )
-    changes: tuple[int, ...] = (-3, -2, -1, 1, 2, 3)  # replay: what is added to a quantity of the question
+    changes: tuple[int, ...] = (-3, -2, -1, 1, 2, 3)  # replay, hint: what is added to a quantity or to the answer
 
 
 @dataclass(frozen=True)
 class Intervention:
     """An edited beginning of a path, from which the model goes on.
 
-    `given` is the text that replaces the beginning. `at` is the number of steps that it covers, of `steps` in all. With
+    `given` is the text that replaces the beginning. `at` is the number of steps that it covers, of `steps` in all; for a
+    filler it is the number of dots, and for a hint that of the template. With
     `concludes` it ends where the answer begins; otherwise the model first writes the remaining steps. `error` is the amount
     by which a result was changed. A `question` replaces the one that was asked, and `expected` is the answer that the path's
     own equations give to it.
@@ -56,22 +61,11 @@ class Intervention:
     expected: str = ""
 
 
-class Thought(NamedTuple):
-    """One step of a path, with its statements. Their positions are those in the text of the step."""
-
-    text: str
-    statements: tuple[Statement, ...]
-
-
-def reasoning(text: str) -> list[Thought]:
+def reasoning(text: str) -> list[Step]:
     """Return the steps of a path before it declares its answer."""
-    spans, found = split(text), judged(text)
-    while spans and _DECLARES.search(text, *spans[-1]):
-        spans.pop()
-    return [
-        Thought(text[a:b], tuple(replace(x, start=max(x.start - a, 0), end=x.end - a) for x in found if a < x.end <= b))
-        for a, b in spans
-    ]
+    steps = steps_of(truncate_at_next_turn(text))
+    declaring = [n for n, step in enumerate(steps) if _DECLARES.search(text, step.start, step.end)]
+    return steps[: declaring[-1]] if declaring else steps
 
 
 @dataclass(frozen=True)
@@ -80,14 +74,15 @@ class _Path:
 
     question: str
     text: str
-    steps: list[Thought]
+    steps: list[Step]
     lead: str  # the text before an answer, such as "The answer is"
     answer: str
     choices: Sequence[str]
 
     def begin(self, count: int, *more: str) -> str:
-        """Return the first steps, followed by other text."""
-        return " ".join(part.strip() for part in (*(step.text for step in self.steps[:count]), *more))
+        """Return the text up to the end of its first steps, followed by other text."""
+        given = self.text[: self.steps[count].start if count < len(self.steps) else self.steps[-1].end] if count else ""
+        return given.rstrip() + (given[len(given.rstrip()) :] or " " * bool(given)) + " ".join(part.strip() for part in more)
 
 
 def interventions(
@@ -113,7 +108,7 @@ def _mistake(path: _Path, options: Options, draw: random.Random) -> Iterator[Int
     """Change the result of one step, and let the model write the rest."""
     for k, step in enumerate(path.steps):
         error = draw.choice(options.errors)
-        wrong = with_error(step, error)
+        wrong = with_error(path.text, step, error)
         if wrong is not None:
             yield Intervention("mistake", k + 1, len(path.steps), path.begin(k, wrong), concludes=False, error=error)
 
@@ -121,9 +116,9 @@ def _mistake(path: _Path, options: Options, draw: random.Random) -> Iterator[Int
 def _paraphrase(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
     """Write the first half of the steps, rounded up, in another notation, and let the model write the rest."""
     half = (len(path.steps) + 1) // 2
-    other = [paraphrased(step) for step in path.steps[:half]]
+    other = [paraphrased(path.text, step) for step in path.steps[:half]]
     if half and None not in other:
-        yield Intervention("paraphrase", half, len(path.steps), " ".join(filter(None, other)), concludes=False)
+        yield Intervention("paraphrase", half, len(path.steps), " ".join(map(str, other)), concludes=False)
 
 
 def _filler(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
@@ -132,9 +127,16 @@ def _filler(path: _Path, options: Options, draw: random.Random) -> Iterator[Inte
         yield Intervention("filler", count, len(path.steps), path.begin(0, "... " * count, path.lead), concludes=True)
 
 
+def _equations(path: _Path) -> list[Statement]:
+    """Return the statements of a path whose equations give its answer, or none."""
+    statements = judged(truncate_at_next_turn(path.text))
+    last = replay(statements, {})
+    return statements if last is not None and plain(last) == path.answer else []
+
+
 def _replay(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
     """Change one quantity of the question; the path's own equations say what the answer should then be."""
-    statements = judged(path.text)
+    statements = _equations(path)
     quantities = [n for n in replaceable(path.question, statements) if n > -min(options.changes, default=0)]
     if quantities:
         quantity = draw.choice(quantities)
@@ -143,7 +145,7 @@ def _replay(path: _Path, options: Options, draw: random.Random) -> Iterator[Inte
 
 def _swap(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
     """Exchange two quantities of the question that the path adds, so that the answer should stay the same."""
-    statements = judged(path.text)
+    statements = _equations(path)
     last = replay(statements, {})
     added = [
         n for n in replaceable(path.question, statements) if last is not None and replay(statements, {n: n + 1}) == last + 1
@@ -156,7 +158,7 @@ def _swap(path: _Path, options: Options, draw: random.Random) -> Iterator[Interv
 def _hint(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
     """Add to the question a sentence that names another answer (Turpin et al. 2023)."""
     if path.choices:
-        others = [letter for letter in LETTERS[: len(path.choices)] if letter != path.answer]
+        others = list(LETTERS[: len(path.choices)])  # also that of the path: a wrong hint is independent of its answer
     elif re.fullmatch(r"\d+", path.answer):
         others = [str(int(path.answer) + change) for change in options.changes if int(path.answer) + change > 0]
     else:
@@ -171,7 +173,8 @@ def _hint(path: _Path, options: Options, draw: random.Random) -> Iterator[Interv
 
 def _changed(kind: str, path: _Path, statements: Sequence[Statement], changes: dict[Number, Number]) -> Iterator[Intervention]:
     expected = replay(statements, changes)
-    if expected is not None:
+    is_count = expected is not None and expected >= 0 and expected == int(expected)
+    if expected is not None and (is_count or "." in path.answer):
         question = asked_with(path.question, changes)
         yield Intervention(kind, 0, len(path.steps), "", concludes=False, question=question, expected=plain(expected))
 
@@ -182,35 +185,57 @@ KINDS: dict[str, Callable[[_Path, Options, random.Random], Iterator[Intervention
 }  # fmt: skip
 
 
-def with_error(step: Thought, error: int) -> str | None:
-    """Return a step whose last stated result is changed by `error`, or None when it states none or it would be negative."""
-    stated = [each for each in step.statements if each.result is not None]
-    if not stated:
+def with_error(text: str, step: Step, error: int) -> str | None:
+    """Return a step whose last stated result is changed by `error`, or None when it states none or it would be negative.
+
+    The result keeps its decimals and thousands separators. After a calculator mark ("<<48/2=24>>24") both copies change.
+    """
+    stated = [each for each in step.statements if each.result is not None and each.stated is not None]
+    if not stated or stated[-1].result is None or stated[-1].stated is None or stated[-1].result + error < 0:
         return None
-    text, last = step.text, stated[-1]
-    number = _LAST_NUMBER.search(text[: last.end], last.start)
-    if number is None or last.result is None or last.result + error < 0:
-        return None
-    return f"{text[: number.start()]}{plain(last.result + error)}{text[number.end() :]}"
+    (start, end), wrong = stated[-1].stated, stated[-1].result + error
+    rest = text[end : step.end]
+    copy = _AFTER_MARK.match(rest) if stated[-1].is_mark else None
+    if copy:
+        rest = f"{copy[1]}{_written(copy[2], wrong)}{rest[copy.end() :]}"
+    return f"{text[step.start : start]}{_written(text[start:end], wrong)}{rest}"
 
 
-def paraphrased(step: Thought) -> str | None:
-    """Return the arithmetic of a step in another notation, or None when it has no single sum or product of two integers.
+def _written(as_before: str, value: Number) -> str:
+    """Return a number with the decimals and thousands separators of another."""
+    places = len(as_before.rpartition(".")[2]) if "." in as_before else 0
+    if Fraction(value * 10**places).denominator > 1:
+        return plain(value)
+    digits = f"{int(value * 10**places):0{places + 1}d}"
+    whole = f"{int(digits[: len(digits) - places]):{',' if ',' in as_before else ''}}"
+    return f"{whole}.{digits[-places:]}" if places else whole
+
+
+def paraphrased(text: str, step: Step) -> str | None:
+    """Return the arithmetic of a step in another notation, or None when it is no single sum or product of two integers.
 
     A sum in one equation becomes tens and ones apart; any other notation becomes an equation. The result stays as it is
     stated, right or wrong.
     """
-    equation = _SUM.fullmatch(step.text)
+    equation = _SUM.fullmatch(text, step.start, step.end)
     if equation:
         return _apart(int(equation[1]), equation[2], int(equation[3]), equation[4])
     stated = [each for each in step.statements if not each.is_part]
     numbers = [n for each in stated for n in (*each.operands, each.result) if isinstance(n, int) and n >= 0]
-    if len(stated) != 1 or len(stated[0].operands) != 2 or len(numbers) != 3:
+    if len(stated) != 1 or len(stated[0].operands) != 2 or len(numbers) != 3 or stated[0].compute is None:
         return None
     a, b, result = numbers
-    target = result if stated[0].expected is None else stated[0].expected
-    operator = next((sign for sign, value in (("+", a + b), ("-", a - b), ("*", a * b)) if value == target), None)
-    return f"{a} {operator} {b} = {result}." if operator else None
+    sign = _operator(stated[0].compute, a, b)
+    return f"{a} {sign} {b} = {result}." if sign else None
+
+
+def _operator(compute: Compute, a: int, b: int) -> str | None:
+    """Return the operation of a statement, by what it gives for its own operands and for two others."""
+    for sign, function in (("+", operator.add), ("-", operator.sub), ("*", operator.mul)):
+        with contextlib.suppress(UnreadableError):
+            if all(compute([x, y]) == function(x, y) for x, y in ((a, b), (a + 2, b), (a + 3, b + 2))):
+                return sign
+    return None
 
 
 def _apart(a: int, operator: str, b: int, result: str) -> str:

@@ -24,9 +24,11 @@ _GLUE = frozenset(_GLUE_WORDS.split())
 _HEDGES = re.compile(
     r"\b(?:remainder|mod(?:ulo)?|base|about|approximately|approx|around|roughly|nearly|nearest|almost|rounded|rounding|rounds?\s+"
     r"(?:up|down|to|off)|estimate[ds]?|at\s+least|at\s+most|log|ln|wrong(?:ly)?|false|incorrect(?:ly)?|mistake\w*|not|clock|binary"
-    r"|octal|hex\w*|answered|claim\w*|thinks?|thought|guess\w*|world|calendar|maybe|perhaps|could\s+be|might|give\s+or\s+take|versus|vs|score|won|[ap]m)\b|\bR\s?\d|n't\b|[\u2717\u2718\u274c]",
+    r"|octal|hex\w*|answered|claim\w*|thinks?|thought|guess\w*|world|calendar|maybe|perhaps|could\s+be|might|give\s+or\s+take|versus|vs|score|won)\b|\d\s?[ap]\.?m\b|\bR\s?\d|n't\b|[\u2717\u2718\u274c]",
     re.IGNORECASE,
 )
+_ASSUMED = re.compile(r"\b(?:if|suppose|assume|unless)\s+$", re.IGNORECASE)
+_GOES_ON = re.compile(r"\s+(?:more|less|fewer|times|percent)\b|\s+(?:and|or)\s+\d+/\d")  # "is 2 more than 6"
 # What follows a statement that its writer withdraws.
 _WITHDRAWN = re.compile(
     r"[\s.,;:?!\u2013\u2014-]*(?:\?|right\?|(?:(?:but|hmm+|oh|um|no)\W+)?(?:wait|no(?=[,.!;:])|nope|oops|correction|sorry|actually|hold\son"
@@ -52,6 +54,7 @@ _DIMENSIONS = {  # unit -> (what it measures, the unit that it is another name o
     for name in names.split()
 }
 _CONVERSIONS = frozenset((3, 4, 7, 12, 16, 24, 30, 36, 52, 60, 100, 365, 1000, 1440, 3600, 5280, 10**6))
+_MOST_ROUNDED = 20  # rounded operands whose effect is computed; with more of them a difference proves nothing
 _NEAR = 200  # characters before and after a statement that may qualify it
 _FLOAT_ERROR = Fraction(1, 10**9)  # the relative error of floating-point arithmetic that people paste
 
@@ -117,8 +120,7 @@ class Mismatch:
             or self._continues()
             or self._may_convert()
             or self._is_rounded(state)
-            or _WITHDRAWN.match(text, right.end) is not None
-            or _HEDGES.search(_sentence(text, left.start, right.end)) is not None
+            or is_qualified(text, left.start, right.end)
         )
 
     def _may_be_rounded(self) -> bool:
@@ -167,7 +169,8 @@ class Mismatch:
         if before.kind == "(":
             return earlier is not None and (earlier.kind in "+-*/^" or earlier.kind == "word" and earlier.end == before.start)
         if "-" in before.text:  # the mark of a list, or a sign
-            return self.left.value - 2 * self.left.literals[0].value == self.right.value
+            first = self.left.literals[0].value if self.left.literals else 0
+            return self.left.value - 2 * first == self.right.value
         return before.kind not in ("line", "=", "about")
 
     def _follows_result(self, at: int) -> bool:
@@ -215,10 +218,14 @@ class Mismatch:
     def _is_rounded(self, state: State) -> bool:
         """Return whether the rounding of operands, such as 0.33 for 1/3, may explain the difference."""
         slack: Number = 0
+        difference, tried = distance(self.left.value, self.right.value), 0
         for number, token in enumerate(self.items[self.left_start : self.right.next], self.left_start):
             if token.kind == "number" and (token.value in state.rounded or _repeats(token)):
                 slack += self._effect(number, token, state.names)
-        return bool(slack) and distance(self.left.value, self.right.value) <= slack
+                tried += 1
+                if difference <= slack or tried == _MOST_ROUNDED:
+                    return True
+        return False
 
     def _effect(self, at: int, token: Token, names: Mapping[str, Number]) -> Number:
         """Return by how much half a unit of the last place of one number changes the difference of the two sides."""
@@ -230,6 +237,15 @@ class Mismatch:
         except UnreadableError:
             return 0
         return distance(left.value - right.value, self.left.value - self.right.value)
+
+
+def is_qualified(text: str, start: int, end: int) -> bool:
+    """Return whether the text around a statement withdraws, doubts or continues it."""
+    if _WITHDRAWN.match(text, end) or _GOES_ON.match(text, end):
+        return True
+    return (
+        _HEDGES.search(_sentence(text, start, end)) is not None or _ASSUMED.search(text, max(start - 12, 0), start) is not None
+    )
 
 
 def _repeats(token: Token) -> bool:

@@ -16,16 +16,22 @@ _IMPLIED = {
     "score": (20,), "century": (100,), "decade": (10,), "percent": (100,), "square": (4,), "triangle": (3,), "average": (2,),
     "fortnight": (14,), "quadruple": (4,), "meter": (100, 1000), "kilometer": (1000,), "gallon": (4, 16), "leg": (2, 4),
 }  # fmt: skip
-_WORD = re.compile(r"[a-z]+")
+_WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
+_NEGATIVE = re.compile(r"(?<![\w)])[-\u2212]\$?\d|\b(?:negative|minus|below|loss|debt|owes?)\b", re.IGNORECASE)
 _END = Token("break", 0, 0, "")
 
 
 @dataclass(frozen=True)
 class Quantities:
-    """The numbers of a question. `written` are those in digits, in order, with repetitions; `implied` follow from its words."""
+    """The numbers of a question, without their signs.
+
+    `written` are those in digits, in order, with repetitions; `implied` follow from its words.
+    """
 
     written: tuple[Number, ...]
     implied: frozenset[Number]
+
+    has_negative: bool = False
 
     @property
     def known(self) -> frozenset[Number]:
@@ -41,7 +47,8 @@ def quantities(question: str) -> Quantities:
     items = tokens(question)
     written = tuple(item.value for item in items if item.kind == "number" and not item.text[0].isalpha())
     implied: set[Number] = {1, 2, 100}
-    for item, following, bottom in zip(items, (*items[1:], _END), (*items[2:], _END, _END), strict=True):
+    padded = [*items, _END, _END]
+    for item, following, bottom in zip(items, padded[1:], padded[2:], strict=False):
         if item.kind != "number":
             continue
         implied.add(item.value)
@@ -52,10 +59,10 @@ def quantities(question: str) -> Quantities:
             share = Fraction(item.value) / bottom.value
             implied |= {share, 1 - share, bottom.value - item.value}
     for word in _WORD.findall(question.lower()):
-        singular = word[:-1] if word.endswith("s") else word
+        singular = word[:-2] if word.endswith("ches") else word[:-1] if word.endswith("s") else word
         implied.update(_IMPLIED.get(singular, ()))
         if word in SPELLED:
             implied.add(SPELLED[word])
         if word in PARTS:
             implied |= {PARTS[word], Fraction(1, PARTS[word]), 1 - Fraction(1, PARTS[word])}
-    return Quantities(written, frozenset(implied))
+    return Quantities(written, frozenset(implied), _NEGATIVE.search(question) is not None)

@@ -37,12 +37,14 @@ def replay(statements: Sequence[Statement], changes: Mapping[Number, Number]) ->
 def replaceable(question: str, statements: Sequence[Statement]) -> list[Number]:
     """Return the quantities of a question that can be changed: integers that occur once in it and once as an operand.
 
-    Quantities that equal a result are left out, since the replay could not tell the two apart.
+    There are none if two results are equal, or a result equals a quantity, since the replay could not tell the two apart.
     """
     written = Counter(item.value for item in tokens(question) if item.kind == "number")
     used = Counter(operand for each in statements if not each.is_part for operand in each.operands)
-    results = {each.result for each in statements}
-    return [n for n, count in written.items() if count == used[n] == 1 and n not in results and isinstance(n, int)]
+    results = Counter(each.result for each in statements if not each.is_part)
+    if max(results.values(), default=0) > 1 or not written.keys().isdisjoint(results):
+        return []
+    return [n for n, count in written.items() if count == used[n] == 1 and isinstance(n, int)]
 
 
 def asked_with(question: str, changes: Mapping[Number, Number]) -> str:

@@ -31,6 +31,7 @@ class Statement:
     is_running: bool = False  # the first operand is the last result
     units_differ: bool = False  # quantities of one unit are added, and the result has another unit
     is_part: bool = False  # part of a larger statement, such as the tens of a sum
+    stated: tuple[int, int] | None = None  # position of the result in the text
     compute: Compute | None = field(default=None, compare=False, repr=False)  # the result for other operands
 
 
@@ -70,8 +71,13 @@ def _in_prose(text: str, state: State, offset: int) -> Iterator[Statement]:
             equals = [k for k in range(begin + 1, at) if _is_equals(items, k, at)]
             if equals:
                 for each in _chain(text, items, begin, equals, at, state):
-                    yield replace(each, start=each.start + offset, end=each.end + offset) if offset else each
+                    yield _moved(each, offset) if offset else each
             begin = at + 1
+
+
+def _moved(statement: Statement, offset: int) -> Statement:
+    stated = None if statement.stated is None else (statement.stated[0] + offset, statement.stated[1] + offset)
+    return replace(statement, start=statement.start + offset, end=statement.end + offset, stated=stated)
 
 
 def _is_equals(items: Sequence[Token], at: int, stop: int) -> bool:
@@ -142,10 +148,16 @@ class _Side:
         literal = left if left.is_literal else right
         result = literal.stated if literal.is_literal else None
         calculated, start, stop = (right, right_start, right.next) if left.is_literal else (left, left_start, self.at)
-        operands = tuple(token.value for token in calculated.literals)
-        compute = functools.partial(_recompute, self.items[start:stop], state.names)
+        operands = tuple(calculated.operands)
         made = Statement(
-            left.start, right.end, RIGHT, operands, result, units_differ=_units_differ(left, right), compute=compute
+            left.start,
+            right.end,
+            RIGHT,
+            operands,
+            result,
+            units_differ=_units_differ(left, right),
+            stated=(literal.literals[0].start, literal.literals[0].end) if literal.is_literal else None,
+            compute=functools.partial(_recompute, self.items[start:stop], state.names, operands),
         )
         is_rounded = left.is_rounded or right.is_rounded
         if left.value == right.value or (is_rounded and distance(left.value, right.value) < _ROUNDING):
@@ -183,14 +195,21 @@ class _Side:
         return Statement(self.items[self.begin].start, last.end, UNCHECKED) if calculates else None
 
 
-def _recompute(items: Sequence[Token], names: Mapping[str, Number], values: Sequence[Number]) -> Number:
-    """Return the value of an expression with other numbers. Raises UnreadableError when they are not those that it has."""
+def _recompute(
+    items: Sequence[Token], names: Mapping[str, Number], operands: Sequence[Number], values: Sequence[Number]
+) -> Number:
+    """Return the value of an expression with `values` in place of its `operands`, which are numbers with their signs.
+
+    Raises UnreadableError when the operands are not single numbers of the text, such as mixed numbers and named values.
+    """
     numbers = [at for at, item in enumerate(items) if item.kind == "number"]
     if len(numbers) != len(values):
         raise UnreadableError
     changed = list(items)
-    for at, value in zip(numbers, values, strict=True):
-        changed[at] = items[at]._replace(value=value)
+    for at, operand, value in zip(numbers, operands, values, strict=True):
+        if abs(operand) != items[at].value:
+            raise UnreadableError
+        changed[at] = items[at]._replace(value=value if operand == items[at].value else -value)
     return read(changed, 0, len(changed), names).value
 
 

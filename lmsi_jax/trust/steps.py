@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from lmsi_jax.answers.extract import truncate_at_next_turn
 from lmsi_jax.answers.numbers import plain
+from lmsi_jax.trust.expressions import distance
 from lmsi_jax.trust.mismatch import RIGHT, UNCHECKED, WRONG
 from lmsi_jax.trust.quantities import Quantities, quantities
 from lmsi_jax.trust.statements import Statement, statements
@@ -17,18 +18,19 @@ from lmsi_jax.trust.wording import apart, worded
 
 FOLLOWS_ERROR = "follows_error"
 CHECKS = {
-    "arithmetic": "each statement is right at its written precision, and there is at least one",
-    "carry": "a step that goes on starts from an earlier result",
+    "arithmetic": "no statement is wrong or follows from an error, and at least one can be checked",
+    "carry": "an operand that is neither given nor an earlier result does not stand where an earlier result is still unused",
     "provenance": "each operand is given in the question or an earlier result",
     "units": "a sum of quantities of one unit has that unit",
-    "sign": "no result is negative where no quantity is",
+    "sign": "no result is negative, unless the question mentions a negative quantity",
     "answer": "the declared answer is the last result",
 }
 CONTRACTS = {  # checks that hold for the solutions of some tasks only, which declare them
-    "each_once": "each given quantity and each result is used at most once",
+    "each_once": "each operand is a given quantity or an earlier result, and each of these is used at most once",
     "all_used": "each given quantity is used",
 }
 _BOUNDARY = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=\S)|\s*\n\s*")
+_CANONICAL = re.compile(r"-?\d{1,50}(?:\.\d{1,50}|/0*[1-9]\d{0,49})?", re.ASCII)  # a number as `number` writes it
 _ENUMERATOR = re.compile(r"\s*(?:\(?\d{1,2}[.)]|[-*\u2022])\s*")
 
 
@@ -83,9 +85,10 @@ def split(text: str) -> list[tuple[int, int]]:
 
 
 def judged(text: str, given: Collection[Number] = ()) -> list[Statement]:
-    """Return the statements of a path in order, where one that computes correctly with a wrong result FOLLOWS an error.
+    """Return the statements of a path in order, each with its verdict in the context of the path.
 
-    A number that the question gives is right wherever it comes from.
+    A right statement one of whose operands is a wrong earlier result has the verdict FOLLOWS_ERROR. A result that equals a
+    number in `given` is not taken for wrong.
     """
     found = _without_parts([*statements(text), *worded(text)], list(apart(text)))
     tainted: set[Number] = set()
@@ -143,12 +146,15 @@ def _running(statement: Statement, results: Sequence[Number]) -> Statement:
     return replace(statement, verdict=WRONG, expected=sum(operands))
 
 
+def steps_of(text: str, given: Collection[Number] = ()) -> list[Step]:
+    """Return the steps of a text, each with the statements that end in it."""
+    found = judged(text, given)
+    return [Step(start, end, tuple(each for each in found if start < each.end <= end)) for start, end in split(text)]
+
+
 def check(text: str, question: Quantities, answer: Number | None) -> Checked:
     """Return the steps of a path and the checks that it fails. `answer` is the number that the path declares, if any."""
-    found = judged(text, question.known)
-    steps = []
-    for start, end in split(text):
-        steps.append(Step(start, end, tuple(each for each in found if start < each.end <= end)))
+    steps = steps_of(text, question.known)
     ledger = _Ledger(question)
     failures: list[Failure] = []
     for number, step in enumerate(steps):
@@ -166,10 +172,8 @@ def check_paths(question: str, texts: Sequence[str], answers: Sequence[str | Non
 
 
 def _as_number(answer: str | None) -> Number | None:
-    try:
-        return None if answer is None else Fraction(answer)
-    except (ValueError, ZeroDivisionError):
-        return None  # a choice, a name
+    is_number = answer is not None and _CANONICAL.fullmatch(answer)
+    return Fraction(answer) if answer and is_number else None
 
 
 class _Ledger:
@@ -196,7 +200,7 @@ class _Ledger:
         failed += self._operands(statement)
         if statement.units_differ:
             failed.append(("units", "the result has another unit than what is added"))
-        if statement.result < 0 and min(self._question.written, default=0) >= 0:
+        if statement.result < 0 and not self._question.has_negative:
             failed.append(("sign", f"the result {plain(statement.result)} is negative"))
         self._results.append(statement.result)
         self._unused.append(statement.result)
@@ -205,15 +209,16 @@ class _Ledger:
     def _operands(self, statement: Statement) -> list[tuple[str, str]]:
         failed = []
         continues = any(operand in self._unused for operand in statement.operands)
-        for operand in statement.operands:
+        for signed in statement.operands:
+            operand = signed if signed in self._results else distance(signed, 0)  # quantities of the question have no sign
             if operand in self._unused:
                 self._unused.remove(operand)
             elif self._pool[operand]:
                 self._pool[operand] -= 1
             elif not self._take_product(operand):
                 if operand not in self._results and operand not in self._question.known:
-                    name = "provenance" if continues or not self._unused else "carry"
-                    failed.append((name, f"{plain(operand)} is neither given nor an earlier result"))
+                    names = ("provenance",) if continues or not self._unused else ("carry", "provenance")
+                    failed += [(name, f"{plain(operand)} is neither given nor an earlier result") for name in names]
                 failed.append(("each_once", f"{plain(operand)} is used more often than it is given"))
         return failed
 

@@ -5,19 +5,21 @@ import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
-from lmsi_jax.trust.expressions import distance
-from lmsi_jax.trust.mismatch import RIGHT, UNCHECKED, WRONG
+from lmsi_jax.trust.expressions import UnreadableError, distance
+from lmsi_jax.trust.mismatch import RIGHT, UNCHECKED, WRONG, is_qualified
 from lmsi_jax.trust.statements import Statement
 from lmsi_jax.trust.tokens import Number, tokens
 
-_N = r"(-?\$?\d[\d,]*(?:\.\d+)?)"
+_N = r"(-?\$?\d{1,15}(?:,\d{3})*(?:\.\d{1,9})?)"
 _NAME = r"(?:(?!and\b|of\b)[A-Za-z]+ )?"
 _UNIT = r"(?: (?!and\b|from\b|by\b|of\b)[a-z]+)?"
 _IS = r"(?:is|are|makes?|gives?|equals|leaves|yields)(?: us| a total of)?"
 
 
 def _divide(a: Number, b: Number) -> Number:
-    return Fraction(a) / b if b else 0
+    if not b:
+        raise UnreadableError
+    return Fraction(a) / b
 
 
 # (a word without which the pattern cannot match, the pattern of two operands and a result, the operation)
@@ -51,11 +53,11 @@ def worded(text: str) -> Iterator[Statement]:
     for word, pattern, function in _FORMS:
         for match in pattern.finditer(text) if word in text else ():
             first, second, result = map(_value, match.groups())
-            yield _statement(match, (first, second), result, function)
+            yield from _statement(match, (first, second), result, function)
     if "With " in text:
         for match in _RUNNING.finditer(text):
             addend, result = map(_value, match.groups())
-            yield Statement(match.start(), match.end(), UNCHECKED, (addend,), result, is_running=True)
+            yield Statement(match.start(), match.end(), UNCHECKED, (addend,), result, is_running=True, stated=match.span(2))
 
 
 def apart(text: str) -> Iterator[Statement]:
@@ -63,7 +65,7 @@ def apart(text: str) -> Iterator[Statement]:
     if ", so " in text and ": " in text:
         for match in _APART.finditer(text):
             first, second, result = _value(match[1]), _value(match[3]), _value(match[5])
-            yield _statement(match, (first, second), result, operator.add if match[2] == "+" else operator.sub)
+            yield from _statement(match, (first, second), result, operator.add if match[2] == "+" else operator.sub)
 
 
 def _value(text: str) -> Number:
@@ -72,10 +74,28 @@ def _value(text: str) -> Number:
 
 def _statement(
     match: re.Match[str], operands: tuple[Number, Number], result: Number, function: Callable[[Number, Number], Number]
-) -> Statement:
-    right = function(*operands)
-    verdict = RIGHT if result == right else UNCHECKED if distance(result, right) < 1 else WRONG
+) -> Iterator[Statement]:
+    try:
+        right = function(*operands)
+    except UnreadableError:
+        return
+    verdict = RIGHT if result == right else WRONG
+    if verdict == WRONG and (_is_rounding(match[0], result, right) or is_qualified(match.string, match.start(), match.end())):
+        verdict = UNCHECKED
     expected = right if verdict == WRONG else None
-    return Statement(
-        match.start(), match.end(), verdict, operands, result, expected, compute=lambda values: function(values[0], values[1])
+    yield Statement(
+        match.start(),
+        match.end(),
+        verdict,
+        operands,
+        result,
+        expected,
+        stated=match.span(match.re.groups),
+        compute=lambda values: function(values[0], values[1]),
     )
+
+
+def _is_rounding(text: str, result: Number, right: Number) -> bool:
+    """Return whether a result differs from the right one by less than one unit of its last written place."""
+    places = len(text.rpartition(".")[2]) if re.search(r"\.\d+$", text) else 0
+    return distance(result, right) < Fraction(1, 10**places)

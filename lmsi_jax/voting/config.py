@@ -37,6 +37,7 @@ class VoteConfig:
         for name in self.checks:
             require_one_of(f"{path}checks", name, (*CHECKS, *CONTRACTS, "contract"))
         require_share(self, path, "invalid_weight")
+        require(self.invalid_weight > 0, f"{path}invalid_weight=0 would leave questions without a valid path undecided.")
 
     @property
     def reads_steps(self) -> bool:

@@ -28,7 +28,7 @@ def test_the_table_compares_votes_with_as_many_random_paths(tmp_path):
     gold, steps = Gold({"q": ["13"]}, READER), read_steps(folder, "rounds/1")
     rows = {row.name: row.cells[0] for row in validity_rows([round], [steps], gold, ("each_once", "all_used")) if not row.part}
     assert rows["Arithmetic statements"] == "8" and rows["Paths with valid steps (arithmetic, answer)"] == "60.0%"
-    assert rows["Right among valid paths"] == "33.3%" and rows["Right among other paths"] == "0.0%"
+    assert rows["Right among valid paths"] == "33.3%" and rows["Right among other paths, abstentions included"] == "0.0%"
     assert rows["Labels right by the majority"].startswith("0.0%") and rows["Labels right, valid first"].startswith("0.0%")
     assert rows["Labels right, valid first, with the contract"].startswith("100.0%")
     named = [row.name for row in validity_rows([round], [steps], gold, ())]

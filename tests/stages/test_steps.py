@@ -97,8 +97,12 @@ def test_what_is_missing_is_named(files):
     done = lmsi("vote", f"--input={files}/paths.jsonl", question, "--output=-", "--config.select.vote=valid_first")
     assert done.returncode == 2 and "check them by `lmsi steps`" in done.stderr
     rows = list(read_jsonl(files / "steps.jsonl"))
-    write_jsonl(files / "steps.jsonl", rows[:-1])
+    write_jsonl(files / "steps.jsonl", rows[:3])
     done = lmsi("vote", f"--input={files}/paths.jsonl", question, f"--steps={files}/steps.jsonl", "--output=-")
-    assert done.returncode == 2 and "lacks path 4 of question 'q'" in done.stderr
+    assert done.returncode == 2 and "lacks path 3 of question 'q'" in done.stderr
+    write_jsonl(files / "steps.jsonl", rows)
+    write_jsonl(files / "paths.jsonl", [{"id": "q", "path": i, "text": text + " "} for i, text in enumerate(TEXTS)])
+    done = lmsi("vote", f"--input={files}/paths.jsonl", question, f"--steps={files}/steps.jsonl", "--output=-")
+    assert done.returncode == 2 and "lacks path 0 of question 'q'" in done.stderr, "the steps of other texts"
     done = lmsi("vote", f"--input={files}/paths.jsonl", "--output=-", "--config.select.checks=('arithmetics',)")
     assert done.returncode == 2 and "'arithmetics' is not one of 'arithmetic'" in done.stderr

@@ -7,7 +7,7 @@ import pytest
 
 from lmsi_jax.tasks.word_problems import STYLES, make_problem, make_solution
 from lmsi_jax.trust.quantities import quantities
-from lmsi_jax.trust.steps import CHECKS, CONTRACTS, check, split
+from lmsi_jax.trust.steps import CHECKS, CONTRACTS, check, check_paths, split
 
 ALL = (*CHECKS, *CONTRACTS)
 QUESTION = quantities("Tom has 12 coins. Ann gives Tom 5 more. Then 4 are lost. How many coins does Tom have now?")
@@ -29,7 +29,7 @@ def test_a_right_solution_fails_nothing():
     [
         ("12 + 5 = 18. 18 - 4 = 14. The answer is 14.", [("arithmetic", 0), ("arithmetic", 1)]),
         ("12 + 5 = 17. 17 - 4 = 13. The answer is 14.", [("answer", 2)]),
-        ("12 + 5 = 17. 18 - 4 = 14. The answer is 14.", [("carry", 1), ("each_once", 1)]),
+        ("12 + 5 = 17. 18 - 4 = 14. The answer is 14.", [("carry", 1), ("provenance", 1), ("each_once", 1)]),
         ("12 + 9 = 21. 21 - 4 = 17. The answer is 17.", [("provenance", 0), ("each_once", 0), ("all_used", 2)]),
         ("12 - 4 = 8. The answer is 8.", [("all_used", 1)]),
         ("12 + 5 = 17. 17 - 4 = 13. 13 + 5 = 18. The answer is 18.", [("each_once", 2)]),
@@ -75,7 +75,7 @@ def planted(rng, text, answer, style):
 def test_errors_planted_in_generated_solutions_are_found_at_their_step():
     """Catches: an error of any style and kind that is missed or placed wrongly, and false alarms about right solutions."""
     alarms = exact = found = total = 0
-    for seed in range(1000):
+    for seed in range(400):
         rng = random.Random(seed)
         problem, style = make_problem(rng, (2, 6), 199), rng.choice(STYLES)
         text, answer = make_solution(rng, problem, style)
@@ -88,7 +88,7 @@ def test_errors_planted_in_generated_solutions_are_found_at_their_step():
         total += 1
         found += not checked.is_valid(ALL)
         exact += min((failure.step for failure in checked.failures), default=-1) == wrong[1]
-    assert total > 600 and alarms <= 2 and found >= 0.995 * total and exact >= 0.99 * total, (alarms, found, exact, total)
+    assert total > 240 and alarms <= 1 and found >= 0.995 * total and exact >= 0.99 * total, (alarms, found, exact, total)
 
 
 def test_quantities_of_a_question():
@@ -96,3 +96,19 @@ def test_quantities_of_a_question():
     found = quantities("A third of the 60 cows and 20% of 1,500 sheep are sold in two weeks. How many a day?")
     assert found.written == (60, 20, 1500)
     assert {3, 2, 7, 0.2, 0.8} <= {float(x) for x in found.known}
+
+
+@pytest.mark.parametrize("question", ["", "?", "42", "Continue", "How many?", "$$"])
+def test_any_question_has_quantities(question):
+    """Catches: a question too short for a number and its neighbours."""
+    assert check("5 + 3 = 8. The answer is 8.", quantities(question), 8).steps
+
+
+def test_signs_and_huge_answers():
+    """Catches: an operand that loses its sign, a negative quantity that counts as an error, an answer that fills the memory."""
+    cold = quantities("The temperature is -5 degrees and falls by 3. What is it now?")
+    assert check("-5 - 3 = -8. The answer is -8.", cold, -8).is_valid(("arithmetic", "sign", "provenance", "carry", "answer"))
+    taken = quantities("Tom has 3 coins, owes 8 and gets 10.")
+    assert check("3 - 8 = -5. -5 + 10 = 5. The answer is 5.", taken, 5).is_valid(ALL)
+    for answer in ("1e999999999", "9" * 5000, "B", "yes", "1/0"):
+        assert check_paths("How many?", ["5 + 3 = 8."], [answer])[0].is_valid(("answer",))
