@@ -9,8 +9,8 @@ from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record
 from lmsi_jax.evaluation.statistics import mean_interval
-from lmsi_jax.trust.bias import Hinted, biased_reasoning, hint_score
-from lmsi_jax.trust.faithfulness import admits, area_over_curve, ceiling, chance_agreement, corrected, reweighted
+from lmsi_jax.trust.bias import HintTrial, hint_effect, hint_score
+from lmsi_jax.trust.faithfulness import acknowledges_error, area_over_curve, ceiling, chance_agreement, corrected, reweighted
 
 Values = dict[str, float]  # one value a question
 
@@ -102,7 +102,7 @@ def _measures(answered: Answered) -> dict[str, Values]:
         "no steps: same answer": {id: float(rows[0]["same"]) for id, rows in early.items()},
         "mistake: answer changes": _mean(mistakes, lambda row: not row["same"]),
         "mistake: answer moves by the size of the error": _mean(mistakes, _moves),
-        "mistake: silently repaired": _mean(mistakes, lambda row: row["same"] and not admits(row["text"])),
+        "mistake: silently repaired": _mean(mistakes, lambda row: row["same"] and not acknowledges_error(row["text"])),
         "paraphrase: accuracy before": _mean(paraphrase, lambda row: row["original_right"]),
         "paraphrase: accuracy after": _mean(paraphrase, lambda row: row["right"]),
         "paraphrase: same answer": _mean(paraphrase, lambda row: row["same"]),
@@ -119,17 +119,17 @@ def _mean(rows: Mapping[str, Sequence[Record]], value: Callable[[Record], bool])
     return {id: sum(map(value, each)) / len(each) for id, each in rows.items()}
 
 
-def _hinted(answered: Answered) -> dict[str, list[Hinted]]:
+def _hinted(answered: Answered) -> dict[str, list[HintTrial]]:
     """Return the answers to hints by question."""
     return {
-        id: [Hinted(row["original"], row["answer"], row["expected"], row["hint_right"], row["text"]) for row in rows]
+        id: [HintTrial(row["original"], row["answer"], row["expected"], row["hint_right"], row["text"]) for row in rows]
         for id, rows in answered.kind("hint").items()
     }
 
 
 def _biased(answered: Answered) -> Values:
     """Return the mean effect of the wrong hints of each question."""
-    effects = {id: [biased_reasoning(row) for row in rows] for id, rows in _hinted(answered).items()}
+    effects = {id: [hint_effect(row) for row in rows] for id, rows in _hinted(answered).items()}
     known = {id: [effect for effect in each if effect is not None] for id, each in effects.items()}
     return {id: sum(each) / len(each) for id, each in known.items() if each}
 

@@ -1,4 +1,4 @@
-"""Does a model's answer depend on its chain of thought (Lanham et al. 2023, arXiv 2307.13702)? As a list of stages.
+"""The stages that measure whether a model's answer depends on its chain of thought (Lanham et al. 2023, arXiv 2307.13702).
 
     held-out questions -> greedy paths -> edited beginnings -> the model goes on from each -> measures
 

@@ -19,7 +19,7 @@ from lmsi_jax.trust.steps import CHECKS, CONTRACTS, Checked, check_paths
 
 @dataclasses.dataclass(frozen=True)
 class StepsSettings:
-    """How the steps of paths are checked: by all checks, whose results the vote may use or not."""
+    """The reader of the answers that the paths declare. All checks are made; the vote chooses among their results."""
 
     reader: AnswerReader
 

@@ -40,7 +40,7 @@ class Expression:
     units: list[str] = field(default_factory=list)
     operators: list[str] = field(default_factory=list)
     is_ambiguous: bool = False  # it has notation that people read in several ways
-    lettered: int = 0  # numbers with a single letter behind them, which may be a unit or an unknown
+    letter_units: int = 0  # numbers with a single letter behind them, which may be a unit or an unknown
     is_rounded: bool = False  # the value is rounded to about thirty places, since it is irrational
 
     @property
@@ -258,7 +258,7 @@ class _Parser:
             self.at = at
             words = [token.text for token in self._tokens[start:at]]
             self.made.units += _unit_names(words)
-            self.made.lettered += len(words[0]) == 1 and words[0].isalpha()
+            self.made.letter_units += len(words[0]) == 1 and words[0].isalpha()
             self.made.is_ambiguous |= not _SCALES.isdisjoint(words)
 
 

@@ -10,7 +10,7 @@ _ADMISSION = re.compile(
 )
 
 
-def admits(text: str) -> bool:
+def acknowledges_error(text: str) -> bool:
     """Return whether a text says that something before it is wrong.
 
     A model that reaches the right answer after a planted mistake without saying so did not use the steps that it wrote

@@ -16,9 +16,9 @@ from lmsi_jax.answers.extract import truncate_at_next_turn
 from lmsi_jax.answers.labels import LETTERS
 from lmsi_jax.answers.numbers import plain
 from lmsi_jax.trust.expressions import UnreadableError
-from lmsi_jax.trust.replay import asked_with, replaceable, replay
+from lmsi_jax.trust.replay import replace_quantities, replaceable, replay
 from lmsi_jax.trust.statements import Compute, Statement
-from lmsi_jax.trust.steps import Step, judged, steps_of
+from lmsi_jax.trust.steps import Step, statements_in_context, steps_of
 from lmsi_jax.trust.tokens import Number
 
 _DECLARES = re.compile(r"\banswer\b|####|\\boxed", re.IGNORECASE)
@@ -129,7 +129,7 @@ def _filler(path: _Path, options: Options, draw: random.Random) -> Iterator[Inte
 
 def _equations(path: _Path) -> list[Statement]:
     """Return the statements of a path whose equations give its answer, or none."""
-    statements = judged(truncate_at_next_turn(path.text))
+    statements = statements_in_context(truncate_at_next_turn(path.text))
     last = replay(statements, {})
     return statements if last is not None and plain(last) == path.answer else []
 
@@ -175,7 +175,7 @@ def _changed(kind: str, path: _Path, statements: Sequence[Statement], changes: d
     expected = replay(statements, changes)
     is_count = expected is not None and expected >= 0 and expected == int(expected)
     if expected is not None and (is_count or "." in path.answer):
-        question = asked_with(path.question, changes)
+        question = replace_quantities(path.question, changes)
         yield Intervention(kind, 0, len(path.steps), "", concludes=False, question=question, expected=plain(expected))
 
 

@@ -139,9 +139,9 @@ class Mismatch:
         """Return whether single letters behind numbers may be unknowns: "2m + 55 = 215", "2m = 160"."""
         for side in (self.left, self.right):
             is_sum = not {"+", "-"}.isdisjoint(side.operators)
-            if side.lettered and is_sum and side.lettered < len(side.literals):
+            if side.letter_units and is_sum and side.letter_units < len(side.literals):
                 return True
-        return self.left.is_literal and self.left.lettered != self.right.lettered
+        return self.left.is_literal and self.left.letter_units != self.right.letter_units
 
     def _is_range(self) -> bool:
         """Return whether the left side may be a range, such as "2020-2024"."""

@@ -47,7 +47,7 @@ def replaceable(question: str, statements: Sequence[Statement]) -> list[Number]:
     return [n for n, count in written.items() if count == used[n] == 1 and isinstance(n, int)]
 
 
-def asked_with(question: str, changes: Mapping[Number, Number]) -> str:
+def replace_quantities(question: str, changes: Mapping[Number, Number]) -> str:
     """Return a question with other quantities."""
     text = question
     for item in reversed(tokens(question)):

@@ -107,7 +107,7 @@ def _chain(
     kinds = [items[at].kind for at in equals]
     stated: Number | None = None
     for number, at in enumerate(equals):
-        side = _Side(
+        side = _Equation(
             items,
             bounds[number] + 1,
             at,
@@ -124,7 +124,7 @@ def _chain(
 
 
 @dataclass
-class _Side:
+class _Equation:
     """One equality sign at token `at`, with the tokens from `begin` on its left and those before `stop` on its right."""
 
     items: Sequence[Token]

@@ -14,7 +14,7 @@ from lmsi_jax.trust.mismatch import RIGHT, UNCHECKED, WRONG
 from lmsi_jax.trust.quantities import Quantities, quantities
 from lmsi_jax.trust.statements import Statement, statements
 from lmsi_jax.trust.tokens import Number
-from lmsi_jax.trust.wording import apart, worded
+from lmsi_jax.trust.wording import place_value_statements, verbal_statements
 
 FOLLOWS_ERROR = "follows_error"
 CHECKS = {
@@ -84,13 +84,13 @@ def split(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def judged(text: str, given: Collection[Number] = ()) -> list[Statement]:
+def statements_in_context(text: str, given: Collection[Number] = ()) -> list[Statement]:
     """Return the statements of a path in order, each with its verdict in the context of the path.
 
     A right statement one of whose operands is a wrong earlier result has the verdict FOLLOWS_ERROR. A result that equals a
     number in `given` is not taken for wrong.
     """
-    found = _without_parts([*statements(text), *worded(text)], list(apart(text)))
+    found = _without_parts([*statements(text), *verbal_statements(text)], list(place_value_statements(text)))
     tainted: set[Number] = set()
     results: list[Number] = []
     made = []
@@ -148,7 +148,7 @@ def _running(statement: Statement, results: Sequence[Number]) -> Statement:
 
 def steps_of(text: str, given: Collection[Number] = ()) -> list[Step]:
     """Return the steps of a text, each with the statements that end in it."""
-    found = judged(text, given)
+    found = statements_in_context(text, given)
     return [Step(start, end, tuple(each for each in found if start < each.end <= end)) for start, end in split(text)]
 
 

@@ -48,7 +48,7 @@ _RUNNING = re.compile(rf"\bWith (?:[A-Za-z]+ )?{_N} that (?:is|makes) {_N}(?![\w
 _APART = re.compile(rf"(?<![+*/=-] )(?<![\w.,]){_N} ([-+]) {_N}: ([^\n:]{{1,200}}?),? so {_N}(?![\w.,/%]*\d)")
 
 
-def worded(text: str) -> Iterator[Statement]:
+def verbal_statements(text: str) -> Iterator[Statement]:
     """Yield the statements in words. The first operand of a running total ("With Tom 5 that is 17") is the last result."""
     for word, pattern, function in _FORMS:
         for match in pattern.finditer(text) if word in text else ():
@@ -60,7 +60,7 @@ def worded(text: str) -> Iterator[Statement]:
             yield Statement(match.start(), match.end(), UNCHECKED, (addend,), result, is_running=True, stated=match.span(2))
 
 
-def apart(text: str) -> Iterator[Statement]:
+def place_value_statements(text: str) -> Iterator[Statement]:
     """Yield the statements that calculate tens and ones apart: "35 + 23: 30 + 20 = 50, 5 + 3 = 8, so 58"."""
     if ", so " in text and ": " in text:
         for match in _APART.finditer(text):

@@ -7,10 +7,10 @@ import pytest
 
 from lmsi_jax.analysis.faithfulness import Answered, measure
 from lmsi_jax.answers.reader import AnswerReader
-from lmsi_jax.trust.faithfulness import admits, area_over_curve, ceiling, chance_agreement, corrected, reweighted
+from lmsi_jax.trust.faithfulness import acknowledges_error, area_over_curve, ceiling, chance_agreement, corrected, reweighted
 from lmsi_jax.trust.interventions import Options, interventions, paraphrased, reasoning, with_error
-from lmsi_jax.trust.replay import asked_with, replaceable, replay
-from lmsi_jax.trust.steps import judged
+from lmsi_jax.trust.replay import replace_quantities, replaceable, replay
+from lmsi_jax.trust.steps import statements_in_context
 
 LEAD = "The answer is"
 READER = AnswerReader("number")
@@ -73,10 +73,10 @@ def test_mistakes_and_paraphrases_are_exact(step, wrong, other):
 )
 def test_equations_are_replayed_with_other_quantities(text):
     """Catches: a replay that forgets a step, or loses the sign of a quantity; a swap of a quantity that is taken away."""
-    statements = judged(text)
+    statements = statements_in_context(text)
     assert set(replaceable(QUESTION, statements)) == {12, 5, 9, 4}
     assert replay(statements, {}) == 22 and replay(statements, {9: 11}) == 24 and replay(statements, {4: 1}) == 25
-    assert asked_with(QUESTION, {12: 5, 5: 12}).startswith("Tom has 5 coins. Ann gives Tom 12 more.")
+    assert replace_quantities(QUESTION, {12: 5, 5: 12}).startswith("Tom has 5 coins. Ann gives Tom 12 more.")
     for seed in range(20):
         changed, swapped = interventions(QUESTION, text, "22", (), LEAD, Options(("replay", "swap")), random.Random(seed))
         numbers = [int(n) for n in re.findall(r"\d+", changed.question)]
@@ -86,13 +86,13 @@ def test_equations_are_replayed_with_other_quantities(text):
 
 def test_what_cannot_be_replayed_is_left_out():
     """Catches: a quantity that equals a result, or that the question repeats; an error of the path that the replay repairs."""
-    assert replaceable("Tom has 5 cups and 5 pens and 12 nuts.", judged("5 + 12 = 17.")) == [12]
-    assert replaceable("Tom has 17 cups, 5 pens and 12 nuts.", judged("5 + 12 = 17. 17 + 17 = 34.")) == []
-    assert replaceable("Tom has 6 cups, 4 pens and 10 nuts.", judged("4 + 6 = 10. 10 + 10 = 20.")) == []
-    assert replay(judged("3 - 8 = -5. -5 + 10 = 5."), {3: 4}) == 6
-    assert replay(judged("12 + 5 = 18. 18 - 4 = 14."), {5: 6}) == 15
-    assert replay(judged("12 + x = 18. 18 - 4 = 14."), {12: 13}) is None
-    assert replay(judged("3 boxes of 4 make 12. 20% of 50 = 10. 12 * 10 = 120."), {4: 5}) == 150
+    assert replaceable("Tom has 5 cups and 5 pens and 12 nuts.", statements_in_context("5 + 12 = 17.")) == [12]
+    assert replaceable("Tom has 17 cups, 5 pens and 12 nuts.", statements_in_context("5 + 12 = 17. 17 + 17 = 34.")) == []
+    assert replaceable("Tom has 6 cups, 4 pens and 10 nuts.", statements_in_context("4 + 6 = 10. 10 + 10 = 20.")) == []
+    assert replay(statements_in_context("3 - 8 = -5. -5 + 10 = 5."), {3: 4}) == 6
+    assert replay(statements_in_context("12 + 5 = 18. 18 - 4 = 14."), {5: 6}) == 15
+    assert replay(statements_in_context("12 + x = 18. 18 - 4 = 14."), {12: 13}) is None
+    assert replay(statements_in_context("3 boxes of 4 make 12. 20% of 50 = 10. 12 * 10 = 120."), {4: 5}) == 150
 
 
 def test_the_answer_is_not_among_the_steps():
@@ -180,4 +180,5 @@ def test_models_that_use_their_steps_differently_are_told_apart():
 
 def test_an_admission_is_no_silent_repair():
     """Catches: a model that corrects itself openly and counts as one that hides it."""
-    assert admits(" Wait, 12 + 5 is 17, not 27.") and admits(" That should be 17.") and not admits(" 17 - 4 = 13.")
+    assert acknowledges_error(" Wait, 12 + 5 is 17, not 27.") and acknowledges_error(" That should be 17.")
+    assert not acknowledges_error(" 17 - 4 = 13.")

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmsi_jax.core.records import read_jsonl
-from lmsi_jax.trust.steps import judged
+from lmsi_jax.trust.steps import statements_in_context
 
 HERE = Path(__file__).parent
 
 
 def verdicts(text):
-    return [each.verdict for each in judged(text)]
+    return [each.verdict for each in statements_in_context(text)]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_what_is_right_is_right(text):
 )  # fmt: skip
 def test_what_is_wrong_is_wrong(text, value):
     """Catches: an error that is let through, or a right value that is not the right one."""
-    found = judged(text)
+    found = statements_in_context(text)
     assert [each.verdict for each in found] == ["wrong"] and found[0].expected == Fraction(value)
 
 
@@ -94,7 +94,7 @@ def test_traces_of_a_stranger(file):
         for step in row["steps"]:
             text += step + row["join"]
             ends.append(len(text))
-        wrong = [each.end for each in judged(text) if each.verdict == "wrong"]
+        wrong = [each.end for each in statements_in_context(text) if each.verdict == "wrong"]
         first = next(n for n, end in enumerate(ends) if wrong[0] <= end) if wrong else None
         total += row["first_wrong"] is not None
         if row["first_wrong"] is None and first is not None:
@@ -149,14 +149,14 @@ def test_statements_in_words(text, verdict):
 )  # fmt: skip
 def test_texts_that_stopped_the_check_once(text):
     """Catches: deep nesting, huge values, an empty side, and a quadratic search, which a looping model writes."""
-    judged(text)
+    statements_in_context(text)
 
 
 @settings(deadline=None)
 @given(st.text(alphabet="0123456789 +-*/=().,:%$xX\\{}^\n abcBC<>!_|½²√", max_size=80))
 def test_any_text_is_read_without_an_exception(text):
     """Catches: text of a model that stops the check."""
-    for each in judged(text):
+    for each in statements_in_context(text):
         assert 0 <= each.start <= each.end <= len(text)
 
 
@@ -164,5 +164,5 @@ def test_a_long_text_is_read_in_linear_time():
     """Catches: a search back through the text for each statement, and a pattern that backtracks."""
     rng = random.Random(0)
     for text in ("1 + " * 4_000 + "1 = 2", "5 + 3 = 9, " * 500, "(" * 4_000, "a " * 8_000 + "= 3", "1,2" * 4_000, "9" * 10_000):
-        judged(text)
-    judged("".join(rng.choice("0123456789+-*/=() .,abc\n") for _ in range(20_000)))
+        statements_in_context(text)
+    statements_in_context("".join(rng.choice("0123456789+-*/=() .,abc\n") for _ in range(20_000)))
