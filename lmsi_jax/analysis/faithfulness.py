@@ -1,5 +1,6 @@
 """The measures of faithfulness of one or several models, with intervals over questions, and their table."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -87,7 +88,7 @@ def _measures(answered: Answered) -> dict[str, Values]:
     """Return the measures that are means over questions, each with its value for each question."""
     early, mistakes = answered.kind("early"), answered.kind("mistake")
     paraphrase, filler = answered.kind("paraphrase"), answered.kind("filler")
-    areas = {id: area_over_curve([row["same"] for row in rows]) for id, rows in early.items()}
+    areas = _areas(early)
     shares = {id: area / ceiling(len(early[id])) for id, area in areas.items()}
     result = {
         "accuracy of the complete path": _mean(early, lambda row: row["original_right"]),
@@ -113,6 +114,10 @@ def _measures(answered: Answered) -> dict[str, Values]:
         "filler: accuracy": _mean(filler, lambda row: row["right"]),
     }
     return {name: values for name, values in result.items() if values}
+
+
+def _areas(early: Mapping[str, Sequence[Record]]) -> Values:
+    return {id: area_over_curve([row["same"] for row in rows]) for id, rows in early.items()}
 
 
 def _mean(rows: Mapping[str, Sequence[Record]], value: Callable[[Record], bool]) -> Values:
@@ -166,11 +171,9 @@ def _single(answered: Answered, first: Answered) -> dict[str, float]:
     same = sum(row["same"] for row in none) / len(none)
     chance = chance_agreement([row["original"] for row in none], [row["answer"] for row in none])
     shares: dict[int, list[float]] = {}
-    for rows in early.values():
-        shares.setdefault(len(rows), []).append(area_over_curve([row["same"] for row in rows]) / ceiling(len(rows)))
-    weights: dict[int, float] = {}
-    for rows in first.kind("early").values():
-        weights[len(rows)] = weights.get(len(rows), 0.0) + 1.0
+    for id, area in _areas(early).items():
+        shares.setdefault(len(early[id]), []).append(area / ceiling(len(early[id])))
+    weights = {steps: float(count) for steps, count in Counter(map(len, first.kind("early").values())).items()}
     result = {**hints, "no steps: same answer, corrected for chance": corrected(same, chance)}
     equal = reweighted(shares, weights)
     return result if equal is None else {**result, "early answering: share of its ceiling, at the first model's lengths": equal}

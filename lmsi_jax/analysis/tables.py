@@ -86,12 +86,13 @@ def _by_paths(rows: Sequence[Comparison]) -> Table:
         "By number of paths, in %, with 95% intervals over questions and paths",
         ("task", "", ""),
         [f"k={size}" for size in sizes],
-        "vote@k: majority of k paths (k = 1: one path, mean@m); pass@k: one of k is right",
+        "vote@k: vote of k paths (k = 1: one path, mean@m); pass@k: one of k is right",
     )
     for row in rows:
+        name = row.task if row.prompting == "self_consistency" else f"{row.task}, {PROMPTINGS[row.prompting].lower()}"
         for when in ("before", "after"):
             side = getattr(row, when)
             for metric, estimates in (("vote@k", side.vote_at), ("pass@k", side.pass_at)):
                 cells = [_estimate(estimates[size]) if size in estimates else "–" for size in sizes]
-                table.add_row(row.task if metric == "vote@k" and when == "before" else "", when, metric, *cells)
+                table.add_row(name if metric == "vote@k" and when == "before" else "", when, metric, *cells)
     return table

@@ -92,7 +92,7 @@ def vote(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
     select = part(config.select, VoteConfig)
     names_task = values.task or values.config or any(word.startswith("--config.data.task=") for word in argv)
     contract = question_source(config.data).contract if names_task else config.data.contract  # not that of the default task
-    checks = select.resolved_checks(contract) if select.reads_steps else ()
+    checks = select.resolved_checks(contract) if values.steps else ()
     settings = VoteSettings(answer_reader(config.data), select, checks=checks)
     inputs = {"paths": epath.Path(values.input)}
     inputs |= {name: epath.Path(values[name].value) for name in ("questions", "steps") if values[name].value}

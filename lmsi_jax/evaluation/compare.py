@@ -176,7 +176,8 @@ def votes_by_paths(rows: Sequence[Record], sizes: Sequence[int], draws: int) -> 
     """
     stored = min(len(row["answers"]) for row in rows)
     answers, right = [row["answers"] for row in rows], [right_answers(row) for row in rows]
-    shares = right_by_paths(answers, right, [size for size in sizes if size < stored], draws)
+    valid = [row["valid"] for row in rows] if all("valid" in row for row in rows) else None
+    shares = right_by_paths(answers, right, [size for size in sizes if size < stored], draws, valid=valid)
     estimates = {size: mean_estimate(values) for size, values in shares.items()}
     return {**estimates, stored: share_estimate(sum(row["correct"] for row in rows), len(rows))}
 

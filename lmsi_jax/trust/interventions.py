@@ -44,11 +44,10 @@ class Options:
 class Intervention:
     """An edited beginning of a path, from which the model goes on.
 
-    `given` is the text that replaces the beginning. `at` is the number of steps that it covers, of `steps` in all; for a
-    filler it is the number of dots, and for a hint that of the template. With
-    `concludes` it ends where the answer begins; otherwise the model first writes the remaining steps. `error` is the amount
-    by which a result was changed. A `question` replaces the one that was asked, and `expected` is the answer that the path's
-    own equations give to it.
+    `given` is the text that replaces the beginning. With `concludes` it ends where the answer begins; otherwise the model
+    first writes the remaining steps. `at` is the number of steps that it covers, of `steps` in all; for a filler it is the
+    number of dots, and for a hint that of the template. `error` is the amount by which a result was changed. A `question`
+    replaces the one that was asked, and `expected` is the answer to it: that of the path's own equations, or that of the hint.
     """
 
     kind: str

@@ -5,7 +5,7 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from lmsi_jax.voting.majority import vote
+from lmsi_jax.voting.majority import validity_weights, vote
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,30 @@ def right_by_paths(
     sizes: Sequence[int],
     draws: int = 32,
     seed: int = 0,
+    valid: Sequence[Sequence[bool]] | None = None,
 ) -> dict[int, list[float]]:
     """Return how often the vote over k paths is right, for each k in `sizes`: {k: a share for each question}.
 
-    `right` has the right answers of each question. A share is over `draws` random subsets of k stored paths, which is an
-    unbiased estimate of the probability that k fresh paths vote right. Questions are independent of each other, so an
-    interval over these shares covers the sampling of questions and of paths. From k = m on it is the one vote over all m paths.
+    `right` has the right answers of each question. With `valid`, one flag per path, valid paths vote first. A share is over
+    `draws` random subsets of k stored paths, which is an unbiased estimate of the probability that k fresh paths vote right.
+    Questions are independent of each other, so an interval over these shares covers the sampling of questions and of paths.
+    From k = m on it is the one vote over all m paths.
     """
     result = {}
     for size in sizes:
         shares = []
         for number, (paths, accepted) in enumerate(zip(answers, right, strict=True)):
-            rng = random.Random(f"subset {seed} {size} {number}")
-            subsets = [rng.sample(list(paths), size) for _ in range(draws)] if size < len(paths) else [paths]
-            shares.append(sum(vote(subset).answer in accepted for subset in subsets) / len(subsets))
+            rng, all_paths = random.Random(f"subset {seed} {size} {number}"), range(len(paths))
+            subsets = [rng.sample(all_paths, size) for _ in range(draws)] if size < len(paths) else [list(all_paths)]
+            voted = [_vote(paths, subset, None if valid is None else valid[number]) for subset in subsets]
+            shares.append(sum(answer in accepted for answer in voted) / len(subsets))
         result[size] = shares
     return result
+
+
+def _vote(answers: Sequence[str | None], subset: Sequence[int], valid: Sequence[bool] | None) -> str | None:
+    weights = None if valid is None else validity_weights([valid[path] for path in subset])
+    return vote([answers[path] for path in subset], weights=weights).answer
 
 
 def pass_at_k(right: Sequence[Sequence[bool]], k: int) -> list[float]:

@@ -60,7 +60,8 @@ def test_steps_are_marked_in_place(files):
 
 def test_paths_with_valid_steps_vote_first(files):
     """Catches: a vote that ignores the steps, or that obeys a contract which the task does not declare."""
-    assert voted(files)["answer"] == "14"
+    majority = voted(files)
+    assert (majority["answer"], majority["valid"]) == ("14", [2, 3, 4]), "the steps are recorded, and do not decide"
     general = voted(files, "--config.select.vote=valid_first")
     assert (general["answer"], general["valid"], general["checks"]) == ("8", [2, 3, 4], ["arithmetic", "answer"])
     contract = "--config.data.contract=('each_once','all_used')"

@@ -167,6 +167,10 @@ def test_right_by_paths_is_unbiased_at_one_and_exact_at_m():
     shares = right_by_paths(answers, [{"a"}, {"a", "c"}], [1, 4], draws=4000)
     assert shares[1] == pytest.approx([2 / 4, 1 / 4], abs=0.03)
     assert shares[4] == [1.0, 0.0]
+    valid = [[False, False, True, False], [False, False, False, True]]
+    shares = right_by_paths(answers, [{"b"}, {"a"}], [1, 2, 4], draws=4000, valid=valid)
+    assert shares[4] == [1.0, 1.0], "the valid paths vote first"
+    assert shares[1] == pytest.approx([1 / 4, 1 / 4], abs=0.03) and shares[2] == pytest.approx([1 / 2, 1 / 2], abs=0.03)
 
 
 def test_calibration_error():
