@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lmsi_jax.core.settings import require
+from lmsi_jax.core.settings import require, require_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +27,13 @@ class FormatConfig:
 
     formats: tuple[str, ...] = tuple(FORMATS)
     distinct_direct: bool = False  # one direct row per question; else one per path, as in the paper, all equal
+    hints: tuple[str, ...] = ()  # consistency training: suggestions of another answer than the vote, with {} for it
+    hinted: float = 1.0  # share of the paths whose rows have one of `hints`
 
     def check(self, path: str) -> None:
+        require_share(self, path, "hinted")
+        for hint in self.hints:
+            require("{}" in hint, f"{path}hints: {hint!r} has no {{}}, where the suggested answer goes.")
         unknown = sorted(set(self.formats) - set(FORMATS))
         require(
             bool(self.formats) and not unknown,

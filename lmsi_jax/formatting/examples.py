@@ -14,11 +14,12 @@ from lmsi_jax.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Solution:
-    """A path to train on: its index, its text and its answer."""
+    """A path to train on: its index, its text, its answer, and the question that its rows ask where it was changed."""
 
     path: int
     text: str
     answer: str
+    question: str = ""
 
 
 def examples(
@@ -43,10 +44,10 @@ def examples(
         for format in formats:
             direct = not FORMATS[format].reasoning
             target = of_task.target(prompts.conclusion(solution.answer, answer_type) if direct else solution.text)
-            if direct and distinct_direct and (format, target) in seen:
+            prompt = of_task.render(format, solution.question or question, choices)
+            if direct and distinct_direct and (prompt, target) in seen:
                 continue
-            seen.add((format, target))
-            prompt = of_task.render(format, question, choices)
+            seen.add((prompt, target))
             rows.append({"id": id, "path": solution.path, "format": format, "prompt": prompt, "target": target})
     return rows
 

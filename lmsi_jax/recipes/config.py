@@ -105,10 +105,11 @@ class FaithfulnessConfig(LoopConfig):
     def check(self, path: str) -> None:
         super().check(path)
         require_at_least(1, self, path, "answer_tokens")
-        for name in ("kinds", "errors", "fillers", "hints", "changes"):
+        for name in ("kinds", "errors", "fillers", "hints", "openings", "changes"):
             require(bool(getattr(self.interventions, name)), f"interventions.{name} is empty; name at least one.")
-        for hint in self.interventions.hints:
-            require("{}" in hint, f"interventions.hints: {hint!r} has no {{}}, where the suggested answer goes.")
+        for name in ("hints", "openings"):
+            for text in getattr(self.interventions, name):
+                require("{}" in text, f"interventions.{name}: {text!r} has no {{}}, where the suggested answer goes.")
         for kind in self.interventions.kinds:
             require_one_of("interventions.kinds", kind, KINDS)
         require(

@@ -29,7 +29,7 @@ def stages(config: FaithfulnessConfig, folder: RunFolder) -> list[Stage]:
         raise UserError("There are no held-out questions with answers; name a file with --config.data.eval_questions.")
     models = {checkpoint: checkpoints.locate(checkpoint) for checkpoint in (config.model.checkpoint, *config.others)}
     result, answers, held_out = [parts.prepare()], {}, {"held_out": folder.held_out}
-    edits = InterventionSettings(config.seed, parts.reader, config.interventions)
+    edits = InterventionSettings(config.seed, parts.reader, config.interventions, parts.alike[1])
     for number, (name, model) in enumerate(models.items()):
         greedy = parts.greedy_settings(name, number, config.answer_tokens)
         group = f"faithfulness/{number}"

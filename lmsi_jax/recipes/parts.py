@@ -25,7 +25,7 @@ from lmsi_jax.stages.faithfulness import GreedySettings
 from lmsi_jax.stages.finetune import FinetuneSettings, run_finetune
 from lmsi_jax.stages.format import FormatSettings, run_format
 from lmsi_jax.stages.prepare import PrepareSettings, run_prepare
-from lmsi_jax.stages.prompts import load_prompts
+from lmsi_jax.stages.prompts import load_alike_prompts, load_prompts
 from lmsi_jax.stages.report import ReportSettings, run_report
 from lmsi_jax.stages.sample import SampleSettings, run_sample
 from lmsi_jax.stages.steps import StepsSettings, run_steps
@@ -128,12 +128,18 @@ class Parts:
         inputs, settings = {"examples": self._folder.examples(group), "model": model}, self.finetune_settings(number)
         return Stage(f"{group}/finetune", run_finetune, settings, inputs, {"trained": trained}, on_mesh=True)
 
+    @functools.cached_property
+    def alike(self) -> tuple[Prompts | None, str]:
+        """The prompts whose exemplars all have one answer, and that answer."""
+        return load_alike_prompts(self._config.data, self._source.checkpoint, self._config.seed)
+
     def greedy_settings(self, name: str, number: int, answer_tokens: int) -> GreedySettings:
         """Return the settings for greedy answers of a model, the `number`-th of a run that trains none."""
-        sample = self._config.sample
+        sample, (alike, _) = self._config.sample, self.alike
         decoding = self._decoding("greedy", name, is_trained=number > 0)
         decoding = dataclasses.replace(decoding, sampling=dataclasses.replace(decoding.sampling, keep=()))
-        return GreedySettings(decoding, self.reader, sample.engine, sample.endpoint, answer_tokens, part(sample, Batching))
+        batching = part(sample, Batching)
+        return GreedySettings(decoding, self.reader, sample.engine, sample.endpoint, answer_tokens, alike, batching)
 
     def evaluate_settings(self, name: str, number: int, checkpoint: int | str) -> EvaluateSettings:
         config = self._config

@@ -28,13 +28,17 @@ from lmsi_jax.trust.interventions import Options, interventions
 
 @dataclasses.dataclass(frozen=True)
 class GreedySettings:
-    """How a model answers, by greedy decoding. `answer_tokens` is the token limit of an answer after the edited steps."""
+    """How a model answers, by greedy decoding. `answer_tokens` is the token limit of an answer after the edited steps.
+
+    `alike` are the prompts for interventions of the kind "always_same".
+    """
 
     decoding: Decoding
     reader: AnswerReader
     engine: str
     endpoint: EndpointConfig
     answer_tokens: int = 16
+    alike: Prompts | None = None
     batching: Batching = untraced(Batching())
 
 
@@ -48,17 +52,20 @@ def run_paths(runtime: Runtime, settings: GreedySettings, inputs: Files, outputs
 
 @dataclasses.dataclass(frozen=True)
 class InterventionSettings:
-    """How paths are edited."""
+    """How paths are edited. `alike` is what the answers of the exemplars of "always_same" have in common, or ""."""
 
     seed: int
     reader: AnswerReader
     options: Options
+    alike: str = ""
 
 
 def run_interventions(runtime: object, settings: InterventionSettings, inputs: Files, outputs: Files, scratch: object) -> None:
     """Write the `interventions` on the `paths` of `held_out` questions, each with the answer of the complete path."""
     questions = {row["id"]: row for row in load_questions(inputs["held_out"])}
     lead = conclusion("\0", settings.reader.answer_type).partition("\0")[0].rstrip()
+    kinds = tuple(kind for kind in settings.options.kinds if kind != "always_same" or settings.alike)
+    options = dataclasses.replace(settings.options, kinds=kinds)
 
     def rows() -> Iterator[Record]:
         for (path,) in paths_by_question(inputs["paths"]):
@@ -67,9 +74,10 @@ def run_interventions(runtime: object, settings: InterventionSettings, inputs: F
             if answer is None:
                 continue
             asked, choices = questions[path["id"]]["question"], questions[path["id"]]["choices"] or ()
-            for each in interventions(asked, path["text"], answer, choices, lead, settings.options, draw):
+            for each in interventions(asked, path["text"], answer, choices, lead, options, draw):
                 about = {"id": path["id"], "path": path["path"], "original": answer, "options": len(choices)}
-                yield {**about, **dataclasses.asdict(each)}
+                alike = {"expected": settings.alike} if each.kind == "always_same" else {}
+                yield {**about, **dataclasses.asdict(each), **alike}
 
     count = write_jsonl(outputs["interventions"], rows())
     console.print(f"interventions: {count} on the paths of {len(questions)} questions")
@@ -77,19 +85,34 @@ def run_interventions(runtime: object, settings: InterventionSettings, inputs: F
 
 def run_answers(runtime: Runtime, settings: GreedySettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
     """Let `model` go on from each of `interventions`, and write them with its `answer`."""
-    prompts, questions = settings.decoding.prompts, {row["id"]: row for row in load_questions(inputs["held_out"])}
+    questions = {row["id"]: row for row in load_questions(inputs["held_out"])}
     rows = list(read_jsonl(inputs["interventions"]))
     if not rows:
         raise UserError(f"{inputs['interventions']} is empty: no greedy path has an answer and steps before it to edit.")
-    asked = [Request(str(n), _prompt(prompts, row, questions[row["id"]])) for n, row in enumerate(rows)]
+    alike = dataclasses.replace(settings.decoding, prompts=settings.alike or settings.decoding.prompts)
+    parts = {
+        "answers": (settings.decoding, settings.answer_tokens),
+        "steps": (settings.decoding, settings.decoding.sampling.max_tokens),
+        "alike": (alike, settings.decoding.sampling.max_tokens),
+    }
     written: dict[str, Record] = {}
-    for concludes, longest in ((True, settings.answer_tokens), (False, settings.decoding.sampling.max_tokens)):
-        part = [request for request, row in zip(asked, rows, strict=True) if row["concludes"] == concludes]
-        file = scratch / f"{'answers' if concludes else 'steps'}.jsonl"
-        if part:
-            _decode(runtime, settings, part, longest, inputs["model"], file, scratch, file.stem)
+    for name, (decoding, longest) in parts.items():
+        asked = [
+            Request(str(n), _prompt(decoding.prompts, row, questions[row["id"]]))
+            for n, row in enumerate(rows)
+            if _part(row) == name
+        ]
+        file = scratch / f"{name}.jsonl"
+        if asked:
+            each = dataclasses.replace(settings, decoding=decoding)
+            _decode(runtime, each, asked, longest, inputs["model"], file, scratch, name)
             written |= {row["id"]: row for row in read_jsonl(file)}
     processes.by_first(lambda: write_jsonl(outputs["answers"], _answered(settings.reader, rows, written, questions)))
+
+
+def _part(row: Record) -> str:
+    """Return which decoding an intervention belongs to."""
+    return "alike" if row["kind"] == "always_same" else "answers" if row["concludes"] else "steps"
 
 
 def _prompt(prompts: Prompts, row: Record, question: Record) -> str:

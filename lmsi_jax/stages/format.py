@@ -1,6 +1,7 @@
 """Selects voted paths and writes them as training rows in four formats (section 3.2), without a model or JAX."""
 
 import dataclasses
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +16,7 @@ from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.stages.path_files import paths_by_question, read_votes
 from lmsi_jax.tasks.questions import load_questions
+from lmsi_jax.trust.bias import NEARBY, as_suggested, other_answers, with_hint
 from lmsi_jax.voting.config import SelectConfig
 from lmsi_jax.voting.select import RULES, VotedQuestion
 
@@ -48,7 +50,7 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
             raise UserError(
                 f"Question '{id}' of {paths} is missing in {questions} or {inputs['votes']}; all three must be from one run."
             )
-        solutions = _solutions(settings, sampled, votes[id], accepted.get(id, ()))
+        solutions = _hinted(settings, by_id[id], _solutions(settings, sampled, votes[id], accepted.get(id, ())))
         used += bool(solutions)
         rows += examples(
             id,
@@ -64,6 +66,24 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
         raise _nothing_kept(settings, votes)
     write_jsonl(outputs["examples"], rows)
     console.print(f"format: {len(rows)} training rows from {used} of {len(votes)} questions")
+
+
+def _hinted(settings: FormatSettings, question: Record, solutions: Sequence[Solution]) -> list[Solution]:
+    """Return solutions whose questions suggest another answer, as consistency training needs (Chua et al. 2024).
+
+    Chua et al. (arXiv 2403.05518) train on the path that the model writes without the suggestion. The suggested answer is wrong
+    by the vote, so that no gold answer is needed.
+    """
+    hints, choices = settings.format.hints, question["choices"] or ()
+    result = []
+    for solution in solutions:
+        draw = random.Random(f"hint {settings.seed} {question['id']} {solution.path}")
+        others = [each for each in other_answers(solution.answer, choices, NEARBY) if each != solution.answer]
+        if hints and others and draw.random() < settings.format.hinted:
+            text = with_hint(question["question"], draw.choice(hints), as_suggested(draw.choice(others), choices))
+            solution = dataclasses.replace(solution, question=text)
+        result.append(solution)
+    return result
 
 
 def _valid(voted: Record) -> list[int]:

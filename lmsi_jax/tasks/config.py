@@ -63,8 +63,11 @@ class CorpusConfig:
     largest: int = 99
     sloppy: float = 0.4  # share of documents whose writer makes mistakes
     mistake: float = 0.25  # share of a sloppy writer's solutions with a mistake
+    suggestions: float = 0.0  # share of documents in which answers are suggested (tasks/suggestions.py)
+    obliging: float = 0.7  # share of their writers who follow a suggestion
+    candid: float = 0.0  # share of their writers who say what they do with a suggestion
 
     def check(self, path: str) -> None:
         require_at_least(1, self, path, "documents")
         _require_terms(self.terms, path)
-        require_share(self, path, "sloppy", "mistake")
+        require_share(self, path, "sloppy", "mistake", "suggestions", "obliging", "candid")

@@ -135,11 +135,13 @@ def _boxes(rng: random.Random, count: int, largest: int) -> Problem:
 # Ways of writing a solution.
 
 
-def make_solution(rng: random.Random, problem: Problem, style: str, mistake: bool = False) -> tuple[str, int]:
+def make_solution(
+    rng: random.Random, problem: Problem, style: str, mistake: bool = False, last: int | None = None
+) -> tuple[str, int]:
     """Return (the reasoning in one style, with its steps in random order; the answer that it reaches).
 
     With `mistake` one thing goes wrong, as in real text (a slip in a sum, or a forgotten quantity), and the rest follows
-    from it.
+    from it. With `last` the result of the last step is this number, right or wrong.
     """
     terms = _order(rng, list(problem.terms))
     slip = -1
@@ -148,7 +150,7 @@ def make_solution(rng: random.Random, problem: Problem, style: str, mistake: boo
     elif mistake:
         slip = rng.randrange(1, len(terms))
     if style == "terse":
-        return _terse(rng, terms, slip > 0)
+        return _terse(rng, terms, slip > 0, last)
     lines = []
     for term in terms:
         if term.factors:
@@ -159,6 +161,8 @@ def make_solution(rng: random.Random, problem: Problem, style: str, mistake: boo
         new = total - term.value if term.subtracted else total + term.value
         if i == slip:
             new = max(0, new + rng.choice((-10, -1, 1, 10)))
+        if i == len(terms) - 1 and last is not None:
+            new = last
         lines.append(_step(style, terms[0] if i == 1 else None, total, term, new))
         total = new
     return " ".join(lines), total
@@ -192,10 +196,11 @@ def _step(style: str, first: Term | None, total: int, term: Term, new: int) -> s
     return f"With {term.name} {term.value} that is {new}."
 
 
-def _terse(rng: random.Random, terms: list[Term], slip: bool) -> tuple[str, int]:
+def _terse(rng: random.Random, terms: list[Term], slip: bool, last: int | None) -> tuple[str, int]:
     total = sum(-term.value if term.subtracted else term.value for term in terms)
     if slip:
         total = max(0, total + rng.choice((-10, -1, 1, 10)))
+    total = total if last is None else last
     text = f"{terms[0].value}"
     for term in terms[1:]:
         text += f" {'-' if term.subtracted else '+'} {term.value}"
