@@ -10,19 +10,10 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "model": {
-                "vocab": 768,
-                "width": 128,
-                "layers": 4,
-                "heads": 4,
-                "kv_heads": 2,
-                "head_width": 32,
-                "mlp": 512,
-                "scaled_embedding": True,
-            },
-            "mesh": {"data": -1},
+            "start": "builtin",
+            "mesh": {"data": -1, "cpu_devices": 2},
             "corpus": {
-                "documents": 64_000,
+                "documents": 24_000,
                 "terms": (2, 5),
                 "largest": 199,
                 "sloppy": 0.4,
@@ -31,11 +22,11 @@ def get_config() -> ConfigDict:
                 "obliging": 0.7,
             },
             "train": {
-                "steps": 1400,
+                "steps": 500,
                 "batch": 32,
                 "row_length": 256,
-                "learning_rate": 2e-3,
-                "warmup": 100,
+                "learning_rate": 1e-3,
+                "warmup": 50,
                 "weight_decay": 0.1,
                 "save_every": 200,
                 "log_every": 20,

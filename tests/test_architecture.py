@@ -18,7 +18,7 @@ LAYERS = {
     "pipeline": 7,
     "analysis": 8,
     "stages": 9,
-    "recipes": 10,
+    "recipes": 10, "review": 10,
     "cli": 11, "benchmarks": 11,
 }  # fmt: skip
 

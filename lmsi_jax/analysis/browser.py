@@ -1,6 +1,6 @@
 """The questions and paths that are embedded in a report, as JSON data for the page's script."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lmsi_jax.analysis.rounds import REASONS, Gold, Round
@@ -74,7 +74,7 @@ def _paths(vote: Record, rows: Sequence[Record], steps: Mapping[int, Record]) ->
             {
                 "path": number,
                 "text": row["text"],
-                "marks": _marks(row["text"], steps[number]) if number in steps else [],
+                "marks": marks(row["text"], steps[number]) if number in steps else [],
                 "failed": sorted({failure["check"] for failure in steps[number]["failures"]}) if number in steps else [],
                 "outcome": "agrees" if number in kept else "abstains" if abstains else "other",
                 "answer": REASONS.get(reasons[number], reasons[number]) if abstains else answers.get(number),
@@ -86,17 +86,23 @@ def _paths(vote: Record, rows: Sequence[Record], steps: Mapping[int, Record]) ->
     return shown
 
 
-def _marks(text: str, steps: Record) -> list[list[Any]]:
+def marks(text: str, steps: Record) -> list[list[Any]]:
     """Return [start, end, verdict, right value] of the statements of a path that do not overlap, in UTF-16 units."""
-    marks: list[list[Any]] = []
+    chosen: list[Record] = []
     for each in (each for step in steps["steps"] for each in step["statements"]):
-        if not marks or each["start"] >= marks[-1][1]:
-            marks.append([each["start"], each["end"], each["verdict"], each.get("value")])
-    return [[_units(text[:start]), _units(text[:end]), *rest] for start, end, *rest in marks]
+        if not chosen or each["start"] >= chosen[-1]["end"]:
+            chosen.append(each)
+    at = utf16_positions(text, [each[name] for each in chosen for name in ("start", "end")])
+    return [[at[each["start"]], at[each["end"]], each["verdict"], each.get("value")] for each in chosen]
 
 
-def _units(text: str) -> int:
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+def utf16_positions(text: str, positions: Iterable[int]) -> dict[int, int]:
+    """Return positions in a text, by those that Python counts, as JavaScript counts them: in UTF-16 units."""
+    result, before, units = {}, 0, 0
+    for position in sorted(set(positions)):
+        units += len(text[before:position].encode("utf-16-le", "surrogatepass")) // 2
+        before, result[position] = position, units
+    return result
 
 
 def read_questions(folder: RunFolder) -> dict[str, Record]:

@@ -13,7 +13,7 @@ SETTING = "--config."  # the prefix of a flag that overrides one setting of the 
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag of one or several commands. `kind` is str, bool or int."""
+    """A flag of one or several commands. `kind` is str, bool, int or float."""
 
     help: str
     kind: type = str
@@ -49,6 +49,11 @@ FLAGS: dict[str, Flag] = {
     "topology": Flag("devices to plan for: v5e:4x4, v5p:4x4x4, h100:8, cpu:8; separate several by commas", value="NAMES"),
     "from": Flag("the checkpoint folder to read", value="DIR"),
     "to": Flag("the folder to write", value="DIR"),
+    "group": Flag("the records of the run to review, such as rounds/1; by default the last ones with votes", value="NAME"),
+    "reviewers": Flag("the names of the reviewers, separated by commas; each gets an address", value="NAMES"),
+    "above": Flag("review only labels with a vote share above this, such as 0.5", float, value="SHARE"),
+    "port": Flag("the port of the page (8717); 0 is any free one", int, value="N"),
+    "tool": Flag("label_studio, argilla, prodigy or inspect", value="NAME"),
     "recipe": Flag("self_improve (the default), pretrain, distill or faithfulness", value="NAME"),
     "dtype": Flag("float32, bfloat16 or float16; by default that of the checkpoint", value="NAME"),
     "adapter": Flag("write only the LoRA adapters, as a PEFT folder", bool),
@@ -121,6 +126,14 @@ COMMANDS = {
             ("output", "overwrite"), settings=False, uses_jax=False, streams=True,
         ),
         Command(
+            "review", "open a local page on which people judge voted answers and paths", "review.review", ("workdir",),
+            ("group", "reviewers", "above", "port", "output"), settings=False, uses_jax=False,
+        ),
+        Command(
+            "reviews", "summarise reviews, or exchange them with other annotation tools", "review.reviews", ("workdir",),
+            ("group", "above", "input", "output", "tool", "overwrite"), settings=False, uses_jax=False,
+        ),
+        Command(
             "report", "write report.html of a run again", "files.report", ("workdir",), settings=False, uses_jax=False,
         ),
         Command("plan", "estimate memory, time and cost on other devices", "models.plan", ("config", "topology")),
@@ -190,7 +203,7 @@ def parse(command: Command, arguments: list[str]) -> tuple[flags.FlagValues, lis
     for argument in rest:
         _check_flag(command, argument)
     values = flags.FlagValues()
-    define = {str: flags.DEFINE_string, bool: flags.DEFINE_bool, int: flags.DEFINE_integer}
+    define = {str: flags.DEFINE_string, bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
     for name in command.flags:
         define[FLAGS[name].kind](name, None, FLAGS[name].help, flag_values=values)  # type: ignore[operator]
     try:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WIDE = 220  # columns, enough for a table of several tasks
 
 
-def _check_new(files: Sequence[epath.Path], values: flags.FlagValues) -> None:
+def check_new(files: Sequence[epath.Path], values: flags.FlagValues) -> None:
     """Raise UserError when an output file exists, unless --overwrite is set."""
     for file in files:
         if str(file) != STANDARD and file.exists() and not values.overwrite:
@@ -38,7 +38,7 @@ def _check_new(files: Sequence[epath.Path], values: flags.FlagValues) -> None:
 def _output(values: flags.FlagValues) -> epath.Path:
     """Return the file of --output, after a check that it may be written."""
     path = epath.Path(values.output)
-    _check_new([path], values)
+    check_new([path], values)
     return path
 
 
@@ -68,7 +68,7 @@ def _run_stage(
     fingerprints = [path_fingerprint(path) for path in (*inputs.values(), locate(config.model.checkpoint))]
     scratch = output.parent / f".{output.name}-{fingerprint(traced(config), fingerprints, code_version())}"
     if "overwrite" in values and not scratch.exists():
-        _check_new(list(outputs.values()), values)
+        check_new(list(outputs.values()), values)
     config = resolve_numerics(config, jax.default_backend())
     parts = Parts(config, RunFolder(metrics), config.model)
     scratch.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ def evaluate(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
         if not rows:
             raise UserError("There are no questions to score: name a file with --questions or --config.data.eval_questions.")
         if not questions.exists() or list(read_jsonl(questions)) != rows:
-            _check_new([questions], values)
+            check_new([questions], values)
             write_jsonl(questions, rows)
     scores = {
         prompting: output / f"{prompting}.jsonl"
@@ -180,7 +180,7 @@ def compare(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
     from lmsi_jax.evaluation import compare as evaluation
 
     if values.output:
-        _check_new([epath.Path(values.output)], values)
+        check_new([epath.Path(values.output)], values)
     sides = [evaluation.scores_below(epath.Path(folder)) for folder in (values.before, values.after)]
     comparisons = evaluation.compare(*sides)
     wide = SafeConsole(width=WIDE, stderr=console.stderr, markup=False, emoji=False)  # a truncated table is useless

@@ -74,6 +74,14 @@ class RunFolder:
     def votes(self, group: str) -> epath.Path:
         return self.root / group / "votes.jsonl"
 
+    def reviews(self, group: str) -> epath.Path:
+        """People's verdicts on the votes and paths of a group."""
+        return self.root / group / "reviews.jsonl"
+
+    def rankings(self, group: str) -> epath.Path:
+        """People's rankings of paths of one question."""
+        return self.root / group / "rankings.jsonl"
+
     def interventions(self, group: str) -> epath.Path:
         """The edited beginnings of paths, from which a model goes on."""
         return self.root / group / "interventions.jsonl"

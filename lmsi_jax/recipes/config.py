@@ -55,8 +55,9 @@ class Config(LoopConfig):
 
 @dataclasses.dataclass(frozen=True)
 class BaseConfig:
-    """A base model, trained from scratch on generated word problems."""
+    """A base model, trained on generated word problems: from scratch, or from a checkpoint with its tokenizer."""
 
+    start: str = ""  # the checkpoint to go on from, whose architecture replaces `model`; "" = random weights
     model: ModelConfig = ModelConfig()
     corpus: CorpusConfig = CorpusConfig()
     tokenizer_documents: int = 20_000  # documents that the tokenizer is trained on
@@ -68,7 +69,7 @@ class BaseConfig:
         require_at_least(1, self, path, "tokenizer_documents", "held_out_documents", "validate_every")
         require(
             not self.train.lora.rank,
-            f"{path}train.lora.rank={self.train.lora.rank}: training from scratch trains all weights; set it to 0.",
+            f"{path}train.lora.rank={self.train.lora.rank}: pre-training trains all weights; set it to 0.",
         )
 
 

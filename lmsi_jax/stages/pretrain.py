@@ -1,4 +1,4 @@
-"""Pre-trains a base model from scratch on generated word problems: its corpus, its tokenizer, its parameters."""
+"""Pre-trains a base model on generated word problems: its corpus, its tokenizer, its parameters."""
 
 import dataclasses
 import itertools
@@ -6,7 +6,7 @@ import itertools
 from etils import epath
 
 from lmsi_jax import tokenizers
-from lmsi_jax.checkpoint.folder import save
+from lmsi_jax.checkpoint import folder
 from lmsi_jax.core import rng
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import write_bytes
@@ -21,6 +21,7 @@ from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.stages.finetune import training_run
 from lmsi_jax.tasks.config import CorpusConfig
 from lmsi_jax.tasks.word_corpus import documents
+from lmsi_jax.tokenizers import Tokenizer
 from lmsi_jax.training.batches import shuffled
 from lmsi_jax.training.config import TrainConfig
 from lmsi_jax.training.hooks import validation_loss
@@ -72,32 +73,42 @@ class PretrainSettings:
 
 
 def run_pretrain(runtime: Runtime, settings: PretrainSettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
-    """Train a model on a `corpus`, measure its loss on `held_out` documents, and write it with its tokenizer as `model`."""
+    """Train a model on a `corpus`, measure its loss on `held_out` documents, and write it with its tokenizer as `model`.
+
+    The model is that of the checkpoint `start`, or a random one with the `tokenizer`.
+    """
     config, model, mesh = settings.train, settings.model, runtime.mesh
-    tokenizer = tokenizers.SentencePieceTokenizer(inputs["tokenizer"].read_bytes())
+    start = str(inputs["start"]) if "start" in inputs else None
+    if start:
+        tokenizer, files = folder.load_tokenizer(start), folder.companions(start)
+    else:
+        tokenizer = tokenizers.SentencePieceTokenizer(inputs["tokenizer"].read_bytes())
+        files = {"tokenizer.model": tokenizer.model}
     rows, held_out = (corpus_rows(inputs[name], tokenizer, config.row_length) for name in ("corpus", "held_out"))
     console.print(
         f"{transformer.count_params(model):,} parameters; {len(rows):,} rows of {config.row_length} tokens, "
         f"{rows.padding:.1%} padding; {config.steps * config.batch / len(rows):.2f} epochs"
     )
     with training_run(runtime, model, config, rows, settings.seed, scratch) as run:
-        params = transformer.init_sharded(mesh, model, rng.stage_key(settings.seed, "init"))
+        random = rng.stage_key(settings.seed, "init")
+        params = folder.load_params(start, mesh) if start else transformer.init_sharded(mesh, model, random)
         objective, weights = cross_entropy(model, config.remat, config.z_loss), AllWeights(model)
         hook = validation_loss(mesh, objective, held_out, config.batch // config.accumulate, settings.validate_every)
         trained = train(objective, shuffled(mesh, rows, config.batch, settings.seed), weights, [hook], params, config, run)
         params = weights.merged(params, trained)
-    save(outputs["model"], model, params, {"tokenizer.model": tokenizer.model})
+    folder.save(outputs["model"], model, params, files)
 
 
-def corpus_rows(file: epath.Path, tokenizer: tokenizers.SentencePieceTokenizer, row_length: int) -> PackedRows:
+def corpus_rows(file: epath.Path, tokenizer: Tokenizer, row_length: int) -> PackedRows:
     """Return documents packed into rows of `row_length` tokens. Every token but the first of a document is a target."""
     texts = (row["text"] for row in read_jsonl(file))
     return pack([Piece(_fitted(text, tokenizer, row_length), target_start=1) for text in texts], row_length)
 
 
-def _fitted(text: str, tokenizer: tokenizers.SentencePieceTokenizer, length: int) -> list[int]:
+def _fitted(text: str, tokenizer: Tokenizer, length: int) -> list[int]:
     """Return the ids of a document. If it is longer than a row, its last problems are dropped."""
-    while len(ids := [tokenizer.bos, *tokenizer.encode(text), tokenizer.eos]) > length:
+    end = [tokenizer.eos] if tokenizer.eos >= 0 else []
+    while len(ids := [*tokenizer.start(text), *end]) > length:
         text, cut, _ = text.rpartition("\n\n")
         if not cut:
             raise UserError(

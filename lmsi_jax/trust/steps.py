@@ -1,5 +1,6 @@
 """Check the steps of a reasoning path: its arithmetic, where its numbers come from, and the answer that it declares."""
 
+import bisect
 import itertools
 import re
 from collections import Counter
@@ -148,8 +149,14 @@ def _running(statement: Statement, results: Sequence[Number]) -> Statement:
 
 def steps_of(text: str, given: Collection[Number] = ()) -> list[Step]:
     """Return the steps of a text, each with the statements that end in it."""
-    found = statements_in_context(text, given)
-    return [Step(start, end, tuple(each for each in found if start < each.end <= end)) for start, end in split(text)]
+    spans = split(text)
+    ends = [end for _, end in spans]
+    inside: list[list[Statement]] = [[] for _ in spans]
+    for statement in statements_in_context(text, given):
+        number = bisect.bisect_left(ends, statement.end)
+        if number < len(spans) and spans[number][0] < statement.end:
+            inside[number].append(statement)
+    return [Step(start, end, tuple(each)) for (start, end), each in zip(spans, inside, strict=True)]
 
 
 def check(text: str, question: Quantities, answer: Number | None) -> Checked:

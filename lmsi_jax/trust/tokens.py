@@ -60,7 +60,7 @@ _TABLE = (  # (kind, pattern), in the order in which they are tried; "" marks wh
     ("word", r"[A-Za-z][A-Za-z\u2019']*(?:-[A-Za-z]+)*"),
     ("line", r"\n+|\\\\|\\[\[\]]"),
     ("!", r"!"),
-    ("break", r"[^\n]"),
+    ("break", r"[\u3000-\U0010ffff]+|[^\n]"),  # other scripts and pictures at once, whatever their length
 )  # fmt: skip
 _PATTERN = re.compile("|".join(f"({pattern})" for _, pattern in _TABLE))
 _KINDS = ("", *(kind for kind, _ in _TABLE))

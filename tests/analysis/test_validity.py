@@ -2,7 +2,7 @@
 
 from etils import epath
 
-from lmsi_jax.analysis.browser import _marks
+from lmsi_jax.analysis.browser import marks
 from lmsi_jax.analysis.rounds import Gold, Round
 from lmsi_jax.analysis.validity import read_steps, validity_rows
 from lmsi_jax.answers.reader import AnswerReader
@@ -41,4 +41,4 @@ def test_marks_are_in_the_units_of_the_page():
     """Catches: marks that slip behind a character outside the basic plane, and overlapping ones."""
     whole, inside = {"start": 2, "end": 11, "verdict": "wrong", "value": "8"}, {"start": 4, "end": 6, "verdict": "right"}
     steps = {"steps": [{"statements": [whole, inside]}]}
-    assert _marks("😀 5 + 3 = 9.", steps) == [[3, 12, "wrong", "8"]]
+    assert marks("😀 5 + 3 = 9.", steps) == [[3, 12, "wrong", "8"]]
