@@ -9,12 +9,12 @@ import datetime
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lmsi_jax.core.errors import UserError, unknown
 from lmsi_jax.core.records import Record, dumps, fingerprint
 from lmsi_jax.review.items import Item
-from lmsi_jax.trust.reviews import VERDICTS, settled
+from lmsi_jax.trust.reviews import VERDICTS, Reviews, settled
 
 ROWS = "lmsi_reviews"  # the field with our own rows
 NAMESPACE = uuid.UUID("6e1f5c3a-52a4-4d0c-9d55-1c8f0e7a9b21")  # of the user ids that Argilla needs
@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
 
 def _label_rows(rows: Sequence[Record]) -> dict[str, Record]:
     """Return the last row of each reviewer on the label, by reviewer."""
-    return {row["reviewer"]: row for row in rows if row["path"] is None}
+    return {row["reviewer"]: row for row in rows if row.get("path") is None}
 
 
 def _text(item: Item) -> str:
@@ -206,14 +206,16 @@ def import_reviews(tool: str, text: str, file: str) -> list[Record]:
     read = tool_of(tool).read
     for number, record in enumerate(_records(text, file), start=1):
         try:
+            if not isinstance(record, dict):
+                raise TypeError(f"a JSON object is expected, not {record!r:.60}")
             own = _own_rows(record)
-            rows |= {row["key"] if row["path"] is None else f"{row['key']} {row['path']}": row for row in own}
+            rows |= {f"{row['key']} {row.get('path')}": row for row in own}
             before = _label_rows(own)
             for each in read(record):
                 given = before.get(each.reviewer)
                 if given is None or (given["verdict"], given["answer"]) != (each.verdict, each.answer):
                     row = _new_row(tool, each)
-                    rows[row["key"]] = row
+                    rows[f"{row['key']} None"] = row
         except UserError as error:
             raise UserError(f"{file}, record {number}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -224,7 +226,7 @@ def import_reviews(tool: str, text: str, file: str) -> list[Record]:
     return list(rows.values())
 
 
-def _records(text: str, file: str) -> list[Record]:
+def _records(text: str, file: str) -> list[Any]:
     try:
         if text.lstrip().startswith("["):
             records = json.loads(text)
@@ -239,8 +241,11 @@ def _own_rows(record: Record) -> list[Record]:
     """Return our own rows from where each tool keeps them."""
     for holder in (record.get("data"), record.get("meta"), record.get("metadata")):
         if isinstance(holder, dict) and ROWS in holder:
-            rows = holder[ROWS]
-            return list(json.loads(rows) if isinstance(rows, str) else rows)
+            rows = json.loads(holder[ROWS]) if isinstance(holder[ROWS], str) else holder[ROWS]
+            if not isinstance(rows, list) or not all(isinstance(row, dict) and isinstance(row.get("key"), str) for row in rows):
+                raise TypeError(f"`{ROWS}` must be a list of reviews, not {rows!r:.60}")
+            Reviews.of(rows, f"`{ROWS}`")
+            return rows
     return []
 
 
