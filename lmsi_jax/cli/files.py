@@ -130,6 +130,7 @@ def format(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
 
     settings = FormatSettings(config.seed, answer_reader(config.data), _prompts(config), config.select, config.format)
     inputs = {name: epath.Path(values[name].value) for name in ("questions", "paths", "votes")}
+    inputs |= {"reviews": epath.Path(config.select.reviews)} if config.select.reviews else {}
     run_format(None, settings, inputs, {"examples": _output(values)})
 
 

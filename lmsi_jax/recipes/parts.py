@@ -10,12 +10,13 @@ from etils import epath
 from lmsi_jax.analysis.summary import read_scores, score_table, summarise
 from lmsi_jax.checkpoint import folder as checkpoints
 from lmsi_jax.checkpoint.config import Numerics, SourceConfig
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.settings import part
 from lmsi_jax.decoding.config import Batching, Sampling
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.recipe import Check
-from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.pipeline.run_folder import Files, RunFolder
 from lmsi_jax.pipeline.stage import Stage
 from lmsi_jax.recipes.config import LoopConfig
 from lmsi_jax.stages import checks
@@ -33,7 +34,7 @@ from lmsi_jax.stages.vote import VoteSettings, run_vote
 from lmsi_jax.tasks.config import QuestionConfig
 from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader
-from lmsi_jax.voting.config import VoteConfig
+from lmsi_jax.voting.config import SelectConfig, VoteConfig
 from lmsi_jax.voting.select import RULES
 
 
@@ -119,6 +120,7 @@ class Parts:
         settings = FormatSettings(config.seed, self.reader, self._prompts, config.select, config.format)
         inputs = {"questions": folder.questions, "paths": folder.paths(group), "votes": folder.votes(group)}
         inputs |= {"gold": folder.gold} if RULES[config.select.rule].reads_gold else {}  # a control, not the method
+        inputs |= reviews_of(config.select)
         return Stage(f"{group}/format", run_format, settings, inputs, {"examples": folder.examples(group)})
 
     def finetune_settings(self, number: int = 1) -> FinetuneSettings:
@@ -155,6 +157,16 @@ class Parts:
         outputs = {prompting: self._folder.scores(name, prompting) for prompting in self._promptings}
         inputs = {"held_out": self._folder.held_out, "model": model}
         return Stage(f"eval/{name}/evaluate", run_evaluate, settings, inputs, outputs, on_mesh=True)
+
+
+def reviews_of(select: SelectConfig) -> Files:
+    """Return the file of human reviews as an input of the format stage. Raises UserError when it does not exist."""
+    if not select.reviews:
+        return {}
+    file = epath.Path(select.reviews)
+    if not file.exists():
+        raise UserError(f"select.reviews={file} does not exist; `lmsi review --workdir=W` writes W/rounds/1/reviews.jsonl.")
+    return {"reviews": file}
 
 
 def report(config: Any, folder: RunFolder, made: Sequence[Stage]) -> Stage:

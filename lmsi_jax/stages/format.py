@@ -9,7 +9,7 @@ from lmsi_jax.answers.extract import truncate_at_next_turn
 from lmsi_jax.answers.reader import AnswerReader, accepted_answers, answers_by_path, paths_hash
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
+from lmsi_jax.core.records import Record, fingerprint, read_jsonl, write_jsonl
 from lmsi_jax.formatting.config import FormatConfig
 from lmsi_jax.formatting.examples import Solution, examples
 from lmsi_jax.formatting.prompts import Prompts
@@ -17,6 +17,7 @@ from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.stages.path_files import paths_by_question, read_votes
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.trust.bias import NEARBY, as_suggested, other_answers, with_hint
+from lmsi_jax.trust.reviews import Reviews
 from lmsi_jax.voting.config import SelectConfig
 from lmsi_jax.voting.select import RULES, VotedQuestion
 
@@ -33,7 +34,10 @@ class FormatSettings:
 
 
 def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs: Files, scratch: object = None) -> None:
-    """Select `paths` by their `votes` on `questions`, and write `examples`. Only rules with `reads_gold` read `gold`."""
+    """Select `paths` by their `votes` on `questions`, and write `examples`. Only rules with `reads_gold` read `gold`.
+
+    Where there are `reviews`, people overrule the vote: see `_overruled`.
+    """
     select, questions, paths = settings.select, inputs["questions"], inputs["paths"]
     by_id = {r["id"]: r for r in load_questions(questions)}
     votes = read_votes(inputs["votes"])
@@ -43,6 +47,7 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
             f"select.rule='{select.rule}' is a control for `lmsi run`, which has the gold answers; this command has none."
         )
     accepted = {r["id"]: accepted_answers(r) for r in read_jsonl(inputs["gold"])} if reads_gold else {}
+    reviews = Reviews.of(read_jsonl(inputs["reviews"]), str(inputs["reviews"])) if "reviews" in inputs else Reviews({}, {})
     rows, used = [], 0
     for sampled in paths_by_question(paths):
         id = sampled[0]["id"]
@@ -50,7 +55,7 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
             raise UserError(
                 f"Question '{id}' of {paths} is missing in {questions} or {inputs['votes']}; all three must be from one run."
             )
-        solutions = _hinted(settings, by_id[id], _solutions(settings, sampled, votes[id], accepted.get(id, ())))
+        solutions = _hinted(settings, by_id[id], _solutions(settings, sampled, votes[id], accepted.get(id, ()), reviews))
         used += bool(solutions)
         rows += examples(
             id,
@@ -105,7 +110,9 @@ def _nothing_kept(settings: FormatSettings, votes: Mapping[str, Record]) -> User
     )
 
 
-def _solutions(settings: FormatSettings, rows: Sequence[Record], voted: Record, accepted: Sequence[str]) -> list[Solution]:
+def _solutions(
+    settings: FormatSettings, rows: Sequence[Record], voted: Record, accepted: Sequence[str], reviews: Reviews
+) -> list[Solution]:
     """Return the paths of one question to train on, with the answers that they voted for."""
     position = {row["path"]: i for i, row in enumerate(rows)}
     numbers = voted.get("paths", list(range(len(rows))))
@@ -120,6 +127,24 @@ def _solutions(settings: FormatSettings, rows: Sequence[Record], voted: Record, 
     rule = RULES[settings.select.rule]
     right = [settings.reader.is_right(answer, accepted) for answer in answers] if rule.reads_gold else []
     kept = [position[path] for path in voted["kept"] if not settings.select.steps or path in _valid(voted)]
-    question = VotedQuestion(voted["id"], texts, answers, kept, voted["confidence"], right)
+    kept, confidence = _overruled(reviews, voted, rows, kept)
+    question = VotedQuestion(voted["id"], texts, answers, kept, confidence, right)
     chosen = rule.choose(settings.select, question, settings.seed)
     return [Solution(rows[i]["path"], texts[i], answers[i] or "") for i in chosen]
+
+
+def _overruled(reviews: Reviews, voted: Record, rows: Sequence[Record], kept: Sequence[int]) -> tuple[list[int], float]:
+    """Return the positions of the paths to keep, and the vote share, after people have reviewed the label and its paths.
+
+    A label that they call wrong keeps no path. One that they call right is sure, whatever its vote share. A path that they
+    call wrong is left out, and one that they call right is kept even if its steps fail a check.
+    """
+    verdict = reviews.of_label(voted["id"], voted["answer"])
+    if verdict == "wrong":
+        return [], voted["confidence"]
+    agreeing = set(voted["kept"])
+    judged = {
+        i: reviews.of_path(voted["id"], fingerprint(row["text"])) for i, row in enumerate(rows) if row["path"] in agreeing
+    }
+    final = [i for i, word in judged.items() if word == "right" or (word is None and i in kept)]
+    return final, 1.0 if verdict == "right" else voted["confidence"]

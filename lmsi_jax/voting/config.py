@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_share
+from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_share, untraced
 from lmsi_jax.trust.steps import CHECKS, CONTRACTS
 from lmsi_jax.voting import adaptive, select
 from lmsi_jax.voting.adaptive import StoppingOptions
@@ -55,6 +55,7 @@ class SelectConfig(VoteConfig, PathLimits):
     """Which voted paths to train on. The defaults are the paper's: every agreeing path of every question."""
 
     rule: str = "majority"  # or "random" and "gold", which are controls; see voting/select.py
+    reviews: str = untraced("")  # a file of human reviews that overrule the vote (`lmsi review`); "" = none
 
     def check(self, path: str) -> None:
         super().check(path)
