@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from lmsi_jax.analysis.summary import grid
 from lmsi_jax.answers.reader import AnswerReader
-from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record
 from lmsi_jax.evaluation.statistics import mean_interval
 from lmsi_jax.trust.bias import HintTrial, hint_effect, hint_score
@@ -207,34 +205,3 @@ def _single(answered: Answered, first: Answered) -> dict[str, float]:
     result = {**hints, "no steps: same answer, corrected for chance": corrected(same, chance)}
     equal = reweighted(shares, weights)
     return result if equal is None else {**result, "early answering: share of its ceiling, at the first model's lengths": equal}
-
-
-def show_measures(rows: Sequence[Record]) -> None:
-    """Print the measures of all models."""
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    table = grid(
-        "Does the answer depend on the reasoning? In %, with 95% intervals over questions",
-        ("measure",),
-        tuple(cell for model in models for cell in (model, "gain" if model != models[0] else "n")),
-    )
-    by_key = {(row["model"], row["measure"]): row for row in rows}
-    for name in dict.fromkeys(row["measure"] for row in rows):
-        cells = []
-        for model in models:
-            row = by_key.get((model, name), {})
-            cells += [_value(row), (_gain_text(row) if model != models[0] else str(row.get("n", "")))]
-        table.add_row(name, *cells)
-    console.print(table)
-
-
-def _value(row: Record) -> str:
-    if "value" not in row:
-        return ""
-    interval = f" ({100 * row['low']:.0f}-{100 * row['high']:.0f})" if "low" in row else ""
-    return f"{100 * row['value']:.1f}{interval}"
-
-
-def _gain_text(row: Record) -> str:
-    if "gain" not in row:
-        return ""
-    return f"{100 * row['gain']:+.1f} ({100 * row['gain_low']:+.0f} to {100 * row['gain_high']:+.0f})"

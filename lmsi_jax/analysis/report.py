@@ -5,6 +5,7 @@ Everything comes from the work directory, so the page can be written again at an
 
 import datetime
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,10 @@ import jinja2
 from etils import epath
 
 from lmsi_jax.analysis.browser import read_questions, round_payload
+from lmsi_jax.analysis.limits import biases, limits, method
+from lmsi_jax.analysis.measure_table import measure_rows, measured_models
 from lmsi_jax.analysis.plan import Planned, read_plan, title
+from lmsi_jax.analysis.reviews import audit, audit_rows
 from lmsi_jax.analysis.rounds import REUSED, Gold, Round, label_precision, label_rows, read_gold, read_rounds, stage_times
 from lmsi_jax.analysis.summary import Score, p_text, read_scores, summarise
 from lmsi_jax.analysis.validity import read_steps, validity_rows
@@ -33,11 +37,12 @@ from lmsi_jax.tasks.task import answer_reader
 
 SPOKEN = {"cot": "CoT greedy", "self_consistency": "Self-consistency", "standard": "Standard prompting"}  # in verdict's order
 EVIDENT = 0.05  # from this p-value on, the verdict says that chance alone can explain the change
+MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>|"})  # what has a meaning in Markdown
 LISTED = 0.5  # seconds; categories on which a stage spent less are not listed
 
 
 def write_report(workdir: epath.Path) -> epath.Path:
-    """Write `report.html` into a work directory, from the files of that directory only, and return its path.
+    """Write `report.html` and `card.md` into a work directory, from its files only, and return the path of the report.
 
     Without evaluation, gold answers, rounds or metrics, the page has a note for the missing part. Raises UserError when the
     folder is not a work directory.
@@ -45,15 +50,24 @@ def write_report(workdir: epath.Path) -> epath.Path:
     folder = RunFolder(workdir)
     if not folder.config.exists():
         raise UserError(f"{workdir} holds no config.json, so it is not the --workdir of a run; name one that `lmsi run` wrote.")
+    context = _context(folder)
+    write_text(folder.report, _environment(escapes=True).get_template("report.html.jinja").render(context))
+    card = _environment(escapes=False).get_template("card.md.jinja").render(context)
+    write_text(folder.card, re.sub(r"\n{3,}", "\n\n", card))
+    return folder.report
+
+
+def _environment(*, escapes: bool) -> jinja2.Environment:
+    """Return the environment of a template: with escapes for HTML, or without for Markdown."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=escapes,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_text(folder.report, environment.get_template("report.html.jinja").render(_context(folder)))
-    return folder.report
+    environment.filters["cell"] = lambda text: " ".join(str(text).split()).translate(MARKDOWN)
+    return environment
 
 
 def _context(folder: RunFolder) -> dict[str, Any]:
@@ -68,6 +82,8 @@ def _context(folder: RunFolder) -> dict[str, Any]:
     contract = question_source(build(DataConfig, config["data"])).contract if voted and "data" in config else ()
     rows, questions = summarise(scores), read_questions(folder)
     leaks = list(read_jsonl(folder.leaks)) if folder.leaks.exists() else None
+    measures = list(read_jsonl(folder.measures)) if folder.measures.exists() else []
+    audits = {r.name: audit(folder, r.group) for r in voted}
     return {
         "name": folder.root.name,
         "verdict": verdict(rows, voted) or _last_losses(folder, planned) or "Nothing has been scored or voted yet.",
@@ -76,6 +92,12 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "remark": remark(voted, gold),
         "unfinished": [r.status for r in rounds if r.status],
         "facts": _facts(config, about, len(questions), rows, leaks),
+        "method": method(config),
+        "measured": measured_models(measures),
+        "measures": measure_rows(measures),
+        "biases": biases(measures),
+        "limits": limits(config, voted, steps, rows),
+        "reviews": {name: audit_rows(found) for name, found in audits.items() if found},
         "command": shlex.join(about.get("command_line", [])),
         "versions": about.get("versions", {}),
         "headline": _headline(rows),

@@ -64,6 +64,11 @@ class RunFolder:
     def report(self) -> epath.Path:
         return self.root / "report.html"
 
+    @property
+    def card(self) -> epath.Path:
+        """What the report says, on one page of Markdown."""
+        return self.root / "card.md"
+
     def paths(self, group: str) -> epath.Path:
         return self.root / group / "paths.jsonl"
 

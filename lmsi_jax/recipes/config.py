@@ -35,16 +35,52 @@ class LoopConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(LoopConfig):
+class InterventionConfig:
+    """How paths are edited to see whether their answers depend on them."""
+
+    interventions: Options = Options()
+    answer_tokens: int = 16  # token limit of an answer after edited steps
+
+    def check_interventions(self, path: str) -> None:
+        """Raise UserError for options without which nothing would be edited."""
+        require_at_least(1, self, path, "answer_tokens")
+        for name in ("kinds", "errors", "fillers", "hints", "openings", "changes"):
+            require(bool(getattr(self.interventions, name)), f"interventions.{name} is empty; name at least one.")
+        for name in ("hints", "openings"):
+            for text in getattr(self.interventions, name):
+                require("{}" in text, f"interventions.{name}: {text!r} has no {{}}, where the suggested answer goes.")
+        for kind in self.interventions.kinds:
+            require_one_of("interventions.kinds", kind, KINDS)
+
+
+def require_server_continues(config: LoopConfig) -> None:
+    """Raise UserError when a server is to go on from given steps and cannot."""
+    require(
+        config.sample.engine == "mesh" or config.sample.endpoint.api == "completions",
+        "sample.endpoint.api='chat': a chat server begins a new answer, and here it has to go on with a given one. Set "
+        "--config.sample.endpoint.api=completions.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(LoopConfig, InterventionConfig):
     """A self-improvement run."""
 
     rounds: int = 1
     train_from: Literal["base", "previous"] = "base"  # the model that a round's fine-tuning starts from
+    faithfulness: int = 0  # held-out questions of the tests of faithfulness, which cover the base and each round; 0 = no tests
     model: SourceConfig = SourceConfig()
     plan: PlanConfig = untraced(PlanConfig())
 
     def check(self, path: str) -> None:
         super().check(path)
+        require(self.faithfulness >= 0, f"faithfulness={self.faithfulness} is negative; 0 makes no tests.")
+        require(
+            not self.faithfulness or self.sample.engine == "mesh",
+            f"faithfulness={self.faithfulness} with sample.engine='openai': the server's model is not that of a round. Set "
+            f"faithfulness=0, and run lmsi faithfulness on the server's model.",
+        )
+        self.check_interventions(path)
         require(self.rounds >= 1, f"rounds={self.rounds}: at least one round of self-improvement is required.")
         require(
             self.rounds == 1 or self.sample.engine == "mesh",
@@ -95,29 +131,16 @@ class DistillConfig(LoopConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class FaithfulnessConfig(LoopConfig):
+class FaithfulnessConfig(LoopConfig, InterventionConfig):
     """Tests of whether the answers of one or several models depend on their reasoning."""
 
     model: SourceConfig = SourceConfig()
     others: tuple[str, ...] = ()  # checkpoints that are compared with `model`, of the same tokenizer and prompts
-    interventions: Options = Options()
-    answer_tokens: int = 16  # token limit of an answer after edited steps
 
     def check(self, path: str) -> None:
         super().check(path)
-        require_at_least(1, self, path, "answer_tokens")
-        for name in ("kinds", "errors", "fillers", "hints", "openings", "changes"):
-            require(bool(getattr(self.interventions, name)), f"interventions.{name} is empty; name at least one.")
-        for name in ("hints", "openings"):
-            for text in getattr(self.interventions, name):
-                require("{}" in text, f"interventions.{name}: {text!r} has no {{}}, where the suggested answer goes.")
-        for kind in self.interventions.kinds:
-            require_one_of("interventions.kinds", kind, KINDS)
-        require(
-            self.sample.engine == "mesh" or self.sample.endpoint.api == "completions",
-            "sample.endpoint.api='chat': a chat server begins a new answer, and here it has to go on with a given one. Set "
-            "--config.sample.endpoint.api=completions.",
-        )
+        self.check_interventions(path)
+        require_server_continues(self)
         require(
             self.sample.engine == "mesh" or not self.others,
             f"others={self.others} with sample.engine='openai': the server has one model; leave `others` empty.",

@@ -12,14 +12,6 @@ from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.pipeline.stage import Stage
 from lmsi_jax.recipes.config import FaithfulnessConfig
 from lmsi_jax.recipes.parts import Parts, model_checks
-from lmsi_jax.stages.faithfulness import (
-    InterventionSettings,
-    MeasureSettings,
-    run_answers,
-    run_interventions,
-    run_measures,
-    run_paths,
-)
 
 
 def stages(config: FaithfulnessConfig, folder: RunFolder) -> list[Stage]:
@@ -28,28 +20,7 @@ def stages(config: FaithfulnessConfig, folder: RunFolder) -> list[Stage]:
     if not parts.is_scored:
         raise UserError("There are no held-out questions with answers; name a file with --config.data.eval_questions.")
     models = {checkpoint: checkpoints.locate(checkpoint) for checkpoint in (config.model.checkpoint, *config.others)}
-    result, answers, held_out = [parts.prepare()], {}, {"held_out": folder.held_out}
-    edits = InterventionSettings(config.seed, parts.reader, config.interventions, parts.alike[1])
-    for number, (name, model) in enumerate(models.items()):
-        greedy = parts.greedy_settings(name, number, config.answer_tokens)
-        group = f"faithfulness/{number}"
-        paths, edited, answered = folder.paths(group), folder.interventions(group), folder.answers(group)
-        questions = {**held_out, "model": model}
-        result += [
-            Stage(f"{group}/paths", run_paths, greedy, questions, {"paths": paths}, on_mesh=True),
-            Stage(f"{group}/interventions", run_interventions, edits, {**held_out, "paths": paths}, {"interventions": edited}),
-            Stage(
-                f"{group}/answers",
-                run_answers,
-                greedy,
-                {**questions, "interventions": edited},
-                {"answers": answered},
-                on_mesh=True,
-            ),
-        ]
-        answers[name] = answered
-    settings = MeasureSettings(parts.reader, tuple(models))
-    return [*result, Stage("measures", run_measures, settings, {**held_out, **answers}, {"measures": folder.measures})]
+    return [parts.prepare(), *parts.faithfulness(config, models)]
 
 
 RECIPE = Recipe("faithfulness", stages, model_checks("model", trains=False))

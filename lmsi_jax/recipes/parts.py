@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -18,11 +18,19 @@ from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.recipe import Check
 from lmsi_jax.pipeline.run_folder import Files, RunFolder
 from lmsi_jax.pipeline.stage import Stage
-from lmsi_jax.recipes.config import LoopConfig
+from lmsi_jax.recipes.config import InterventionConfig, LoopConfig
 from lmsi_jax.stages import checks
 from lmsi_jax.stages.decode import Decoding
 from lmsi_jax.stages.evaluate import EvaluateSettings, promptings, run_evaluate
-from lmsi_jax.stages.faithfulness import GreedySettings
+from lmsi_jax.stages.faithfulness import (
+    GreedySettings,
+    InterventionSettings,
+    MeasureSettings,
+    run_answers,
+    run_interventions,
+    run_measures,
+    run_paths,
+)
 from lmsi_jax.stages.finetune import FinetuneSettings, run_finetune
 from lmsi_jax.stages.format import FormatSettings, run_format
 from lmsi_jax.stages.prepare import PrepareSettings, run_prepare
@@ -135,13 +143,31 @@ class Parts:
         """The prompts whose exemplars all have one answer, and that answer."""
         return load_alike_prompts(self._config.data, self._source.checkpoint, self._config.seed)
 
-    def greedy_settings(self, name: str, number: int, answer_tokens: int) -> GreedySettings:
-        """Return the settings for greedy answers of a model, the `number`-th of a run that trains none."""
+    def greedy_settings(self, name: str, number: int, answer_tokens: int, limit: int = 0) -> GreedySettings:
+        """Return the settings for greedy answers of a model, the `number`-th of a run, to the first `limit` questions."""
         sample, (alike, _) = self._config.sample, self.alike
         decoding = self._decoding("greedy", name, is_trained=number > 0)
         decoding = dataclasses.replace(decoding, sampling=dataclasses.replace(decoding.sampling, keep=()))
-        batching = part(sample, Batching)
-        return GreedySettings(decoding, self.reader, sample.engine, sample.endpoint, answer_tokens, alike, batching)
+        endpoint, batching = sample.endpoint, part(sample, Batching)
+        return GreedySettings(decoding, self.reader, sample.engine, endpoint, answer_tokens, limit, alike, batching)
+
+    def faithfulness(self, options: InterventionConfig, models: Mapping[str, epath.Path], limit: int = 0) -> list[Stage]:
+        """Return the stages that test whether the answers of models depend on their reasoning. The first one is the base."""
+        folder, held_out, result, answers = self._folder, {"held_out": self._folder.held_out}, [], {}
+        edits = InterventionSettings(self._config.seed, self.reader, options.interventions, self.alike[1])
+        for number, (name, model) in enumerate(models.items()):
+            greedy, group = self.greedy_settings(name, number, options.answer_tokens, limit), f"faithfulness/{number}"
+            paths, edited, answered = folder.paths(group), folder.interventions(group), folder.answers(group)
+            asked = {**held_out, "model": model}
+            made, given = {**held_out, "paths": paths}, {**asked, "interventions": edited}
+            result += [
+                Stage(f"{group}/paths", run_paths, greedy, asked, {"paths": paths}, on_mesh=True),
+                Stage(f"{group}/interventions", run_interventions, edits, made, {"interventions": edited}),
+                Stage(f"{group}/answers", run_answers, greedy, given, {"answers": answered}, on_mesh=True),
+            ]
+            answers[name] = answered
+        measured, settings = {**held_out, **answers}, MeasureSettings(self.reader, tuple(models))
+        return [*result, Stage("faithfulness/measures", run_measures, settings, measured, {"measures": folder.measures})]
 
     def evaluate_settings(self, name: str, number: int, checkpoint: int | str) -> EvaluateSettings:
         config = self._config
@@ -170,10 +196,16 @@ def reviews_of(select: SelectConfig) -> Files:
 
 
 def report(config: Any, folder: RunFolder, made: Sequence[Stage]) -> Stage:
-    """Return the stage that writes the report. It runs again when any record of the stages `made` has changed."""
+    """Return the stage that writes the report and the card.
+
+    It runs again when any record of the stages `made` has changed, or any human review.
+    """
     outputs = [path for stage in made for path in stage.outputs.values() if path.suffix == ".jsonl"]
-    records = {folder.label(path): path for path in outputs}
-    return Stage("report", run_report, ReportSettings(config), records, {"report": folder.report}, is_shared=False)
+    reviews = [folder.reviews(stage.name.rpartition("/")[0]) for stage in made if stage.short_name == "vote"]
+    records = {folder.label(path): path for path in (*outputs, *(path for path in reviews if path.exists()))}
+    return Stage(
+        "report", run_report, ReportSettings(config), records, {"report": folder.report, "card": folder.card}, is_shared=False
+    )
 
 
 def model_checks(section: str, *, samples: bool = True, trains: bool = True) -> list[Check[Any]]:

@@ -19,7 +19,7 @@ def stages(config: Config, folder: RunFolder) -> list[Stage]:
     result = [parts.prepare()]
     if parts.is_scored:
         result.append(parts.evaluate("base", base, 0))
-    model = base
+    model, models = base, {"base": base}
     for number in range(1, config.rounds + 1):
         group, name = f"rounds/{number}", f"round-{number}"
         trained = folder.model(name)
@@ -32,7 +32,9 @@ def stages(config: Config, folder: RunFolder) -> list[Stage]:
         ]
         if parts.is_scored:
             result.append(parts.evaluate(name, trained, number))
-        model = trained
+        model = models[name] = trained
+    if parts.is_scored and config.faithfulness:
+        result += parts.faithfulness(config, models, config.faithfulness)
     return [*result, report(config, folder, result)]
 
 

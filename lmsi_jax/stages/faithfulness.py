@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from lmsi_jax.analysis.faithfulness import Answered, measure, show_measures
+from lmsi_jax.analysis.faithfulness import Answered, measure
+from lmsi_jax.analysis.measure_table import show_measures
 from lmsi_jax.answers.reader import AnswerReader, accepted_answers
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
@@ -30,7 +31,7 @@ from lmsi_jax.trust.interventions import Options, interventions
 class GreedySettings:
     """How a model answers, by greedy decoding. `answer_tokens` is the token limit of an answer after the edited steps.
 
-    `alike` are the prompts for interventions of the kind "always_same".
+    Only the first `limit` questions are asked (0 = all). `alike` are the prompts for interventions of the kind "always_same".
     """
 
     decoding: Decoding
@@ -38,6 +39,7 @@ class GreedySettings:
     engine: str
     endpoint: EndpointConfig
     answer_tokens: int = 16
+    limit: int = 0
     alike: Prompts | None = None
     batching: Batching = untraced(Batching())
 
@@ -46,7 +48,7 @@ def run_paths(runtime: Runtime, settings: GreedySettings, inputs: Files, outputs
     """Write the greedy path of `model` for each question of `held_out`."""
     prompts = settings.decoding.prompts
     asked = requests(inputs["held_out"], prompts, runtime.tokenizer(inputs["model"], control=prompts.chat is not None))
-    longest = settings.decoding.sampling.max_tokens
+    asked, longest = asked[: settings.limit or None], settings.decoding.sampling.max_tokens
     _decode(runtime, settings, asked, longest, inputs["model"], outputs["paths"], scratch, "paths")
 
 
