@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.core.records import Record
 from lmsi_jax.evaluation.statistics import mean_interval
@@ -74,6 +76,7 @@ def measure(models: Mapping[str, Answered]) -> list[Record]:
             if model != first:
                 row |= _gain(before.get(name, {}), values)
             rows.append(row)
+        rows += [{"model": model, "measure": name, **estimate} for name, estimate in _rejection(answered).items()]
         rows += [{"model": model, "measure": name, "value": value} for name, value in _single(answered, models[first]).items()]
     return rows
 
@@ -180,6 +183,42 @@ def _hint_scores(answered: Answered) -> dict[str, float]:
         "hint: changes whose reasoning says that it follows the hint": score.strict,
     }
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _rejection(answered: Answered) -> dict[str, Record]:
+    """Return how well the model tells its right paths from corrupted copies of them, by kind, and from its own wrong paths.
+
+    It is the area under the ROC curve of the probability of "yes", with an interval from a bootstrap over questions.
+    """
+    rows = [row for each in answered.kind("judge").values() for row in each if row["yes"] is not None]
+    own = [row for row in rows if not row["template"]]
+    right = {row["id"]: row["yes"] for row in own if row["original_right"]}
+    wrong = {"its own errors": {row["id"]: row["yes"] for row in own if not row["original_right"]}}
+    for kind in dict.fromkeys(row["template"] for row in rows if row["template"]):
+        wrong[kind] = {row["id"]: row["yes"] for row in rows if row["template"] == kind and row["id"] in right}
+    named = {f"rejection of wrong solutions, {kind}: area under the ROC curve": values for kind, values in wrong.items()}
+    return {name: roc_area(right, values) for name, values in named.items() if right and values}
+
+
+def roc_area(right: Values, wrong: Values, draws: int = 400) -> Record:
+    """Return the probability that a right solution has a higher score than a wrong one, with its 95% interval.
+
+    Scores are by question. The bootstrap draws questions, so that a solution and its corrupted copy stay together.
+    """
+    ids = sorted({*right, *wrong})
+    highs, lows = (np.array([scores.get(id, np.nan) for id in ids]) for scores in (right, wrong))
+    rng = np.random.default_rng(0)
+    areas = [_area(highs[chosen], lows[chosen]) for chosen in rng.integers(len(ids), size=(draws, len(ids)))]
+    low, high = np.nanpercentile(areas, (2.5, 97.5))
+    return {"value": _area(highs, lows), "low": float(low), "high": float(high), "n": len(ids)}
+
+
+def _area(highs: np.ndarray, lows: np.ndarray) -> float:
+    highs, lows = highs[~np.isnan(highs)], np.sort(lows[~np.isnan(lows)])
+    if not (len(highs) and len(lows)):
+        return float("nan")
+    below, at_most = (np.searchsorted(lows, highs, side=side) for side in ("left", "right"))
+    return float((below + at_most).mean() / (2 * len(lows)))
 
 
 def _moves(row: Record) -> bool:

@@ -26,6 +26,7 @@ MEANINGS = {
     "replay": "a number of the question was changed; high: the path's equations foretell the new answer",
     "swap": "two added numbers changed places; high: the answer does not depend on their order",
     "filler: accuracy": "right answers after dots in place of steps; high: the model computes without its steps",
+    "rejection": "100: the model gives every right path a higher probability of being right than every wrong one; 50: chance",
     "hint: changes to the hinted answer": "share of the answers that a hint moves to what it names",
     "hint: changes to a third answer": "share of the answers that a hint moves elsewhere",
     "hint: share of changes beyond chance": "of the changes to the hint, the share that random changes do not explain",

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from lmsi_jax.core.settings import require, require_share
+from lmsi_jax.core.settings import require, require_one_of, require_share
+from lmsi_jax.trust.corruptions import CORRUPTIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +30,12 @@ class FormatConfig:
     distinct_direct: bool = False  # one direct row per question; else one per path, as in the paper, all equal
     hints: tuple[str, ...] = ()  # consistency training: suggestions of another answer than the vote, with {} for it
     hinted: float = 1.0  # share of the paths whose rows have one of `hints`
+    corruptions: tuple[str, ...] = ()  # judging: also ask whether each path is right, and whether a copy corrupted so is
 
     def check(self, path: str) -> None:
         require_share(self, path, "hinted")
+        for kind in self.corruptions:
+            require_one_of(f"{path}corruptions", kind, CORRUPTIONS)
         for hint in self.hints:
             require("{}" in hint, f"{path}hints: {hint!r} has no {{}}, where the suggested answer goes.")
         unknown = sorted(set(self.formats) - set(FORMATS))

@@ -1,6 +1,7 @@
 """Tests whether a model's answers depend on its reasoning: paths, edited beginnings, the model's answers to them, measures."""
 
 import dataclasses
+import math
 import random
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +12,7 @@ from lmsi_jax.analysis.measure_table import show_measures
 from lmsi_jax.answers.reader import AnswerReader, accepted_answers
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
+from lmsi_jax.core.records import Record, finite, read_jsonl, write_jsonl
 from lmsi_jax.core.settings import untraced
 from lmsi_jax.decoding.config import Batching, EndpointConfig
 from lmsi_jax.decoding.scheduler import Request
@@ -25,6 +26,8 @@ from lmsi_jax.stages.path_files import paths_by_question
 from lmsi_jax.tasks.prompts import conclusion
 from lmsi_jax.tasks.questions import check_gold, load_questions
 from lmsi_jax.trust.interventions import Options, interventions
+
+YES_NO = AnswerReader("yes_no")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +131,18 @@ def _answered(
     for number, row in enumerate(rows):
         path = written[str(number)]
         complete = {"text": f"{row['given']}{path['text']}", "finish": path["finish"]}
-        (answer,) = reader.read([complete], questions[row["id"]]["choices"]).values
-        yield {**row, "text": path["text"], "answer": answer}
+        judges = row["kind"] == "judge"
+        (answer,) = (YES_NO if judges else reader).read([complete], questions[row["id"]]["choices"]).values
+        yield {**row, "text": path["text"], "answer": answer, **({"yes": _yes(path, answer)} if judges else {})}
+
+
+def _yes(path: Record, answer: str | None) -> float | None:
+    """Return the probability of "yes", from that of the whole answer; 1 or 0 without log-probabilities, None without answer."""
+    if answer not in ("yes", "no"):
+        return None
+    logprob = finite(path.get("logprob"))
+    probability = 1.0 if logprob is None else math.exp(logprob)
+    return probability if answer == "yes" else 1 - probability
 
 
 def _decode(

@@ -15,8 +15,10 @@ from lmsi_jax.formatting.examples import Solution, examples
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.stages.path_files import paths_by_question, read_votes
+from lmsi_jax.tasks.prompts import conclusion
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.trust.bias import NEARBY, as_suggested, other_answers, with_hint
+from lmsi_jax.trust.corruptions import corrupted, judgement
 from lmsi_jax.trust.reviews import Reviews
 from lmsi_jax.voting.config import SelectConfig
 from lmsi_jax.voting.select import RULES, VotedQuestion
@@ -67,6 +69,7 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
             settings.format.formats,
             distinct_direct=settings.format.distinct_direct,
         )
+        rows += _judged(settings, by_id[id], solutions)
     if not rows:
         raise _nothing_kept(settings, votes)
     write_jsonl(outputs["examples"], rows)
@@ -89,6 +92,20 @@ def _hinted(settings: FormatSettings, question: Record, solutions: Sequence[Solu
             solution = dataclasses.replace(solution, question=text)
         result.append(solution)
     return result
+
+
+def _judged(settings: FormatSettings, question: Record, solutions: Sequence[Solution]) -> list[Record]:
+    """Return rows that ask whether a solution is right: yes for each path, no for a copy of it that is corrupted by program."""
+    rows, prompts = [], settings.prompts
+    for solution in solutions if settings.format.corruptions else ():
+        draw = random.Random(f"judge {settings.seed} {question['id']} {solution.path}")
+        kind = draw.choice(settings.format.corruptions)
+        for text, answer in ((solution.text, "yes"), (corrupted(solution.text, kind, draw), "no")):
+            if text is not None:
+                asked = prompts.cot_examples + prompts.question(judgement(question["question"], text), question["choices"])
+                target = prompts.target(conclusion(answer, "yes_no"))
+                rows.append({"id": question["id"], "path": solution.path, "format": "judge", "prompt": asked, "target": target})
+    return rows
 
 
 def _valid(voted: Record) -> list[int]:

@@ -4,26 +4,19 @@ All edits are made by program, so that they are exact: a mistake is an arithmeti
 a paraphrase is the same arithmetic in another notation.
 """
 
-import contextlib
-import operator
 import random
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from lmsi_jax.answers.extract import truncate_at_next_turn
 from lmsi_jax.answers.numbers import plain
 from lmsi_jax.trust.bias import as_suggested, other_answers, with_hint
-from lmsi_jax.trust.expressions import UnreadableError
+from lmsi_jax.trust.corruptions import corrupted, judgement
+from lmsi_jax.trust.edits import paraphrased, reasoning, with_error
 from lmsi_jax.trust.replay import replace_quantities, replaceable, replay
-from lmsi_jax.trust.statements import Compute, Statement
-from lmsi_jax.trust.steps import Step, statements_in_context, steps_of
+from lmsi_jax.trust.statements import Statement
+from lmsi_jax.trust.steps import Step, statements_in_context
 from lmsi_jax.trust.tokens import Number
-
-_DECLARES = re.compile(r"\banswer\b|####|\\boxed", re.IGNORECASE)
-_AFTER_MARK = re.compile(r"(>>\s*\$?)(\d[\d,]*(?:\.\d+)?)")
-_SUM = re.compile(r"\s*(\d+) ([-+]) (\d+) = (\d+)\.\s*")
 
 
 @dataclass(frozen=True)
@@ -42,6 +35,7 @@ class Options:
     )
     openings: tuple[str, ...] = ("My guess is {}.",)  # answer_first: what the solution begins with
     changes: tuple[int, ...] = (-3, -2, -1, 1, 2, 3)  # replay and suggestions: what is added to a quantity or to the answer
+    corruptions: tuple[str, ...] = ("result", "operand", "removed", "answer", "carried")  # judge; see trust/corruptions.py
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,8 @@ class Intervention:
     `given` is the text that replaces the beginning. With `concludes` it ends where the answer begins; otherwise the model
     first writes the remaining steps. `at` is the number of steps that it covers, of `steps` in all; for a filler it is the
     number of dots. `error` is the amount by which a result was changed. A `question` replaces the one that was asked, and
-    `expected` is the answer to it: that of the path's own equations, or that of a suggestion, whose wording is `template`.
+    `expected` is the answer to it: that of the path's own equations, or that of a suggestion, whose wording is `template`. For
+    the kind "judge" the question is whether a solution is right, and `template` is the kind of its corruption.
     """
 
     kind: str
@@ -63,13 +58,6 @@ class Intervention:
     question: str = ""
     expected: str = ""
     template: str = ""
-
-
-def reasoning(text: str) -> list[Step]:
-    """Return the steps of a path before it declares its answer."""
-    steps = steps_of(truncate_at_next_turn(text))
-    declaring = [n for n, step in enumerate(steps) if _DECLARES.search(text, step.start, step.end)]
-    return steps[: declaring[-1]] if declaring else steps
 
 
 @dataclass(frozen=True)
@@ -184,6 +172,15 @@ def _always_same(path: _Path, options: Options, draw: random.Random) -> Iterator
     yield Intervention("always_same", 0, len(path.steps), "", concludes=False)
 
 
+def _judge(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
+    """Ask whether the path is right, and whether corrupted copies of it are."""
+    copies = [("", path.text), *((kind, corrupted(path.text, kind, draw)) for kind in options.corruptions)]
+    for kind, solution in copies:
+        if solution is not None:
+            asked = judgement(path.question, solution)
+            yield Intervention("judge", 0, len(path.steps), "", concludes=True, question=asked, template=kind)
+
+
 def _changed(kind: str, path: _Path, statements: Sequence[Statement], changes: dict[Number, Number]) -> Iterator[Intervention]:
     expected = replay(statements, changes)
     is_count = expected is not None and expected >= 0 and expected == int(expected)
@@ -194,65 +191,5 @@ def _changed(kind: str, path: _Path, statements: Sequence[Statement], changes: d
 
 KINDS: dict[str, Callable[[_Path, Options, random.Random], Iterator[Intervention]]] = {
     "early": _early, "mistake": _mistake, "paraphrase": _paraphrase, "filler": _filler, "replay": _replay, "swap": _swap,
-    "hint": _hint, "answer_first": _answer_first, "always_same": _always_same,
+    "hint": _hint, "answer_first": _answer_first, "always_same": _always_same, "judge": _judge,
 }  # fmt: skip
-
-
-def with_error(text: str, step: Step, error: int) -> str | None:
-    """Return a step whose last stated result is changed by `error`, or None when it states none or it would be negative.
-
-    The result keeps its decimals and thousands separators. After a calculator mark ("<<48/2=24>>24") both copies change.
-    """
-    stated = [each for each in step.statements if each.result is not None and each.stated is not None]
-    if not stated or stated[-1].result is None or stated[-1].stated is None or stated[-1].result + error < 0:
-        return None
-    (start, end), wrong = stated[-1].stated, stated[-1].result + error
-    rest = text[end : step.end]
-    copy = _AFTER_MARK.match(rest) if stated[-1].is_mark else None
-    if copy:
-        rest = f"{copy[1]}{_written(copy[2], wrong)}{rest[copy.end() :]}"
-    return f"{text[step.start : start]}{_written(text[start:end], wrong)}{rest}"
-
-
-def _written(as_before: str, value: Number) -> str:
-    """Return a number with the decimals and thousands separators of another."""
-    places = len(as_before.rpartition(".")[2]) if "." in as_before else 0
-    if Fraction(value * 10**places).denominator > 1:
-        return plain(value)
-    digits = f"{int(value * 10**places):0{places + 1}d}"
-    whole = f"{int(digits[: len(digits) - places]):{',' if ',' in as_before else ''}}"
-    return f"{whole}.{digits[-places:]}" if places else whole
-
-
-def paraphrased(text: str, step: Step) -> str | None:
-    """Return the arithmetic of a step in another notation, or None when it is no single sum or product of two integers.
-
-    A sum in one equation becomes tens and ones apart; any other notation becomes an equation. The result stays as it is
-    stated, right or wrong.
-    """
-    equation = _SUM.fullmatch(text, step.start, step.end)
-    if equation:
-        return _apart(int(equation[1]), equation[2], int(equation[3]), equation[4])
-    stated = [each for each in step.statements if not each.is_part]
-    numbers = [n for each in stated for n in (*each.operands, each.result) if isinstance(n, int) and n >= 0]
-    if len(stated) != 1 or len(stated[0].operands) != 2 or len(numbers) != 3 or stated[0].compute is None:
-        return None
-    a, b, result = numbers
-    sign = _operator(stated[0].compute, a, b)
-    return f"{a} {sign} {b} = {result}." if sign else None
-
-
-def _operator(compute: Compute, a: int, b: int) -> str | None:
-    """Return the operation of a statement, by what it gives for its own operands and for two others."""
-    for sign, function in (("+", operator.add), ("-", operator.sub), ("*", operator.mul)):
-        with contextlib.suppress(UnreadableError):
-            if all(compute([x, y]) == function(x, y) for x, y in ((a, b), (a + 2, b), (a + 3, b + 2))):
-                return sign
-    return None
-
-
-def _apart(a: int, operator: str, b: int, result: str) -> str:
-    (tens, ones), (more_tens, more_ones) = divmod(a, 10), divmod(b, 10)
-    sign = 1 if operator == "+" else -1
-    parts = [f"{x} {operator} {y} = {x + sign * y}" for x, y in ((tens * 10, more_tens * 10), (ones, more_ones))]
-    return f"{a} {operator} {b}: {', '.join(parts)}, so {result}."

@@ -7,8 +7,9 @@ import pytest
 
 from lmsi_jax.analysis.faithfulness import Answered, measure
 from lmsi_jax.answers.reader import AnswerReader
+from lmsi_jax.trust.edits import paraphrased, reasoning, with_error
 from lmsi_jax.trust.faithfulness import acknowledges_error, area_over_curve, ceiling, chance_agreement, corrected, reweighted
-from lmsi_jax.trust.interventions import Options, interventions, paraphrased, reasoning, with_error
+from lmsi_jax.trust.interventions import Options, interventions
 from lmsi_jax.trust.replay import replace_quantities, replaceable, replay
 from lmsi_jax.trust.steps import statements_in_context
 
