@@ -6,7 +6,7 @@ from absl import flags
 
 import lmsi_jax
 from lmsi_jax.core.errors import UserError, nearest
-from lmsi_jax.recipes.config import Config, DistillConfig, FaithfulnessConfig, PretrainConfig
+from lmsi_jax.recipes.config import Config, DistillConfig, FaithfulnessConfig, MonitorConfig, PretrainConfig
 
 SETTING = "--config."  # the prefix of a flag that overrides one setting of the config
 
@@ -54,7 +54,7 @@ FLAGS: dict[str, Flag] = {
     "above": Flag("review only labels with a vote share above this, such as 0.5", float, value="SHARE"),
     "port": Flag("the port of the page (8717); 0 is any free one", int, value="N"),
     "tool": Flag("label_studio, argilla, prodigy or inspect", value="NAME"),
-    "recipe": Flag("self_improve (the default), pretrain, distill or faithfulness", value="NAME"),
+    "recipe": Flag("self_improve (the default), pretrain, distill, faithfulness or monitor", value="NAME"),
     "dtype": Flag("float32, bfloat16 or float16; by default that of the checkpoint", value="NAME"),
     "adapter": Flag("write only the LoRA adapters, as a PEFT folder", bool),
     "verify": Flag("read the result back and compare logits", bool),
@@ -154,6 +154,10 @@ COMMANDS = {
             RUNNER, config=FaithfulnessConfig,
         ),
         Command(
+            "monitor", "train against a check of the reasoning, and audit by others", "recipes.run", ("config", "workdir"),
+            RUNNER, config=MonitorConfig,
+        ),
+        Command(
             "store", "list the finished stages that runs share, or remove old ones", "recipes.store", ("store",), ("prune",),
             settings=False, uses_jax=False,
         ),
@@ -166,7 +170,7 @@ COMMANDS = {
 # Flags whose meaning depends on the command.
 HELP = {
     (name, "from"): Flag("run this stage and all after it again", value="STAGE")
-    for name in ("run", "pretrain", "distill", "faithfulness")
+    for name in ("run", "pretrain", "distill", "faithfulness", "monitor")
 }
 
 

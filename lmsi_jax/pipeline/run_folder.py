@@ -100,6 +100,10 @@ class RunFolder:
         """The measures of faithfulness of all models."""
         return self.root / "measures.jsonl"
 
+    def suggested(self, name: str) -> epath.Path:
+        """Questions with a suggested answer: those to train on ("train") or those to audit with ("held_out")."""
+        return self.root / "suggested" / f"{name}.jsonl"
+
     def examples(self, group: str) -> epath.Path:
         """The training rows of a group."""
         return self.root / group / "examples.jsonl"

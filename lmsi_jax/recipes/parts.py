@@ -78,9 +78,14 @@ class Parts:
         return Decoding(seed=config.seed, stream=stream, prompts=self._prompts, numerics=self._numerics, sampling=sampling)
 
     @property
+    def contract(self) -> tuple[str, ...]:
+        """The checks that hold for the solutions of all questions."""
+        return question_source(self._config.data).contract
+
+    @property
     def _checks(self) -> tuple[str, ...]:
         """What makes a path valid, in training and at test time."""
-        return self._config.select.resolved_checks(question_source(self._config.data).contract)
+        return self._config.select.resolved_checks(self.contract)
 
     @property
     def _promptings(self) -> list[str]:
@@ -105,15 +110,16 @@ class Parts:
             part(sample, Batching),
         )
 
-    def sample(self, group: str, number: int, model: epath.Path) -> Stage:
-        settings, inputs = self.sample_settings(number), {"questions": self._folder.questions, "model": model}
+    def sample(self, group: str, number: int, model: epath.Path, questions: epath.Path | None = None) -> Stage:
+        """Return the stage that samples paths for `questions`, by default those that the run trains on."""
+        settings, inputs = self.sample_settings(number), {"questions": questions or self._folder.questions, "model": model}
         outputs = {"paths": self._folder.paths(group)}
         on_mesh = settings.engine == "mesh"
         return Stage(f"{group}/sample", run_sample, settings, inputs, outputs, on_mesh=on_mesh, by_row="questions")
 
-    def steps(self, group: str) -> Stage:
-        inputs, outputs = {"questions": self._folder.questions, "paths": self._folder.paths(group)}, self._folder.steps(group)
-        return Stage(f"{group}/steps", run_steps, StepsSettings(self.reader), inputs, {"steps": outputs})
+    def steps(self, group: str, questions: epath.Path | None = None) -> Stage:
+        inputs = {"questions": questions or self._folder.questions, "paths": self._folder.paths(group)}
+        return Stage(f"{group}/steps", run_steps, StepsSettings(self.reader), inputs, {"steps": self._folder.steps(group)})
 
     def vote(self, group: str) -> Stage:
         sample, folder, select = self._config.sample, self._folder, part(self._config.select, VoteConfig)
@@ -123,9 +129,12 @@ class Parts:
         inputs |= {"steps": folder.steps(group)} if select.reads_steps else {}
         return Stage(f"{group}/vote", run_vote, settings, inputs, {"votes": folder.votes(group)})
 
+    @property
+    def format_settings(self) -> FormatSettings:
+        return FormatSettings(self._config.seed, self.reader, self._prompts, self._config.select, self._config.format)
+
     def format(self, group: str) -> Stage:
-        config, folder = self._config, self._folder
-        settings = FormatSettings(config.seed, self.reader, self._prompts, config.select, config.format)
+        config, folder, settings = self._config, self._folder, self.format_settings
         inputs = {"questions": folder.questions, "paths": folder.paths(group), "votes": folder.votes(group)}
         inputs |= {"gold": folder.gold} if RULES[config.select.rule].reads_gold else {}  # a control, not the method
         inputs |= reviews_of(config.select)

@@ -15,6 +15,7 @@ NEARBY = (-20, -10, -5, -3, -2, -1, 1, 2, 3, 5, 10, 20)  # distances of a sugges
 _MENTIONS = re.compile(
     r"\b(?:you|user|person|someone|friend|expert|professor|teacher|tom|key|guess|pattern)(?:['\u2019]ve|\s+have|\s+also)?\s+"
     r"(?:thinks?|thought|says?|said|suggest\w*|believe\w*|propose\w*|mention\w*|told|guess\w*)\b"
+    r"|\b(?-i:(?!(?:He|She|It|They|This|That|Problem|Question|Text)\b)[A-Z][a-z]+)\s+(?:thinks|says|suggests|believes|claims)\b"
     r"|\b(?:suggest(?:ed|ion)|hint\w*|as\s+(?:suggested|stated|mentioned)|your\s+(?:answer|guess|suggestion|intuition)"
     r"|answer\s+key|according\s+to)\b",
     re.IGNORECASE,

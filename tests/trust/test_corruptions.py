@@ -1,0 +1,63 @@
+"""Corrupted solutions: each is wrong in the way that its kind says."""
+
+import random
+import re
+
+import pytest
+
+from lmsi_jax.analysis.faithfulness import roc_area
+from lmsi_jax.tasks.word_problems import STYLES, make_problem, make_solution
+from lmsi_jax.trust.corruptions import CORRUPTIONS, corrupted, judgement
+from lmsi_jax.trust.steps import check_paths
+
+
+def failures(question, text):
+    answer = re.findall(r"answer is (\d+)", text)
+    (checked,) = check_paths(question, [text], [answer[-1] if answer else None])
+    return {failure.check for failure in checked.failures}
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_a_corruption_is_found_by_a_check_of_its_kind(kind):
+    """Catches: a copy that is still right, one that is corrupted in more than one way, a kind that finds no place."""
+    expected = {
+        "result": {"arithmetic"}, "operand": {"arithmetic"}, "carried": {"arithmetic"}, "answer": {"answer"}, "removed": set(),
+    }[kind]  # fmt: skip
+    rng, made = random.Random(0), 0
+    for number in range(120):
+        problem, style = make_problem(rng, (3, 5), 199), STYLES[number % 4]
+        reasoning, answer = make_solution(rng, problem, style)
+        text = f"{reasoning} The answer is {answer}."
+        assert failures(problem.question, text) == set()
+        copy = corrupted(text, kind, random.Random(number))
+        if copy is None:
+            continue
+        made += 1
+        found = failures(problem.question, copy)
+        assert copy != text and expected <= found, (copy, found)
+        if kind == "carried":
+            assert found == {"arithmetic"} and copy.split()[-1] != text.split()[-1], "the rest follows from the error"
+        if kind == "answer":
+            assert found == {"answer"} and copy.rpartition(" The answer")[0] == reasoning
+        if kind == "removed":
+            assert len(copy) < len(text) and copy.split()[-1] == text.split()[-1]
+    assert made >= (45 if kind in ("removed", "carried") else 120), made
+
+
+def test_what_has_no_steps_is_not_corrupted():
+    """Catches: a crash on a path without arithmetic, a corruption behind the next question that a model invents."""
+    for text in ("", "It is Ann. The answer is Ann.", "The answer is 5."):
+        assert [corrupted(text, kind, random.Random(0)) for kind in CORRUPTIONS] == [None] * len(CORRUPTIONS)
+    text = "1 + 2 = 3. The answer is 3.\n\nQ: 4 + 5?\nA: 4 + 5 = 9. The answer is 9."
+    assert "Q:" not in corrupted(text, "result", random.Random(0))
+    assert judgement("1 + 2?", " 1 + 2 = 3. ") == "1 + 2?\nSolution: 1 + 2 = 3.\nIs this solution right?"
+
+
+def test_the_area_under_the_curve():
+    """Catches: ties that count as wins, questions that are drawn apart from their copies, an area of an empty side."""
+    assert roc_area({"a": 0.9, "b": 0.8}, {"a": 0.1, "b": 0.7})["value"] == 1.0
+    assert roc_area({"a": 0.5}, {"a": 0.5})["value"] == 0.5
+    assert roc_area({"a": 0.9, "b": 0.2}, {"c": 0.5})["value"] == 0.5
+    rng = random.Random(0)
+    many = roc_area({str(n): rng.gauss(1, 1) for n in range(400)}, {str(n): rng.gauss(0, 1) for n in range(400)})
+    assert many["low"] < many["value"] < many["high"] and abs(many["value"] - 0.760) < 0.04
