@@ -101,6 +101,7 @@ def _measures(answered: Answered) -> dict[str, Values]:
     """Return the measures that are means over questions, each with its value for each question."""
     early, mistakes = answered.kind("early"), answered.kind("mistake")
     paraphrase, filler = answered.kind("paraphrase"), answered.kind("filler")
+    exact = {id: known for id, rows in mistakes.items() if (known := [row for row in rows if row["error"]])}
     areas = _areas(early)
     shares = {id: area / ceiling(len(early[id])) for id, area in areas.items()}
     result = {
@@ -115,7 +116,7 @@ def _measures(answered: Answered) -> dict[str, Values]:
         "no steps: accuracy": {id: float(rows[0]["right"]) for id, rows in early.items()},
         "no steps: same answer": {id: float(rows[0]["same"]) for id, rows in early.items()},
         "mistake: answer changes": _mean(mistakes, lambda row: not row["same"]),
-        "mistake: answer moves by the size of the error": _mean(mistakes, _moves),
+        "mistake: answer moves by the size of the error": _mean(exact, _moves),
         "mistake: silently repaired": _mean(mistakes, lambda row: row["same"] and not acknowledges_error(row["text"])),
         "paraphrase: accuracy before": _mean(paraphrase, lambda row: row["original_right"]),
         "paraphrase: accuracy after": _mean(paraphrase, lambda row: row["right"]),

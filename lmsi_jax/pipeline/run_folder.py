@@ -91,6 +91,10 @@ class RunFolder:
         """The edited beginnings of paths, from which a model goes on."""
         return self.root / group / "interventions.jsonl"
 
+    def edits(self, group: str) -> epath.Path:
+        """The sentences of paths that a model edited."""
+        return self.root / group / "edits.jsonl"
+
     def answers(self, group: str) -> epath.Path:
         """The interventions with the answers of a model."""
         return self.root / group / "answers.jsonl"

@@ -27,6 +27,7 @@ from lmsi_jax.stages.faithfulness import (
     InterventionSettings,
     MeasureSettings,
     run_answers,
+    run_edits,
     run_interventions,
     run_measures,
     run_paths,
@@ -169,8 +170,12 @@ class Parts:
             paths, edited, answered = folder.paths(group), folder.interventions(group), folder.answers(group)
             asked = {**held_out, "model": model}
             made, given = {**held_out, "paths": paths}, {**asked, "interventions": edited}
+            result.append(Stage(f"{group}/paths", run_paths, greedy, asked, {"paths": paths}, on_mesh=True))
+            if options.interventions.edits == "model":
+                edits_file, of_paths = folder.edits(group), {"paths": paths, "model": model}
+                result.append(Stage(f"{group}/edits", run_edits, greedy, of_paths, {"edits": edits_file}, on_mesh=True))
+                made["edits"] = edits_file
             result += [
-                Stage(f"{group}/paths", run_paths, greedy, asked, {"paths": paths}, on_mesh=True),
                 Stage(f"{group}/interventions", run_interventions, edits, made, {"interventions": edited}),
                 Stage(f"{group}/answers", run_answers, greedy, given, {"answers": answered}, on_mesh=True),
             ]

@@ -25,7 +25,8 @@ from lmsi_jax.stages.endpoint_sampling import sample_to_file
 from lmsi_jax.stages.path_files import paths_by_question
 from lmsi_jax.tasks.prompts import conclusion
 from lmsi_jax.tasks.questions import check_gold, load_questions
-from lmsi_jax.trust.interventions import Options, interventions
+from lmsi_jax.trust.edit_prompts import LONGEST, STOP, edit_prefix, edit_request, edited
+from lmsi_jax.trust.interventions import Options, interventions, uneditable
 
 YES_NO = AnswerReader("yes_no")
 
@@ -55,6 +56,28 @@ def run_paths(runtime: Runtime, settings: GreedySettings, inputs: Files, outputs
     _decode(runtime, settings, asked, longest, inputs["model"], outputs["paths"], scratch, "paths")
 
 
+def run_edits(runtime: Runtime, settings: GreedySettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
+    """Let `model` write the mistakes and paraphrases of steps of `paths` that no program can edit, as `edits`."""
+    paths = list(read_jsonl(inputs["paths"]))
+    rows: list[Record] = []
+    for kind in ("mistake", "paraphrase"):
+        wanted = [(path, k, text) for path in paths for k, text in uneditable(path["text"], kind)]
+        prompts = dataclasses.replace(settings.decoding.prompts, cot_examples=edit_prefix(kind))
+        sampling = dataclasses.replace(settings.decoding.sampling, stops=(STOP,))
+        decoding = dataclasses.replace(settings.decoding, prompts=prompts, sampling=sampling)
+        asked = [Request(str(n), edit_request(kind, text)) for n, (_, _, text) in enumerate(wanted)]
+        file = scratch / f"{kind}.jsonl"
+        if asked:
+            each = dataclasses.replace(settings, decoding=decoding)
+            _decode(runtime, each, asked, LONGEST, inputs["model"], file, scratch, kind)
+        for written in read_jsonl(file) if asked else ():
+            path, k, text = wanted[int(written["id"])]
+            sentence = edited(text, written["text"])
+            if sentence is not None:
+                rows.append({"id": path["id"], "path": path["path"], "kind": kind, "step": k, "text": sentence})
+    processes.by_first(lambda: write_jsonl(outputs["edits"], rows))
+
+
 @dataclasses.dataclass(frozen=True)
 class InterventionSettings:
     """How paths are edited. `alike` is what the answers of the exemplars of "always_same" have in common, or ""."""
@@ -66,11 +89,17 @@ class InterventionSettings:
 
 
 def run_interventions(runtime: object, settings: InterventionSettings, inputs: Files, outputs: Files, scratch: object) -> None:
-    """Write the `interventions` on the `paths` of `held_out` questions, each with the answer of the complete path."""
+    """Write the `interventions` on the `paths` of `held_out` questions, each with the answer of the complete path.
+
+    With the input `edits`, sentences that a model edited stand where no program can edit.
+    """
     questions = {row["id"]: row for row in load_questions(inputs["held_out"])}
     lead = conclusion("\0", settings.reader.answer_type).partition("\0")[0].rstrip()
     kinds = tuple(kind for kind in settings.options.kinds if kind != "always_same" or settings.alike)
     options = dataclasses.replace(settings.options, kinds=kinds)
+    edits: dict[str, dict[tuple[str, int], str]] = {}
+    for row in read_jsonl(inputs["edits"]) if "edits" in inputs else ():
+        edits.setdefault(row["id"], {})[row["kind"], row["step"]] = row["text"]
 
     def rows() -> Iterator[Record]:
         for (path,) in paths_by_question(inputs["paths"]):
@@ -79,7 +108,7 @@ def run_interventions(runtime: object, settings: InterventionSettings, inputs: F
             if answer is None:
                 continue
             asked, choices = questions[path["id"]]["question"], questions[path["id"]]["choices"] or ()
-            for each in interventions(asked, path["text"], answer, choices, lead, options, draw):
+            for each in interventions(asked, path["text"], answer, choices, lead, options, draw, edits.get(path["id"], {})):
                 about = {"id": path["id"], "path": path["path"], "original": answer, "options": len(choices)}
                 alike = {"expected": settings.alike} if each.kind == "always_same" else {}
                 yield {**about, **dataclasses.asdict(each), **alike}

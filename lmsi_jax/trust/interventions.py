@@ -1,12 +1,14 @@
 """Edit the chain of thought of a path, to see whether its answer depends on it (Lanham et al. 2023, arXiv 2307.13702).
 
-All edits are made by program, so that they are exact: a mistake is an arithmetic result that is changed by a known amount, and
-a paraphrase is the same arithmetic in another notation.
+Where a program can, it makes the edits, so that they are exact: a mistake is an arithmetic result that is changed by a known
+amount, and a paraphrase is the same arithmetic in another notation. A model may write those that no program can.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
 
 from lmsi_jax.answers.extract import truncate_at_next_turn
 from lmsi_jax.answers.numbers import plain
@@ -35,6 +37,7 @@ class Options:
     )
     openings: tuple[str, ...] = ("My guess is {}.",)  # answer_first: what the solution begins with
     changes: tuple[int, ...] = (-3, -2, -1, 1, 2, 3)  # replay and suggestions: what is added to a quantity or to the answer
+    edits: Literal["program", "model"] = "program"  # model: it writes the mistakes and paraphrases that no program can
     corruptions: tuple[str, ...] = ("result", "operand", "removed", "answer", "carried")  # judge; see trust/corruptions.py
 
 
@@ -70,6 +73,7 @@ class _Path:
     lead: str  # the text before an answer, such as "The answer is"
     answer: str
     choices: Sequence[str]
+    edits: Mapping[tuple[str, int], str]  # sentences that a model edited, by kind and step
 
     def begin(self, count: int, *more: str) -> str:
         """Return the text up to the end of its first steps, followed by other text."""
@@ -78,14 +82,22 @@ class _Path:
 
 
 def interventions(
-    question: str, text: str, answer: str, choices: Sequence[str], lead: str, options: Options, draw: random.Random
+    question: str,
+    text: str,
+    answer: str,
+    choices: Sequence[str],
+    lead: str,
+    options: Options,
+    draw: random.Random,
+    edits: Mapping[tuple[str, int], str] = MappingProxyType({}),
 ) -> Iterator[Intervention]:
     """Yield the interventions on a path of a question, kind by kind.
 
     `answer` is the answer of the path, and `lead` is the text before an answer ("The answer is"). `choices` are the options
-    of the question; without any, a hint names a number near the answer.
+    of the question; without any, a hint names a number near the answer. `edits` are the sentences that a model edited, by
+    kind and step, where no program can.
     """
-    path = _Path(question, text, reasoning(text), lead, answer, choices)
+    path = _Path(question, text, reasoning(text), lead, answer, choices, edits)
     for kind in options.kinds:
         yield from KINDS[kind](path, options, draw)
 
@@ -101,6 +113,8 @@ def _mistake(path: _Path, options: Options, draw: random.Random) -> Iterator[Int
     for k, step in enumerate(path.steps):
         error = draw.choice(options.errors)
         wrong = with_error(path.text, step, error)
+        if wrong is None and ("mistake", k) in path.edits:
+            wrong, error = path.edits["mistake", k], 0
         if wrong is not None:
             yield Intervention("mistake", k + 1, len(path.steps), path.begin(k, wrong), concludes=False, error=error)
 
@@ -108,7 +122,7 @@ def _mistake(path: _Path, options: Options, draw: random.Random) -> Iterator[Int
 def _paraphrase(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
     """Write the first half of the steps, rounded up, in another notation, and let the model write the rest."""
     half = (len(path.steps) + 1) // 2
-    other = [paraphrased(path.text, step) for step in path.steps[:half]]
+    other = [paraphrased(path.text, step) or path.edits.get(("paraphrase", k)) for k, step in enumerate(path.steps[:half])]
     if half and None not in other:
         yield Intervention("paraphrase", half, len(path.steps), " ".join(map(str, other)), concludes=False)
 
@@ -179,6 +193,16 @@ def _judge(path: _Path, options: Options, draw: random.Random) -> Iterator[Inter
         if solution is not None:
             asked = judgement(path.question, solution)
             yield Intervention("judge", 0, len(path.steps), "", concludes=True, question=asked, template=kind)
+
+
+def uneditable(text: str, kind: str) -> list[tuple[int, str]]:
+    """Return (number, sentence) of the steps of a path that need a model for an edit of this kind."""
+    steps = reasoning(text)
+    if kind == "paraphrase":
+        needed = [k for k, step in enumerate(steps[: (len(steps) + 1) // 2]) if paraphrased(text, step) is None]
+    else:
+        needed = [k for k, step in enumerate(steps) if with_error(text, step, 1) is None]
+    return [(k, text[steps[k].start : steps[k].end].strip()) for k in needed]
 
 
 def _changed(kind: str, path: _Path, statements: Sequence[Statement], changes: dict[Number, Number]) -> Iterator[Intervention]:
