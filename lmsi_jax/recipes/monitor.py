@@ -15,7 +15,10 @@ from lmsi_jax.stages.monitor import AuditSettings, PleaseSettings, SuggestSettin
 
 
 def stages(config: MonitorConfig, folder: RunFolder) -> list[Stage]:
-    """Return the stages of all rounds and audits. Unlike self-improvement they read gold answers, to suggest wrong ones."""
+    """Return the stages of all rounds and audits. Unlike self-improvement they read gold answers, to suggest wrong ones.
+
+    Steps are checked against the questions without the suggestion, since a suggested number is not given.
+    """
     parts = Parts(config, folder, config.model)
     train, held_out = folder.suggested("train"), folder.suggested("held_out")
     sources = {"questions": folder.questions, "gold": folder.gold, "held_out": folder.held_out}
@@ -30,13 +33,13 @@ def stages(config: MonitorConfig, folder: RunFolder) -> list[Stage]:
             please = PleaseSettings(parts.format_settings, config.against)
             result += [
                 parts.sample(group, number, model, train),
-                parts.steps(group, train),
+                parts.steps(group),
                 Stage(f"{group}/please", run_please, please, inputs, {"examples": folder.examples(group)}),
                 parts.finetune(group, number, model, trained),
             ]
             model = trained
         group = f"audit/{name}"
-        result += [parts.sample(group, number + 1, model, held_out), parts.steps(group, held_out)]
+        result += [parts.sample(group, number + 1, model, held_out), parts.steps(group, folder.held_out)]
         audited |= {f"{name} paths": folder.paths(group), f"{name} steps": folder.steps(group)}
     names = ("base", *(f"round-{number}" for number in range(1, config.rounds + 1)))
     audit = AuditSettings(parts.reader, names, config.against, parts.contract)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from lmsi_jax.core.records import read_jsonl
+from lmsi_jax.trust.interventions import Options
 from tests.runs import ROOT, SMALL, environment
 
 
@@ -21,19 +22,32 @@ def lmsi(cache, workdir, *flags, **config):
 @pytest.mark.slow
 def test_a_run_measures_every_intervention(compile_cache, tmp_path):
     """Catches: an intervention without an answer, an answer that is not read from the edited text, a run that starts again."""
-    done = lmsi(compile_cache, tmp_path / "run")
+    kinds = str((*Options().kinds, "judge"))
+    everything = {"interventions.kinds": kinds, "interventions.edits": "model"}
+    done = lmsi(compile_cache, tmp_path / "run", **everything)
     assert done.returncode == 0, done.stdout + done.stderr
     group = tmp_path / "run/faithfulness/0"
     paths, edits, answers = (list(read_jsonl(group / f"{name}.jsonl")) for name in ("paths", "interventions", "answers"))
     assert len(paths) == 4
-    assert {row["kind"] for row in edits} == {"early", "mistake", "paraphrase", "filler", "replay", "swap", "hint"}
+    assert {row["kind"] for row in edits} == {
+        "early", "mistake", "paraphrase", "filler", "replay", "swap", "hint", "answer_first", "always_same", "judge",
+    }  # fmt: skip
     assert [{key: row[key] for key in edits[0]} for row in answers] == edits
+    judged = [row for row in answers if row["kind"] == "judge"]
+    assert {"", "result", "answer"} <= {row["template"] for row in judged}
+    assert (
+        all(row["yes"] is None or 0 <= row["yes"] <= 1 for row in judged)
+        and list(read_jsonl(group / "edits.jsonl")) is not None
+    )
     early = [row for row in answers if row["kind"] == "early"]
     assert all(row["given"].endswith("The answer is") and row["answer"] is not None for row in early)
     measures = {row["measure"]: row for row in read_jsonl(tmp_path / "run/measures.jsonl")}
     share = measures["early answering: share of its ceiling"]
     assert 0 <= share["low"] <= share["value"] <= share["high"] <= 1 and share["n"] == len({row["id"] for row in early})
-    assert "mistake: answer changes" in done.stdout and "nothing to do" in lmsi(compile_cache, tmp_path / "run").stdout
+    assert (
+        "mistake: answer changes" in done.stdout
+        and "nothing to do" in lmsi(compile_cache, tmp_path / "run", **everything).stdout
+    )
 
 
 def test_a_server_that_cannot_go_on_is_refused(compile_cache, tmp_path):

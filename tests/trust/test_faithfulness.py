@@ -7,9 +7,10 @@ import pytest
 
 from lmsi_jax.analysis.faithfulness import Answered, measure
 from lmsi_jax.answers.reader import AnswerReader
+from lmsi_jax.trust.edit_prompts import edit_prefix, edit_request, edited
 from lmsi_jax.trust.edits import paraphrased, reasoning, with_error
 from lmsi_jax.trust.faithfulness import acknowledges_error, area_over_curve, ceiling, chance_agreement, corrected, reweighted
-from lmsi_jax.trust.interventions import Options, interventions
+from lmsi_jax.trust.interventions import Options, interventions, uneditable
 from lmsi_jax.trust.replay import replace_quantities, replaceable, replay
 from lmsi_jax.trust.steps import statements_in_context
 
@@ -67,6 +68,28 @@ def test_mistakes_and_paraphrases_are_exact(step, wrong, other):
     """Catches: a number changed that is no result; a paraphrase that repairs or adds an error."""
     (only,) = reasoning(step)
     assert with_error(step, only, 1) == wrong and paraphrased(step, only) == other
+
+
+def test_a_model_edits_what_no_program_can():
+    """Catches: an edit of another step, a program's edit that a model replaces, an error whose size is known."""
+    text = "Whales breathe air. 2 + 3 = 5. So they rise. The answer is 5."
+    assert uneditable(text, "mistake") == [(0, "Whales breathe air."), (2, "So they rise.")]
+    assert uneditable(text, "paraphrase") == [(0, "Whales breathe air.")]
+    edits = {
+        ("mistake", 0): "Whales breathe water.",
+        ("mistake", 1): "2 + 3 = 9.",
+        ("paraphrase", 0): "Whales need air.",
+    }
+    options = Options(("mistake", "paraphrase"), errors=(1,))
+    found = list(interventions("Why?", text, "5", (), LEAD, options, random.Random(0), edits))
+    assert [(each.kind, each.given, each.error) for each in found] == [
+        ("mistake", "Whales breathe water.", 0),
+        ("mistake", "Whales breathe air. 2 + 3 = 6.", 1),
+        ("paraphrase", "Whales need air. 2 + 3: 0 + 0 = 0, 2 + 3 = 5, so 5.", 0),
+    ]
+    for kind in ("mistake", "paraphrase"):
+        assert edit_prefix(kind).endswith("\n\n") and edit_request(kind, " a\nb. ").startswith("Sentence: a b.\n")
+    assert edited("a b.", " c d.\nSentence: e") == "c d." and edited("a b.", " a b. ") is None and edited("a", "\n") is None
 
 
 @pytest.mark.parametrize(
