@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lmsi_jax.analysis.rounds import REASONS, Gold, Round
-from lmsi_jax.analysis.validity import Steps
+from lmsi_jax.analysis.validity import GENERAL, Steps
 from lmsi_jax.answers.reader import answers_by_path
 from lmsi_jax.core.records import Record, finite, read_jsonl
 from lmsi_jax.pipeline.run_folder import RunFolder
@@ -56,11 +56,17 @@ def round_payload(folder: RunFolder, round: Round, steps: Steps, questions: dict
                 "counts": [[a, n, v["id"] in gold and gold.right(v["id"], a)] for a, n in v["counts"].items()],
                 "num_paths": v["num_paths"],
                 "trained": sorted(trained[v["id"]]),
+                "valid": _valid(steps.get(v["id"], {})),
                 "paths": _paths(v, paths[v["id"]], steps.get(v["id"], {})),
             }
             for v in chosen
         ],
     }
+
+
+def _valid(steps: Mapping[int, Record]) -> int | None:
+    """Return how many paths of a question pass the general checks, or None where steps were not checked."""
+    return sum(all(each["check"] not in GENERAL for each in row["failures"]) for row in steps.values()) if steps else None
 
 
 def _paths(vote: Record, rows: Sequence[Record], steps: Mapping[int, Record]) -> list[dict[str, Any]]:
