@@ -61,6 +61,7 @@ class EndpointConfig:
     url: str = untraced("http://localhost:8000/v1")  # may have a login, http://USER:PASSWORD@HOST/v1; see core/secrets.py
     model: str = ""  # the model's name on the server
     api: Literal["completions", "chat"] = "completions"  # chat: the prompt is one user message
+    continues: bool = False  # chat: the server goes on with a begun answer (continue_final_message of vLLM and SGLang)
     key_variable: str = untraced("OPENAI_API_KEY")  # the environment variable with the API key; "" = no key
     concurrency: int = untraced(16)  # concurrent requests
     paths_per_request: int = 0  # 0 = all paths of a question in one request

@@ -52,13 +52,15 @@ class Endpoint:
         self.url = f"{address.rstrip('/')}/{kind}"
         self._authorization = _authorization(address, config.key_variable)
 
-    def ask(self, prompt: str, paths: int, seed: int, stop: threading.Event) -> Reply | None:
+    def ask(self, prompt: str, begun: str, paths: int, seed: int, stop: threading.Event) -> Reply | None:
         """Request `paths` samples of a prompt and return at least one; return None when `stop` is set between two attempts.
+
+        `begun` is the beginning of the answer, with which the samples go on.
 
         A request that fails (busy server, timeout, lost connection, invalid reply) is retried. The wait doubles each time,
         unless the server sets it (Retry-After). Raises UserError when the server refuses the request or all attempts fail.
         """
-        body, backoff, wait, cause = self._body(prompt, paths, seed), 1.0, 0.0, ""
+        body, backoff, wait, cause = self._body(prompt, begun, paths, seed), 1.0, 0.0, ""
         for attempt in range(self._config.retries + 1):
             if attempt and stop.wait(min(wait, LONGEST_WAIT)):
                 return None
@@ -89,9 +91,13 @@ class Endpoint:
             request.headers["Authorization"] = self._authorization
         return request
 
-    def _body(self, prompt: str, paths: int, seed: int) -> dict[str, Any]:
-        s = self._sampling
-        text = {"messages": [{"role": "user", "content": prompt}]} if self._config.api == "chat" else {"prompt": prompt}
+    def _body(self, prompt: str, begun: str, paths: int, seed: int) -> dict[str, Any]:
+        s, text = self._sampling, dict[str, Any](prompt=prompt + begun)
+        if self._config.api == "chat":
+            text = {"messages": [{"role": "user", "content": prompt}]}
+            if begun:  # the names that vLLM and SGLang have for it
+                text["messages"].append({"role": "assistant", "content": begun.lstrip()})
+                text |= {"continue_final_message": True, "add_generation_prompt": False}
         return {
             "model": self._config.model,
             **text,

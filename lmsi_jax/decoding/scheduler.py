@@ -35,14 +35,15 @@ Params = transformer.Params | Quantized
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A prompt to continue: an id, and the text after the prefix or its token ids.
+    """A prompt to continue: an id, and the text after the prefix or its token ids. `begun` is the beginning of the answer.
 
-    Token ids are used exactly as given, for instance to continue from a part of a sampled path; `text` is then ignored.
+    Token ids are used exactly as given, for instance to continue from a part of a sampled path; texts are then ignored.
     `sampling` overrides the settings of the call, but must have the same truncation.
     """
 
     id: str
     text: str = ""
+    begun: str = ""
     tokens: tuple[int, ...] | None = None
     sampling: Sampling | None = None
 
@@ -232,7 +233,7 @@ class Engine:
         self.slot_steps += int(state.steps) * state.path.size
 
     def _question(self, request: Request, sampling: Sampling) -> _Question:
-        tokens = self._tokenizer.encode(request.text) if request.tokens is None else list(request.tokens)
+        tokens = self._tokenizer.encode(request.text + request.begun) if request.tokens is None else list(request.tokens)
         limits = self.limits
         for name, value, most in (
             ("tokens of the prompt", len(tokens), self._longest),

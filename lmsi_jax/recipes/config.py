@@ -57,9 +57,10 @@ class InterventionConfig:
 def require_server_continues(config: LoopConfig) -> None:
     """Raise UserError when a server is to go on from given steps and cannot."""
     require(
-        config.sample.engine == "mesh" or config.sample.endpoint.api == "completions",
+        config.sample.engine == "mesh" or config.sample.endpoint.api == "completions" or config.sample.endpoint.continues,
         "sample.endpoint.api='chat': a chat server begins a new answer, and here it has to go on with a given one. Set "
-        "--config.sample.endpoint.api=completions.",
+        "--config.sample.endpoint.api=completions, or --config.sample.endpoint.continues=True for a server that knows "
+        "continue_final_message (vLLM, SGLang).",
     )
 
 

@@ -56,7 +56,7 @@ class Job:
 
     def prompt_hash(self, request: Request) -> str:
         """Return a hash of the complete prompt, which the record of each of its paths contains."""
-        return fingerprint(self.prefix + request.text)
+        return fingerprint(self.prefix + request.text + request.begun)
 
 
 def requests(questions: epath.Path, prompts: Prompts, tokenizer: Tokenizer) -> list[Request]:
@@ -127,7 +127,7 @@ def _fitted(runtime: Runtime, job: Job, model: Model, questions: int) -> tuple[L
     """Return the shapes to decode with, and their memory. Lanes are limited to what fits, the same on all hosts."""
     mesh, config = runtime.mesh, model.config
     sampling, batching = job.largest or (job.decoding.sampling, job.batching)
-    longest = max(len(model.tokenizer.encode(request.text)) for request in job.requests)
+    longest = max(len(model.tokenizer.encode(request.text + request.begun)) for request in job.requests)
     prefix, weights = len(model.tokenizer.start(job.prefix)), memory.bytes_on_device(model.params)
     limits = memory.limits(job.decoding.sampling, job.batching, longest, job.batching.lanes or questions)
     largest = memory.limits(sampling, batching, longest)

@@ -104,7 +104,7 @@ class _Sampler:
             missing = self._sampling.paths - first
             most = min(missing, self._config.paths_per_request or missing)
             seed = stable_hash(f"{self._seed}/{request.id}/{first}")
-            reply = self._endpoint.ask(self._job.prefix + request.text, most, seed, stop)
+            reply = self._endpoint.ask(self._job.prefix + request.text, request.begun, most, seed, stop)
             if reply is None:
                 break
             saved["rows"] += [self._row(request, number, choice) for number, choice in enumerate(reply.choices, start=first)]

@@ -132,9 +132,7 @@ def run_answers(runtime: Runtime, settings: GreedySettings, inputs: Files, outpu
     written: dict[str, Record] = {}
     for name, (decoding, longest) in parts.items():
         asked = [
-            Request(str(n), _prompt(decoding.prompts, row, questions[row["id"]]))
-            for n, row in enumerate(rows)
-            if _part(row) == name
+            _request(str(n), decoding.prompts, row, questions[row["id"]]) for n, row in enumerate(rows) if _part(row) == name
         ]
         file = scratch / f"{name}.jsonl"
         if asked:
@@ -149,9 +147,9 @@ def _part(row: Record) -> str:
     return "alike" if row["kind"] == "always_same" else "answers" if row["concludes"] else "steps"
 
 
-def _prompt(prompts: Prompts, row: Record, question: Record) -> str:
+def _request(id: str, prompts: Prompts, row: Record, question: Record) -> Request:
     asked = prompts.question(row["question"] or question["question"], question["choices"])
-    return asked + prompts.begun(row["given"]) if row["given"] else asked
+    return Request(id, asked, prompts.begun(row["given"]) if row["given"] else "")
 
 
 def _answered(

@@ -22,7 +22,7 @@ def parse(value):
 def ask(faults, retries=3, stop=None, **options):
     server = Server(faults)
     client = Endpoint(EndpointConfig(url=server.url, model="m", retries=retries, timeout=5.0, **options), SAMPLING)
-    return client.ask("Q: 1 + 1?\nA:", 2, 0, stop or threading.Event()), server
+    return client.ask("Q: 1 + 1?\nA:", "", 2, 0, stop or threading.Event()), server
 
 
 class Pauses(threading.Event):
@@ -134,3 +134,19 @@ def test_a_reply_of_a_megabyte_is_read():
     body = {"choices": [{"text": "x" * 2**20}]}
     reply, _ = ask([Canned(json.dumps(body).encode())])
     assert [len(choice.text) for choice in reply.choices] == [2**20]
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_a_begun_answer_is_one_that_the_server_goes_on_with(api):
+    """Catches: steps that a chat server reads as a part of the question, or a flag that others would refuse."""
+    server = Server(api=api)
+    client = Endpoint(EndpointConfig(url=server.url, model="m", api=api, continues=True), SAMPLING)
+    for begun in ("", " 1 + 1 = 2."):
+        client.ask("Q: 1 + 1?\nA:", begun, 2, 0, threading.Event())
+    whole, begun = server.bodies
+    if api == "completions":
+        assert (whole["prompt"], begun["prompt"]) == ("Q: 1 + 1?\nA:", "Q: 1 + 1?\nA: 1 + 1 = 2.")
+    else:
+        assert whole["messages"] == begun["messages"][:1] and "continue_final_message" not in whole
+        assert begun["messages"][1] == {"role": "assistant", "content": "1 + 1 = 2."}
+        assert begun["continue_final_message"] is True and begun["add_generation_prompt"] is False
