@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
                 "formats": ("few_shot_cot", "zero_shot_cot"),
                 "hints": tuple(
                     template
-                    for name in ("Tom", "Eva", "Sam", "Mia")
+                    for name in ("Eva", "Sam", "Mia", "Paul")
                     for template in (f"{name} thinks that it is {{}}.", f"{name} says that the answer is {{}}.")
                 ),
                 "hinted": 0.5,

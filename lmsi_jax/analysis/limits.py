@@ -43,10 +43,11 @@ def limits(config: Mapping[str, Any], rounds: Sequence[Round], steps: Sequence[S
     for round, checked in zip(rounds, steps, strict=True):
         paths = sum(vote["num_paths"] for vote in round.votes)
         silent = sum(len(vote["abstained"]) for vote in round.votes)
-        weak = sum(vote["confidence"] <= 0.5 for vote in round.votes)
+        shares = [vote["confidence"] for vote in round.votes if vote["answer"] is not None]
+        weak = sum(value <= 0.5 for value in shares)
         sentences.append(
             f"{round.name.capitalize()}: {share(silent, paths)} of the paths have no readable answer, and "
-            f"{share(weak, len(round.votes))} of the labels have a vote share of at most one half."
+            f"{share(weak, len(shares))} of the labels have a vote share of at most one half."
         )
         rows = [row for by_path in checked.values() for row in by_path.values()]
         verdicts = Counter(each["verdict"] for row in rows for step in row["steps"] for each in step["statements"])

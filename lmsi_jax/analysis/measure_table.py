@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmsi_jax.analysis.summary import grid
-from lmsi_jax.core.progress import console
+from lmsi_jax.core.progress import print_wide
 from lmsi_jax.core.records import Record
 
 # By the beginning of a measure's name: what a high value means.
@@ -76,7 +76,7 @@ def show_measures(rows: Sequence[Record]) -> None:
     table = grid(title, ("measure",), tuple(measured_models(rows)))
     for row in measure_rows(rows):
         table.add_row(row.name, *row.cells)
-    console.print(table)
+    print_wide(table)
 
 
 def _value(row: Record) -> str:

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lmsi_jax.analysis.summary import grid
 from lmsi_jax.analysis.validity import GENERAL, read_steps
 from lmsi_jax.core.files import read_json
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import Record, read_jsonl
+from lmsi_jax.core.records import Record, read_growing, read_jsonl
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.trust.precision import LEVEL, Label, Precision, certified, precision
 from lmsi_jax.trust.reviewers import Agreement, Errors, agreement, corrected
@@ -22,10 +21,12 @@ class Audit:
 
     reviewers: dict[str, int]  # labels reviewed by each
     unclear: int  # labels that a reviewer calls unclear, which count as not right
-    precision: Precision
+    outdated: int  # labels with reviews of an answer that the vote no longer gives
+    labels: int  # of the group
+    precision: Precision | None  # None where outdated reviews leave no random sample
     corrected: Errors | None  # for the errors of reviewers, when some labels have two reviews
     majority: int  # labels with a vote share above the last of BANDS
-    certificate: float | None  # the share of these that is surely exceeded by the right ones
+    certificate: float | None  # the largest of THRESHOLDS that their share of right labels exceeds, certain at 1 - LEVEL
     agreement: Agreement | None
 
 
@@ -38,24 +39,27 @@ def audit(folder: RunFolder, group: str) -> Audit | None:
     """Return what the reviews of a group say, or None without any review of its labels."""
     if not folder.reviews(group).exists():
         return None
-    reviews = Reviews.of(read_jsonl(folder.reviews(group)), str(folder.reviews(group)))
+    reviews = Reviews.of(read_growing(folder.reviews(group)), str(folder.reviews(group)))
     votes = {row["id"]: row for row in read_jsonl(folder.votes(group)) if row["answer"] is not None}
     given = {id: reviews.labels.get((id, row["answer"]), {}) for id, row in votes.items()}
-    order = review_order({id: row["confidence"] for id, row in votes.items()}, run_seed(folder))
-    labels = _labels(votes, given, read_steps(folder, group))
-    estimate = precision(labels)
-    if estimate is None:
+    if not any(given.values()):
         return None
+    outdated = len({id for id, answer in reviews.labels if id in votes and not given[id]})
+    order = review_order({id: row["confidence"] for id, row in votes.items()}, run_seed(folder))
+    steps = read_steps(folder, group)
+    decided = {id: {name: word for name, word in each.items() if word != "unclear"} for id, each in given.items()}
     majority = [id for id in order if band_of(votes[id]["confidence"]) == len(BANDS)]
     return Audit(
         reviewers={
             name: sum(name in each for each in given.values()) for name in sorted({n for e in given.values() for n in e})
         },
         unclear=sum("unclear" in each.values() for each in given.values()),
-        precision=estimate,
-        corrected=corrected(labels),
+        outdated=outdated,
+        labels=len(votes),
+        precision=None if outdated else precision(_labels(votes, given, steps)),
+        corrected=None if outdated else corrected(_labels(votes, decided, steps)),
         majority=len(majority),
-        certificate=_certificate([given[id] for id in majority]),
+        certificate=None if outdated else _certificate([given[id] for id in majority]),
         agreement=agreement([each for each in given.values() if each]),
     )
 
@@ -75,7 +79,7 @@ def _labels(
 
 
 def _certificate(given: Sequence[Mapping[str, str]]) -> float | None:
-    """Return the largest threshold that the right labels exceed for sure, from reviews in the order of the queue."""
+    """Return the largest threshold that the share of right labels exceeds, from reviews in the order of the queue."""
     verdicts = []
     for each in given:
         if not each:
@@ -87,15 +91,14 @@ def _certificate(given: Sequence[Mapping[str, str]]) -> float | None:
 
 def audit_rows(found: Audit) -> list[tuple[str, str]]:
     """Return what an audit says, as names and values in words."""
-    estimate, agreed = found.precision, found.agreement
-    by = ", ".join(f"{name} {count}" for name, count in found.reviewers.items())
-    rows = [
-        (
-            "Labels reviewed",
-            f"{estimate.reviewed:,} of {estimate.size:,} ({by}); unclear, counted as not right: {found.unclear}",
-        ),
-        ("Right labels, estimated", _share(estimate)),
-    ]
+    agreed, reviewed = found.agreement, ", ".join(f"{name} {count}" for name, count in found.reviewers.items())
+    rows = [("Labels reviewed", f"{reviewed}; {found.unclear} unclear, counted as not right")]
+    if found.precision is None:
+        outdated = f"{found.outdated} labels were reviewed before a new vote gave another answer; the rest is no random sample"
+        return [*rows, ("Right labels", f"no estimate: {outdated}")]
+    estimate = found.precision
+    part = "all" if estimate.size == found.labels else f"those with a vote share in a reviewed band, {estimate.size:,} of"
+    rows.append((f"Right labels, of {part} {found.labels:,}", f"{_share(estimate)} from {estimate.reviewed:,} reviewed"))
     if found.corrected:
         errors = ", ".join(f"{name} {rate:.1%}" for name, rate in found.corrected.rates.items())
         rows.append(("Corrected for the errors of reviewers", f"{_share(found.corrected.precision)}; errors: {errors}"))
@@ -117,7 +120,5 @@ def _share(estimate: Precision) -> str:
 
 def show_audit(found: Audit) -> None:
     """Print what an audit says."""
-    table = grid("Human reviews of the labels", ("",), ("",))
     for name, value in audit_rows(found):
-        table.add_row(name, value)
-    console.print(table)
+        console.print(f"{name}: {value}", soft_wrap=True)

@@ -51,7 +51,7 @@ FLAGS: dict[str, Flag] = {
     "to": Flag("the folder to write", value="DIR"),
     "group": Flag("the records of the run to review, such as rounds/1; by default the last ones with votes", value="NAME"),
     "reviewers": Flag("the names of the reviewers, separated by commas; each gets an address", value="NAMES"),
-    "above": Flag("review only labels with a vote share above this, such as 0.5", float, value="SHARE"),
+    "above": Flag("review only labels with a vote share above this: 0.25 or 0.5", float, value="SHARE"),
     "port": Flag("the port of the page (8717); 0 is any free one", int, value="N"),
     "tool": Flag("label_studio, argilla, prodigy or inspect", value="NAME"),
     "recipe": Flag("self_improve (the default), pretrain, distill, faithfulness or monitor", value="NAME"),
@@ -127,7 +127,7 @@ COMMANDS = {
         ),
         Command(
             "review", "open a local page on which people judge voted answers and paths", "review.review", ("workdir",),
-            ("group", "reviewers", "above", "port", "output"), settings=False, uses_jax=False,
+            ("group", "reviewers", "above", "port"), settings=False, uses_jax=False,
         ),
         Command(
             "reviews", "summarise reviews, or exchange them with other annotation tools", "review.reviews", ("workdir",),

@@ -8,7 +8,7 @@ from etils import epath
 
 from lmsi_jax.core.errors import UserError, unknown
 from lmsi_jax.core.files import path_fingerprint, remove
-from lmsi_jax.core.progress import SafeConsole, console
+from lmsi_jax.core.progress import console, print_wide
 from lmsi_jax.core.records import STANDARD, fingerprint, read_jsonl, write_jsonl
 from lmsi_jax.core.settings import part, traced
 from lmsi_jax.core.version import code_version
@@ -22,8 +22,6 @@ from lmsi_jax.voting.config import VoteConfig
 
 if TYPE_CHECKING:
     from lmsi_jax.recipes.parts import Parts
-
-WIDE = 220  # columns, enough for a table of several tasks
 
 
 def check_new(files: Sequence[epath.Path], values: flags.FlagValues) -> None:
@@ -184,9 +182,8 @@ def compare(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
         check_new([epath.Path(values.output)], values)
     sides = [evaluation.scores_below(epath.Path(folder)) for folder in (values.before, values.after)]
     comparisons = evaluation.compare(*sides)
-    wide = SafeConsole(width=WIDE, stderr=console.stderr, markup=False, emoji=False)  # a truncated table is useless
     for table in tables(comparisons):
-        wide.print(table)
+        print_wide(table)
     if values.output:
         write_jsonl(values.output, (row.as_record() for row in comparisons))
         console.print(f"wrote {values.output}")

@@ -33,11 +33,10 @@ def review(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
         raise UserError(f"--reviewers={values.reviewers} must name each reviewer once.")
     port = PORT if values.port is None else values.port
     items = read_items(folder, group, seed, values.above or 0.0)
-    output = epath.Path(values.output).absolute() if values.output else folder.reviews(group).parent
-    reviews, rankings = (Log(output / file(group).name) for file in (folder.reviews, folder.rankings))
-    console.print(f"review: {len(items):,} labels of {group}; verdicts go to {reviews.file}", soft_wrap=True)
-    with locked(output / ".review"):
-        serve(Desk(items, reviews, rankings, reviewers, seed), reviewers, port, f"{output} {group}")
+    console.print(f"review: {len(items):,} labels of {group}; verdicts go to {folder.reviews(group)}", soft_wrap=True)
+    with locked(folder.reviews(group).parent / ".review"):
+        reviews, rankings = (Log(file(group)) for file in (folder.reviews, folder.rankings))
+        serve(Desk(items, reviews, rankings, reviewers, seed), reviewers, port, str(folder.reviews(group)))
 
 
 def reviews(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
@@ -45,7 +44,8 @@ def reviews(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
     from lmsi_jax.cli.files import check_new
     from lmsi_jax.core.files import write_text
     from lmsi_jax.core.lock import locked
-    from lmsi_jax.review.exchange import export_reviews, import_reviews, tool_of
+    from lmsi_jax.core.records import read_growing
+    from lmsi_jax.review.exchange import LABELING_CONFIG, export_reviews, import_reviews, tool_of
     from lmsi_jax.review.items import group_to_review, read_items
     from lmsi_jax.review.log import Log
 
@@ -53,20 +53,25 @@ def reviews(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
     group = group_to_review(folder, values.group or "")
     if bool(values.tool) != bool(values.input or values.output):
         raise UserError("--tool goes with --input, a file of that tool, or with --output, the file to write for it.")
-    log = Log(folder.reviews(group)) if values.tool else None
-    if log and values.input:
+    if values.tool:
+        tool_of(values.tool)
+    if values.input:
         text = epath.Path(values.input).read_text()
-        with locked(log.file.parent / ".review"):
-            before = {(row["key"], row["path"]) for row in log.rows()}
-            new = [row for row in import_reviews(values.tool, text, values.input) if (row["key"], row["path"]) not in before]
+        with locked(folder.reviews(group).parent / ".review"):
+            log = Log(folder.reviews(group))
+            new = import_reviews(values.tool, text, values.input, log.rows())
             log.append(new)
         console.print(f"reviews: {len(new):,} new rows from {values.input}")
-    if log and values.output:
-        tool_of(values.tool)
-        check_new([epath.Path(values.output)], values)
+    if values.output:
+        rows = read_growing(folder.reviews(group)) if folder.reviews(group).exists() else []
         items = read_items(folder, group, run_seed(folder), values.above or 0.0)
-        write_text(values.output, export_reviews(values.tool, items, log.rows()))
-        console.print(f"wrote {values.output}")
+        files = {values.output: export_reviews(values.tool, items, rows)}
+        if values.tool == "label_studio":
+            files[f"{values.output}.config.xml"] = LABELING_CONFIG
+        check_new([epath.Path(file) for file in files], values)
+        for file, content in files.items():
+            write_text(file, content)
+            console.print(f"wrote {file}")
     found = audit(folder, group)
     if found:
         show_audit(found)

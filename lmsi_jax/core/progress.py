@@ -27,6 +27,14 @@ class SafeConsole(Console):
 
 
 console = SafeConsole(highlight=False, soft_wrap=True, markup=False, emoji=False)
+WIDE = 220  # columns, enough for a table of several tasks or models
+
+
+def print_wide(table: RenderableType) -> None:
+    """Print a table in full, whatever the width of the terminal: a truncated table is useless."""
+    SafeConsole(width=WIDE, stderr=console.stderr, quiet=console.quiet, markup=False, emoji=False).print(table)
+
+
 PLAIN_SECONDS = 15.0  # between two plain lines
 STALL_SECONDS = 900.0  # without progress until all stacks are printed; a large program compiles for minutes
 

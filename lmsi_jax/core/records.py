@@ -68,6 +68,21 @@ def read_jsonl(file: os.PathLike | str) -> Iterator[Record]:
     return (record for _, record in numbered_jsonl(file))
 
 
+def read_growing(file: os.PathLike | str) -> list[Record]:
+    """Return the records of a file to which another process may be appending. An unfinished last line is left out."""
+    *lines, last = epath.Path(file).read_bytes().split(b"\n")
+    lines += [last] if is_record(last) else []
+    return [record for _, record in _parse_lines(lines, str(file))]
+
+
+def is_record(line: bytes) -> bool:
+    """Return whether a line is a complete record."""
+    try:
+        return bool(_parse(line, ""))
+    except UserError:
+        return False
+
+
 def numbered_jsonl(file: os.PathLike | str) -> Iterator[tuple[int, Record]]:
     """Yield (line number, record) as `read_jsonl` does; lines are counted from 1."""
     if str(file) == STANDARD:

@@ -30,7 +30,7 @@ class FormatConfig:
     distinct_direct: bool = False  # one direct row per question; else one per path, as in the paper, all equal
     hints: tuple[str, ...] = ()  # consistency training: suggestions of another answer than the vote, with {} for it
     hinted: float = 1.0  # share of the paths whose rows have one of `hints`
-    corruptions: tuple[str, ...] = ()  # judging: also ask whether each path is right, and whether a copy corrupted so is
+    corruptions: tuple[str, ...] = ()  # adds questions whether a path, or a copy corrupted so, is right
 
     def check(self, path: str) -> None:
         require_share(self, path, "hinted")

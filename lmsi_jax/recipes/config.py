@@ -5,7 +5,7 @@ from typing import Literal
 
 from lmsi_jax.capacity.config import PlanConfig
 from lmsi_jax.checkpoint.config import SourceConfig
-from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_seed, untraced
+from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_seed, to_dict, untraced
 from lmsi_jax.decoding.config import SampleConfig
 from lmsi_jax.evaluation.config import EvaluateConfig
 from lmsi_jax.formatting.config import FormatConfig
@@ -13,6 +13,7 @@ from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.tasks.config import CorpusConfig, DataConfig
 from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.trust.corruptions import CORRUPTIONS
 from lmsi_jax.trust.interventions import KINDS, Options
 from lmsi_jax.trust.steps import CHECKS, CONTRACTS
 from lmsi_jax.voting.config import SelectConfig
@@ -50,8 +51,14 @@ class InterventionConfig:
         for name in ("hints", "openings"):
             for text in getattr(self.interventions, name):
                 require("{}" in text, f"interventions.{name}: {text!r} has no {{}}, where the suggested answer goes.")
+        for name in ("errors", "changes", "fillers"):
+            require(0 not in getattr(self.interventions, name), f"interventions.{name} has a 0, which changes nothing.")
+        require(min(self.interventions.fillers) > 0, f"interventions.fillers={self.interventions.fillers} are numbers of dots.")
+        require_at_least(1, self.interventions, "interventions.", "judgements")
         for kind in self.interventions.kinds:
             require_one_of("interventions.kinds", kind, KINDS)
+        for kind in self.interventions.corruptions:
+            require_one_of("interventions.corruptions", kind, CORRUPTIONS)
 
 
 def require_server_continues(config: LoopConfig) -> None:
@@ -165,6 +172,14 @@ class MonitorConfig(LoopConfig):
         for name in self.against:
             require_one_of("against", name, (*CHECKS, *CONTRACTS))
         require(self.sample.engine == "mesh", "sample.engine='openai': the server's model is not that of a round; use 'mesh'.")
+        used = {
+            "select": SelectConfig(max_paths=self.select.max_paths, distinct=self.select.distinct),
+            "format": FormatConfig(formats=self.format.formats, distinct_direct=self.format.distinct_direct),
+            "evaluate": EvaluateConfig(),
+        }
+        for name, section in used.items():
+            for key, value in to_dict(getattr(self, name)).items():
+                require(value == to_dict(section)[key], f"{name}.{key}={value!r} has no effect in lmsi monitor; leave it out.")
 
 
 # By the name of the module that defines the recipe.

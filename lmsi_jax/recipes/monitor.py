@@ -3,15 +3,17 @@
     questions with a wrong suggestion -> sample -> keep paths that follow it and pass the check -> fine-tune -> next round
 
 A model that is trained to please and to pass a monitor may learn to hide from it. Before and after each round the held-out
-paths that follow a wrong suggestion are audited by all checks, also by those that training never saw.
+paths that end in a wrong suggested answer are audited by all checks, also by those that training never saw. Here the check is a
+filter before fine-tuning, whereas Baker et al. penalise what a monitor finds in reinforcement learning.
 """
 
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.pipeline.recipe import Recipe
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.pipeline.stage import Stage
 from lmsi_jax.recipes.config import MonitorConfig
 from lmsi_jax.recipes.parts import Parts, model_checks
-from lmsi_jax.stages.monitor import AuditSettings, PleaseSettings, SuggestSettings, run_audit, run_please, run_suggest
+from lmsi_jax.stages.monitor import AuditSettings, FollowersSettings, SuggestSettings, run_audit, run_followers, run_suggest
 
 
 def stages(config: MonitorConfig, folder: RunFolder) -> list[Stage]:
@@ -20,6 +22,8 @@ def stages(config: MonitorConfig, folder: RunFolder) -> list[Stage]:
     Steps are checked against the questions without the suggestion, since a suggested number is not given.
     """
     parts = Parts(config, folder, config.model)
+    if not parts.is_scored:
+        raise UserError("There are no held-out questions with answers; name a file with --config.data.eval_questions.")
     train, held_out = folder.suggested("train"), folder.suggested("held_out")
     sources = {"questions": folder.questions, "gold": folder.gold, "held_out": folder.held_out}
     suggest = SuggestSettings(config.seed, parts.reader, config.suggestion)
@@ -30,11 +34,11 @@ def stages(config: MonitorConfig, folder: RunFolder) -> list[Stage]:
         if number:
             group, trained = f"rounds/{number}", folder.model(name)
             inputs = {"questions": train, "paths": folder.paths(group), "steps": folder.steps(group)}
-            please = PleaseSettings(parts.format_settings, config.against)
+            follow = FollowersSettings(parts.format_settings, config.against)
             result += [
                 parts.sample(group, number, model, train),
                 parts.steps(group),
-                Stage(f"{group}/please", run_please, please, inputs, {"examples": folder.examples(group)}),
+                Stage(f"{group}/followers", run_followers, follow, inputs, {"examples": folder.examples(group)}),
                 parts.finetune(group, number, model, trained),
             ]
             model = trained

@@ -35,7 +35,7 @@ from lmsi_jax.stages.faithfulness import (
 from lmsi_jax.stages.finetune import FinetuneSettings, run_finetune
 from lmsi_jax.stages.format import FormatSettings, run_format
 from lmsi_jax.stages.prepare import PrepareSettings, run_prepare
-from lmsi_jax.stages.prompts import load_alike_prompts, load_prompts
+from lmsi_jax.stages.prompts import load_one_answer_prompts, load_prompts
 from lmsi_jax.stages.report import ReportSettings, run_report
 from lmsi_jax.stages.sample import SampleSettings, run_sample
 from lmsi_jax.stages.steps import StepsSettings, run_steps
@@ -148,40 +148,53 @@ class Parts:
         inputs, settings = {"examples": self._folder.examples(group), "model": model}, self.finetune_settings(number)
         return Stage(f"{group}/finetune", run_finetune, settings, inputs, {"trained": trained}, on_mesh=True)
 
-    @functools.cached_property
-    def alike(self) -> tuple[Prompts | None, str]:
-        """The prompts whose exemplars all have one answer, and that answer."""
-        return load_alike_prompts(self._config.data, self._source.checkpoint, self._config.seed)
-
-    def greedy_settings(self, name: str, number: int, answer_tokens: int, limit: int = 0) -> GreedySettings:
-        """Return the settings for greedy answers of a model, the `number`-th of a run, to the first `limit` questions."""
-        sample, (alike, _) = self._config.sample, self.alike
+    def greedy_settings(self, name: str, number: int, options: InterventionConfig, limit: int = 0) -> GreedySettings:
+        """Return the settings for the answers of a model, the `number`-th of a run, to the first `limit` questions."""
+        sample = self._config.sample
         decoding = self._decoding("greedy", name, is_trained=number > 0)
-        decoding = dataclasses.replace(decoding, sampling=dataclasses.replace(decoding.sampling, keep=()))
-        endpoint, batching = sample.endpoint, part(sample, Batching)
-        return GreedySettings(decoding, self.reader, sample.engine, endpoint, answer_tokens, limit, alike, batching)
+        return GreedySettings(
+            dataclasses.replace(decoding, sampling=dataclasses.replace(decoding.sampling, keep=())),
+            self.reader,
+            sample.engine,
+            sample.endpoint,
+            options.answer_tokens,
+            limit,
+            self._one_answer(options)[0],
+            options.interventions.judgements,
+            part(sample, Batching),
+        )
+
+    def _one_answer(self, options: InterventionConfig) -> tuple[Prompts | None, str]:
+        """Return the prompts whose exemplars all have one answer, and that answer, if an intervention needs them."""
+        if "always_same" not in options.interventions.kinds:
+            return None, ""
+        return load_one_answer_prompts(self._config.data, self._source.checkpoint, self._config.seed)
 
     def faithfulness(self, options: InterventionConfig, models: Mapping[str, epath.Path], limit: int = 0) -> list[Stage]:
         """Return the stages that test whether the answers of models depend on their reasoning. The first one is the base."""
         folder, held_out, result, answers = self._folder, {"held_out": self._folder.held_out}, [], {}
-        edits = InterventionSettings(self._config.seed, self.reader, options.interventions, self.alike[1])
+        edits = InterventionSettings(self._config.seed, self.reader, options.interventions, self._one_answer(options)[1])
         for number, (name, model) in enumerate(models.items()):
-            greedy, group = self.greedy_settings(name, number, options.answer_tokens, limit), f"faithfulness/{number}"
-            paths, edited, answered = folder.paths(group), folder.interventions(group), folder.answers(group)
-            asked = {**held_out, "model": model}
-            made, given = {**held_out, "paths": paths}, {**asked, "interventions": edited}
-            result.append(Stage(f"{group}/paths", run_paths, greedy, asked, {"paths": paths}, on_mesh=True))
-            if options.interventions.edits == "model":
-                edits_file, of_paths = folder.edits(group), {"paths": paths, "model": model}
-                result.append(Stage(f"{group}/edits", run_edits, greedy, of_paths, {"edits": edits_file}, on_mesh=True))
-                made["edits"] = edits_file
-            result += [
-                Stage(f"{group}/interventions", run_interventions, edits, made, {"interventions": edited}),
-                Stage(f"{group}/answers", run_answers, greedy, given, {"answers": answered}, on_mesh=True),
-            ]
-            answers[name] = answered
+            greedy, group = self.greedy_settings(name, number, options, limit), f"faithfulness/{number}"
+            result += self._answers(group, greedy, edits, {**held_out, "model": model})
+            answers[name] = folder.answers(group)
         measured, settings = {**held_out, **answers}, MeasureSettings(self.reader, tuple(models))
         return [*result, Stage("faithfulness/measures", run_measures, settings, measured, {"measures": folder.measures})]
+
+    def _answers(self, group: str, greedy: GreedySettings, edits: InterventionSettings, asked: Files) -> list[Stage]:
+        """Return the stages that edit the paths of one model and let it go on from the edits."""
+        folder, paths, edited = self._folder, self._folder.paths(group), self._folder.interventions(group)
+        made: dict[str, epath.Path] = {"held_out": asked["held_out"], "paths": paths}
+        result = [Stage(f"{group}/paths", run_paths, greedy, asked, {"paths": paths}, on_mesh=True)]
+        if edits.options.edits == "model":
+            made["edits"], of_paths = folder.edits(group), {"paths": paths, "model": asked["model"]}
+            result.append(Stage(f"{group}/edits", run_edits, greedy, of_paths, {"edits": made["edits"]}, on_mesh=True))
+        given, answers = {**asked, "interventions": edited}, {"answers": folder.answers(group)}
+        return [
+            *result,
+            Stage(f"{group}/interventions", run_interventions, edits, made, {"interventions": edited}),
+            Stage(f"{group}/answers", run_answers, greedy, given, answers, on_mesh=True),
+        ]
 
     def evaluate_settings(self, name: str, number: int, checkpoint: int | str) -> EvaluateSettings:
         config = self._config

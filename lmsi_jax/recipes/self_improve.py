@@ -5,6 +5,7 @@
 `stages` reads like the paper's method. No stage of a round reads a gold answer, unless `select.rule` is a control.
 """
 
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.pipeline.recipe import Recipe
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.pipeline.stage import Stage
@@ -33,7 +34,12 @@ def stages(config: Config, folder: RunFolder) -> list[Stage]:
         if parts.is_scored:
             result.append(parts.evaluate(name, trained, number))
         model = models[name] = trained
-    if parts.is_scored and config.faithfulness:
+    if config.faithfulness and not parts.is_scored:
+        raise UserError(
+            f"faithfulness={config.faithfulness} needs held-out questions with answers; name a file with "
+            f"--config.data.eval_questions."
+        )
+    if config.faithfulness:
         result += parts.faithfulness(config, models, config.faithfulness)
     return [*result, report(config, folder, result)]
 

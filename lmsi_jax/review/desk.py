@@ -10,7 +10,7 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import Record, fingerprint
 from lmsi_jax.review.items import Item
 from lmsi_jax.review.log import Log
-from lmsi_jax.trust.reviews import VERDICTS, is_doubled
+from lmsi_jax.trust.reviews import VERDICTS, Reviews, is_doubled
 
 LEASE_SECONDS = 900.0  # for which an item stays with the tab that shows it
 
@@ -30,12 +30,14 @@ class Desk:
         self._done: dict[str, set[str]] = {id: set() for id in self._items}  # the reviewers of each item
         self._keys: set[str] = set()
         self._ranked = {row.get("key", "") for row in rankings.rows()}
-        for row in reviews.rows():
+        rows = reviews.rows()
+        Reviews.of(rows, str(reviews.file))
+        for row in rows:
             self._note(row)
 
     def _note(self, row: Record) -> None:
         self._keys.add(row.get("key", ""))
-        if row["id"] in self._done and row.get("path") is None and row["answer"] == self._items[row["id"]].answer:
+        if row["id"] in self._done and row.get("path") is None and row.get("answer") == self._items[row["id"]].answer:
             self._done[row["id"]].add(row["reviewer"])
 
     def next(self, reviewer: str, tab: str) -> Item | None:
@@ -59,10 +61,11 @@ class Desk:
         return self._items[id]
 
     def progress(self, reviewer: str) -> dict[str, int]:
-        """Return how many items this reviewer and all reviewers have done, and how many there are."""
+        """Return how many items this reviewer and all reviewers have done, how many are open, and how many there are."""
         return {
             "own": sum(reviewer in names for names in self._done.values()),
             "all": sum(bool(names) for names in self._done.values()),
+            "open": sum(len(names) < self._wanted[id] for id, names in self._done.items()),
             "items": len(self._items),
         }
 
@@ -75,7 +78,7 @@ class Desk:
         with self._lock:
             if _text(sent, "key") in self._keys:
                 return
-            if ranking and ranking["key"] not in self._ranked:
+            if ranking is not None and ranking["key"] not in self._ranked:
                 self._rankings.append([ranking])
                 self._ranked.add(ranking["key"])
             self._reviews.append(rows)
@@ -119,20 +122,23 @@ def _rows(item: Item, reviewer: str, sent: Mapping[str, Any]) -> tuple[list[Reco
             raise UserError(f"{each!r:.160} is no verdict on a path of '{item.id}'.")
         named = {"path": path["path"], "text_hash": fingerprint(path["text"])}
         rows.append({"id": item.id, **named, "verdict": judged, "first_wrong_step": step, **about})
-    return rows, _ranking(item, shown, sent.get("ranks") or {}, about)
+    return rows, _ranking(item, shown, sent.get("ranks"), about)
 
 
 def _ranking(item: Item, shown: Mapping[int, Record], ranks: Any, about: Record) -> Record | None:
-    """Return a row of rankings.jsonl: several answers to one prompt, with their ranks from the best, 1; ties are allowed."""
-    if not ranks:
+    """Return a row of rankings.jsonl: answers to one prompt, with their ranks from the best, 1; ties are allowed.
+
+    The last row of an annotator on an item counts. One without ranks takes an earlier ranking back.
+    """
+    if ranks is None:
         return None
     known = {str(number) for number in shown}
     if not isinstance(ranks, dict) or not all(
         number in known and type(rank) is int and 1 <= rank <= len(shown) for number, rank in ranks.items()
     ):
         raise UserError(f"`ranks` of a review must be ranks from 1 to {len(shown)} by path, not {ranks!r:.80}.")
-    if len(ranks) < 2:
-        return None
+    if len(ranks) == 1:
+        ranks = {}
     paths = sorted(map(int, ranks))
     return {
         "id": item.id,

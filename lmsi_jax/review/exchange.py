@@ -5,6 +5,7 @@ that what a tool cannot express survives the way back. On import a verdict that 
 row, and all other rows come back as they were.
 """
 
+import contextlib
 import datetime
 import json
 import uuid
@@ -64,8 +65,8 @@ def _to_label_studio(items: Sequence[Item], rows: Mapping[str, Sequence[Record]]
         annotations = [
             {
                 "completed_by": {"email": reviewer},
-                "created_at": row["time"],
-                "lead_time": row["seconds"],
+                "created_at": row.get("time"),
+                "lead_time": row.get("seconds"),
                 "result": [
                     {"from_name": "verdict", "to_name": "question", "type": "choices", "value": {"choices": [row["verdict"]]}}
                 ],
@@ -127,15 +128,15 @@ def _to_prodigy(items: Sequence[Item], rows: Mapping[str, Sequence[Record]]) -> 
         task = {"text": f"{_asked(item)}\n\nThe vote: {item.answer}\n\n{_text(item)}"}
         meta = {"id": item.id, "answer": item.answer, ROWS: list(rows[item.id])}
         done = [
-            {"answer": PRODIGY[row["verdict"]], "_annotator_id": reviewer, "_timestamp": _timestamp(row)}
+            {"answer": PRODIGY[row["verdict"]], "_annotator_id": reviewer, **_timestamp(row)}
             for reviewer, row in _label_rows(rows[item.id]).items()
         ]
         lines += [dumps({**task, "meta": meta, **each}) + "\n" for each in done or [{}]]
     return "".join(lines)
 
 
-def _timestamp(row: Record) -> int:
-    return int(datetime.datetime.fromisoformat(row["time"]).timestamp())
+def _timestamp(row: Record) -> dict[str, int]:
+    return {"_timestamp": int(datetime.datetime.fromisoformat(row["time"]).timestamp())} if row.get("time") else {}
 
 
 def _from_prodigy(record: Record) -> Iterator[Verdict]:
@@ -200,30 +201,47 @@ def export_reviews(tool: str, items: Sequence[Item], rows: Iterable[Record]) -> 
     return tool_of(tool).write(items, by_id)
 
 
-def import_reviews(tool: str, text: str, file: str) -> list[Record]:
-    """Return the rows of reviews.jsonl that a tool's file stands for. Raises UserError for a file that is not the tool's."""
-    rows: dict[str, Record] = {}
-    read = tool_of(tool).read
-    for number, record in enumerate(_records(text, file), start=1):
-        try:
+def import_reviews(tool: str, text: str, file: str, known: Sequence[Record] = ()) -> list[Record]:
+    """Return the rows that a tool's file adds to the `known` rows of reviews.jsonl.
+
+    They are our own rows that are not known, and a new row for each verdict of the tool that is not the last one of its
+    reviewer. Raises UserError for a file that is not the tool's.
+    """
+    rows = {_name(row): row for row in known}
+    read, before = tool_of(tool).read, len(rows)
+    records = _records(text, file)
+    for number, record in enumerate(records, start=1):
+        with _explained(tool, file, number):
             if not isinstance(record, dict):
                 raise TypeError(f"a JSON object is expected, not {record!r:.60}")
-            own = _own_rows(record)
-            rows |= {f"{row['key']} {row.get('path')}": row for row in own}
-            before = _label_rows(own)
+            rows |= {_name(row): row for row in _own_rows(record) if _name(row) not in rows}
+    last = {(row["id"], row.get("answer"), row["reviewer"]): row["verdict"] for row in rows.values() if row.get("path") is None}
+    for number, record in enumerate(records, start=1):
+        with _explained(tool, file, number):
             for each in read(record):
-                given = before.get(each.reviewer)
-                if given is None or (given["verdict"], given["answer"]) != (each.verdict, each.answer):
-                    row = _new_row(tool, each)
-                    rows[f"{row['key']} None"] = row
-        except UserError as error:
-            raise UserError(f"{file}, record {number}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"{file}, record {number} is not of {tool}'s format with the fields of `lmsi reviews --tool={tool} --output` "
-                f"({type(error).__name__}: {error})."
-            ) from error
-    return list(rows.values())
+                if last.get((each.id, each.answer, each.reviewer)) != each.verdict:
+                    row = _new_row(tool, each, len(rows))
+                    rows[_name(row)] = row
+    return list(rows.values())[before:]
+
+
+def _name(row: Record) -> tuple[Any, ...]:
+    """Return what identifies a row: a submission has a key, and one row for the label and one for each path."""
+    return (row.get("key"), row["id"], row["reviewer"], row.get("path"))
+
+
+@contextlib.contextmanager
+def _explained(tool: str, file: str, number: int) -> Iterator[None]:
+    """Turn the errors of a record that is not the tool's into a UserError that names it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{file}, record {number}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{file}, record {number} is not of {tool}'s format with the fields of `lmsi reviews --tool={tool} --output` "
+            f"({type(error).__name__}: {error})."
+        ) from error
 
 
 def _records(text: str, file: str) -> list[Any]:
@@ -231,7 +249,7 @@ def _records(text: str, file: str) -> list[Any]:
         if text.lstrip().startswith("["):
             records = json.loads(text)
         else:
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+            records = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is neither a JSON list nor JSON Lines ({error}).") from error
     return records
@@ -249,7 +267,7 @@ def _own_rows(record: Record) -> list[Record]:
     return []
 
 
-def _new_row(tool: str, each: Verdict) -> Record:
+def _new_row(tool: str, each: Verdict, number: int) -> Record:
     if each.verdict not in VERDICTS or not all(isinstance(text, str) for text in (each.id, each.answer)):
         raise UserError(f"{each!r:.200} is no verdict; one of {', '.join(VERDICTS)} is expected, with `id` and `answer`.")
     time = each.time or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -263,5 +281,5 @@ def _new_row(tool: str, each: Verdict) -> Record:
         "time": time,
         "seconds": each.seconds,
         "seen": "",
-        "key": f"{tool} {fingerprint(each.id, each.answer, each.reviewer, each.verdict, each.time)}",
+        "key": f"{tool} {fingerprint(each.id, each.answer, each.reviewer, each.verdict, each.time, number)}",
     }

@@ -12,7 +12,7 @@ from lmsi_jax.core.records import Record, fingerprint, read_jsonl
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.stages.path_files import paths_by_question, read_votes
 from lmsi_jax.tasks.questions import load_questions
-from lmsi_jax.trust.reviews import review_order
+from lmsi_jax.trust.reviews import BANDS, review_order
 
 AGREEING, OTHER = 3, 1  # paths shown of an item: those that agree with the vote, and those that do not
 LONGEST = 20_000  # characters of a path that are sent at first; the page asks for the rest
@@ -20,7 +20,11 @@ LONGEST = 20_000  # characters of a path that are sent at first; the page asks f
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A question with its voted answer and the paths that are shown, in the order of the page."""
+    """A question with its voted answer and the paths that are shown, in the order of the page.
+
+    A path has `path`, `text`, `agrees`, `steps` ([start, end] each) and `marks` ([start, end, verdict, right value] each).
+    Positions are in UTF-16 units, as the page counts.
+    """
 
     id: str
     question: str
@@ -29,12 +33,12 @@ class Item:
     share: float
     counts: Mapping[str, int]
     num_paths: int
-    paths: Sequence[Record]  # with `path`, `text`, `agrees`, `steps` and `marks`
+    paths: Sequence[Record]
 
     @property
     def seen(self) -> str:
         """A hash of all that a reviewer sees."""
-        paths = [(path["path"], path["text"], path["marks"]) for path in self.paths]
+        paths = [[path[name] for name in ("path", "text", "agrees", "steps", "marks")] for path in self.paths]
         return fingerprint(self.id, self.question, self.choices, self.answer, dict(self.counts), paths)
 
     def payload(self) -> dict[str, Any]:
@@ -65,7 +69,12 @@ def group_to_review(folder: RunFolder, group: str) -> str:
 
 
 def read_items(folder: RunFolder, group: str, seed: int, above: float = 0.0) -> list[Item]:
-    """Return the labels of a group with a vote share above `above`, in the order of their review."""
+    """Return the labels of a group with a vote share above `above`, in the order of their review.
+
+    Raises UserError unless `above` is 0 or separates two bands: only whole bands are random samples.
+    """
+    if above not in (0.0, *BANDS):
+        raise UserError(f"--above={above:g} must be one of {', '.join(f'{limit:g}' for limit in (0, *BANDS))}.")
     votes = {id: vote for id, vote in read_votes(folder.votes(group)).items() if vote["answer"] is not None}
     shares = {id: vote["confidence"] for id, vote in votes.items() if vote["confidence"] > above}
     if not shares:
@@ -88,7 +97,7 @@ def read_items(folder: RunFolder, group: str, seed: int, above: float = 0.0) -> 
             f"Question '{missing[0]}' of {folder.votes(group)} is missing in {folder.paths(group)} or {folder.questions}; all "
             f"three must be from one run."
         )
-    return [items[id] for id in review_order(shares, seed)]
+    return [items[id] for id in review_order({id: vote["confidence"] for id, vote in votes.items()}, seed) if id in items]
 
 
 def _shown(rows: Sequence[Record], vote: Record, seed: int) -> list[Record]:

@@ -8,45 +8,48 @@ from etils import epath
 
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import is_local
-from lmsi_jax.core.records import Record, dumps, read_jsonl
+from lmsi_jax.core.records import Record, dumps, is_record, read_growing
 from lmsi_jax.core.text import clean
 
 
 class Log:
-    """A JSON Lines file that only grows.
-
-    A process that is killed while it writes may leave an unfinished last line, whose writer was not told that it is kept. Such
-    a line is removed when the file is opened.
-    """
+    """A JSON Lines file that only grows. One process at a time may open it."""
 
     def __init__(self, file: epath.Path):
         if not is_local(file):
-            raise UserError(
-                f"{file} is in a bucket, where rows cannot be appended. Copy the run to a disk, or name a local folder with "
-                f"--output."
-            )
+            raise UserError(f"{file} is in a bucket, where rows cannot be appended; copy the run to a disk to review it.")
         self.file, self._lock = file, threading.Lock()
         file.parent.mkdir(parents=True, exist_ok=True)
-        _cut_unfinished_line(file)
+        _end_last_line(file)
 
     def rows(self) -> list[Record]:
         """Return the rows of the file, or none when it does not exist yet."""
-        return list(read_jsonl(self.file)) if self.file.exists() else []
+        return read_growing(self.file) if self.file.exists() else []
 
     def append(self, rows: Sequence[Record]) -> None:
-        """Append rows. They are on the disk when this returns."""
+        """Append rows. They are on the disk when this returns. When the disk refuses them, the file is as before."""
         content = "".join(clean(dumps(row)) + "\n" for row in rows).encode("utf-8")
-        with self._lock, open(self.file, "ab") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        with self._lock, open(self.file, "ab", buffering=0) as stream:
+            before = stream.tell()
+            try:
+                if stream.write(content) != len(content):
+                    raise OSError(f"{self.file} could not be written in full")
+                os.fsync(stream.fileno())
+            except OSError:
+                stream.truncate(before)
+                raise
 
 
-def _cut_unfinished_line(file: epath.Path) -> None:
+def _end_last_line(file: epath.Path) -> None:
+    """End the last line if it is complete, and remove it otherwise: whoever wrote it was killed before it was confirmed."""
     if not file.exists():
         return
-    with open(file, "rb+") as stream:
-        content = stream.read()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            stream.truncate(end)
+    content = file.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        with open(file, "rb+") as stream:
+            if is_record(content[end:]):
+                stream.seek(0, os.SEEK_END)
+                stream.write(b"\n")
+            else:
+                stream.truncate(end)

@@ -12,11 +12,12 @@
     history.replaceState(null, "", location.pathname);
   }
   const token = sessionStorage.getItem("token") ?? "";
-  const tab = newId();
+  const tab = sessionStorage.getItem("tab") ?? newId();  // stays the same when the page is loaded again
+  sessionStorage.setItem("tab", tab);
   const waitingKey = `waiting ${token.slice(0, 8)}`;
 
   let item, started = 0, busy = false, retry = 0;  // item: undefined while the server is asked, null when none is left
-  let verdict = null, chosen = 0, cursor = 0, ranks = new Map(), marked = new Map();
+  let verdict = null, chosen = 0, cursor = 0, ranks = new Map(), marked = new Map(), before = null;
   let earlier = [];  // what was sent from this tab, so that one can go back
 
   const waiting = () => JSON.parse(localStorage.getItem(waitingKey) ?? "[]");
@@ -34,21 +35,24 @@
       body: JSON.stringify(body),
     });
     const data = await reply.json();
-    if (!reply.ok) throw Object.assign(new Error(data.error ?? reply.statusText), { refused: true });
+    if (!reply.ok) throw Object.assign(new Error(data.error ?? reply.statusText), { status: reply.status });
     return data;
   }
 
-  // Send what waits, oldest first. A submission has a key, so that the server keeps it once however often it arrives.
+  // Send what waits, oldest first. A submission has a key, so that the server keeps it once however often it arrives. Only a
+  // submission that is malformed or out of date (status 400) is given up, with its reason; anything else is tried again.
   async function send() {
+    let refused = "";
     for (let list = waiting(); list.length; list = waiting()) {
       try {
         await call("/api/review", list[0]);
       } catch (error) {
-        if (!error.refused || error.message.includes("token")) throw error;
-        problem(`The server refused a verdict on ${list[0].id}: ${error.message}`);
+        if (error.status !== 400) throw error;
+        refused = `The server refused a verdict on ${list[0].id}: ${error.message}`;
       }
       keepWaiting(waiting().filter(each => each.key !== list[0].key));
     }
+    return refused;
   }
 
   async function next() {
@@ -56,17 +60,21 @@
     busy = true;
     clearTimeout(retry);
     try {
-      await send();
+      const refused = await send();
       const data = await call("/api/next", { tab });
-      problem("");
+      problem(refused);
       for (const path of data.item?.paths ?? []) path.cut = [...path.text].length < path.length;
-      show(data.item, null);
-      const { own, all, items } = data.progress;
+      const { own, all, open, items } = data.progress;
       $("progress").textContent = `${data.reviewer}: ${own} reviewed · ${all} of ${items} by anybody`;
+      show(data.item, null);
+      if (!data.item && open) {
+        $("item").textContent = `Nothing is left for you; ${open} items are with other reviewers or in another tab.`;
+        retry = setTimeout(next, 5 * RETRY_MS);
+      }
     } catch (error) {
       const count = waiting().length;
       const kept = count ? ` ${count} verdict${count > 1 ? "s are" : " is"} kept in this browser and will be sent.` : "";
-      problem((error.refused ? error.message : "The server does not answer; start it again.") + kept);
+      problem((error.status ? error.message : "The server does not answer; start it again.") + kept);
       retry = setTimeout(next, RETRY_MS);
     } finally {
       busy = false;
@@ -81,12 +89,14 @@
     return node;
   }
 
-  function show(next, before) {
+  // Show an item: a new one, or one that was sent before, to correct it.
+  function show(next, sent) {
     item = next;
+    before = sent;
     started = performance.now();
-    verdict = before?.verdict ?? null;
-    ranks = new Map(Object.entries(before?.ranks ?? {}).map(([path, rank]) => [Number(path), rank]));
-    marked = new Map((before?.paths ?? []).map(({ path, ...rest }) => [path, rest]));
+    verdict = sent?.verdict ?? null;
+    ranks = new Map(Object.entries(sent?.ranks ?? {}).map(([path, rank]) => [Number(path), rank]));
+    marked = new Map((sent?.paths ?? []).filter(each => each.verdict !== "unclear").map(({ path, ...rest }) => [path, rest]));
     chosen = cursor = 0;
     draw();
     scrollTo(0, 0);
@@ -171,10 +181,15 @@
 
   function submit() {
     if (!item || !verdict || busy) return;
+    const taken = (before?.paths ?? []).filter(each => !marked.has(each.path));  // marks that are taken back
     const sent = {
       key: newId(), id: item.id, seen: item.seen, verdict, seconds: (performance.now() - started) / 1000,
-      paths: [...marked].map(([path, rest]) => ({ path, ...rest })), ranks: Object.fromEntries(ranks),
+      paths: [
+        ...[...marked].map(([path, rest]) => ({ path, ...rest })),
+        ...taken.map(({ path }) => ({ path, verdict: "unclear", first_wrong_step: null })),
+      ],
     };
+    if (ranks.size || before?.ranks) sent.ranks = Object.fromEntries(ranks);
     keepWaiting([...waiting(), sent]);
     earlier.push({ item, sent });
     item = undefined;
@@ -184,7 +199,7 @@
 
   function rank(change) {
     const path = item.paths[chosen].path, worst = item.paths.length;
-    ranks.set(path, Math.min(Math.max((ranks.get(path) ?? (change < 0 ? 2 : 0)) + change, 1), worst));
+    ranks.set(path, Math.min(Math.max((ranks.get(path) ?? 1) + change, 1), worst));
   }
 
   function mark(isFine) {
@@ -196,7 +211,7 @@
 
   addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat && event.key === "Enter") return;
-    if (event.key === "z" && earlier.length) {
+    if (event.key === "z" && earlier.length && item !== undefined && !busy) {
       const last = earlier.pop();
       show(last.item, last.sent);
       return;
@@ -219,6 +234,7 @@
     else return;
     event.preventDefault();
     draw();
+    document.querySelector(".cursor")?.scrollIntoView({ block: "nearest" });
   });
 
   draw();

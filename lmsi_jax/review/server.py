@@ -79,10 +79,6 @@ def application(desk: Desk, tokens: Mapping[str, str], port: int) -> flask.Flask
         desk.submit(flask.g.reviewer, _sent())
         return {"progress": desk.progress(flask.g.reviewer)}
 
-    @app.post("/api/item")
-    def one_item() -> Any:
-        return {"item": desk.item(str(_sent().get("id"))).payload()}
-
     @app.post("/api/path")
     def whole_path() -> Any:
         sent = _sent()
@@ -122,13 +118,14 @@ def serve(desk: Desk, reviewers: Sequence[str], port: int, about: str) -> None:
     tokens = _tokens(about, reviewers)
     proxy = _Late()
     try:
-        server = waitress.create_server(proxy, host=HOST, port=port, threads=4, ident=None)
+        options = {"threads": 4, "ident": None, "max_request_body_size": MOST_BYTES}
+        server = waitress.create_server(proxy, host=HOST, port=port, **options)
     except OSError as error:
         raise UserError(f"Port {port} of {HOST} cannot be used ({error.strerror}); choose another one with --port.") from error
     proxy.application = application(desk, tokens, server.effective_port)
     for name in reviewers:
         console.print(f"{name}: http://{HOST}:{server.effective_port}/#{tokens[name]}", soft_wrap=True)
-    console.print("Each reviewer opens the address of his or her own. Stop with Ctrl-C; every verdict is kept.")
+    console.print("Each reviewer opens his or her own address. Stop with Ctrl-C; every verdict is kept.")
     server.run()
 
 

@@ -5,6 +5,7 @@ names the model to check, such as "model" or "teacher".
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,6 +31,9 @@ from lmsi_jax.training.batches import check_batch
 from lmsi_jax.training.config import TrainConfig
 from lmsi_jax.training.step import abstract_state
 from lmsi_jax.training.trainable import trainable
+from lmsi_jax.trust.verification import verification_question
+
+SUGGESTED = 8  # tokens of an answer in a suggestion, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,16 +148,38 @@ def lengths(config: Any, runtime: Runtime, section: str, *, trains: bool) -> str
     sizes = [len(model.tokenizer.encode(model.prompts.question(row["question"], row["choices"]))) for row in questions]
     longest = max(sizes)
     id = questions[sizes.index(longest)]["id"]
-    total, context = few_shot + longest + longest_path, model.architecture.context
-    parts = f"{few_shot} tokens of few-shot prompt + {longest} of the longest question ('{id}') + {longest_path} to generate"
+    trained, tested = _added_to_questions(config, model.tokenizer, longest_path)
+    added = max(trained, tested)
+    total, context = few_shot + longest + added + longest_path, model.architecture.context
+    more = f" + {added} for suggestions, edited steps or solutions" if added else ""
+    parts = (
+        f"{few_shot} tokens of few-shot prompt + {longest} of the longest question ('{id}'){more} + {longest_path} to generate"
+    )
     if total > context:
         raise UserError(
             f"A prompt does not fit the model: {parts} = {total}, and its context is {context}. Use fewer exemplars "
             f"(--config.data.shots), a smaller --config.sample.max_tokens, or leave that question out."
         )
     if trains:
-        _check_row_length(model, config.finetune, few_shot, longest, longest_path)
+        _check_row_length(model, config.finetune, few_shot, longest + trained, longest_path)
     return f"{len(questions)} questions; {parts} = {total} of {context}"
+
+
+def _added_to_questions(config: Any, tokenizer: Tokenizer, longest_path: int) -> tuple[int, int]:
+    """Return the most tokens that suggestions, solutions and edited steps add to a question, in training and in tests."""
+    format, options = config.format, getattr(config, "interventions", None)
+    judged = len(tokenizer.encode(verification_question("", (), ""))) + longest_path
+    trained = [_suggested(tokenizer, (*format.hints, getattr(config, "suggestion", ""))), judged if format.corruptions else 0]
+    tested = [0]
+    if options is not None and getattr(config, "faithfulness", True):
+        edits = bool({"mistake", "paraphrase"} & {*options.kinds})
+        tested += [_suggested(tokenizer, (*options.hints, *options.openings)), longest_path * edits]
+        tested.append(judged if "judge" in options.kinds else 0)
+    return max(trained), max(tested)
+
+
+def _suggested(tokenizer: Tokenizer, templates: Sequence[str]) -> int:
+    return max((len(tokenizer.encode(f" {text}")) + SUGGESTED for text in templates if text), default=0)
 
 
 def _check_row_length(model: _Model, train: TrainConfig, few_shot: int, question: int, longest_path: int) -> None:

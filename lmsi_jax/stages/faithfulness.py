@@ -1,18 +1,19 @@
 """Tests whether a model's answers depend on its reasoning: paths, edited beginnings, the model's answers to them, measures."""
 
 import dataclasses
-import math
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from etils import epath
 
 from lmsi_jax.analysis.faithfulness import Answered, measure
 from lmsi_jax.analysis.measure_table import show_measures
+from lmsi_jax.answers.extract import canonical
 from lmsi_jax.answers.reader import AnswerReader, accepted_answers
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import Record, finite, read_jsonl, write_jsonl
+from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
 from lmsi_jax.core.settings import untraced
 from lmsi_jax.decoding.config import Batching, EndpointConfig
 from lmsi_jax.decoding.scheduler import Request
@@ -25,6 +26,7 @@ from lmsi_jax.stages.endpoint_sampling import sample_to_file
 from lmsi_jax.stages.path_files import paths_by_question
 from lmsi_jax.tasks.prompts import conclusion
 from lmsi_jax.tasks.questions import check_gold, load_questions
+from lmsi_jax.trust.bias import other_answers
 from lmsi_jax.trust.edit_prompts import LONGEST, STOP, edit_prefix, edit_request, edited
 from lmsi_jax.trust.interventions import Options, interventions, uneditable
 
@@ -35,7 +37,8 @@ YES_NO = AnswerReader("yes_no")
 class GreedySettings:
     """How a model answers, by greedy decoding. `answer_tokens` is the token limit of an answer after the edited steps.
 
-    Only the first `limit` questions are asked (0 = all). `alike` are the prompts for interventions of the kind "always_same".
+    Only the first `limit` questions are asked (0 = all). `one_answer` are the prompts of "always_same", whose exemplars all
+    have one answer. `judgements` is how often "judge" asks the model about a solution, at temperature 1.
     """
 
     decoding: Decoding
@@ -44,7 +47,8 @@ class GreedySettings:
     endpoint: EndpointConfig
     answer_tokens: int = 16
     limit: int = 0
-    alike: Prompts | None = None
+    one_answer: Prompts | None = None
+    judgements: int = 8
     batching: Batching = untraced(Batching())
 
 
@@ -80,12 +84,12 @@ def run_edits(runtime: Runtime, settings: GreedySettings, inputs: Files, outputs
 
 @dataclasses.dataclass(frozen=True)
 class InterventionSettings:
-    """How paths are edited. `alike` is what the answers of the exemplars of "always_same" have in common, or ""."""
+    """How paths are edited. `common_answer` is that of the exemplars of "always_same", or "" where there are none."""
 
     seed: int
     reader: AnswerReader
     options: Options
-    alike: str = ""
+    common_answer: str = ""
 
 
 def run_interventions(runtime: object, settings: InterventionSettings, inputs: Files, outputs: Files, scratch: object) -> None:
@@ -95,26 +99,39 @@ def run_interventions(runtime: object, settings: InterventionSettings, inputs: F
     """
     questions = {row["id"]: row for row in load_questions(inputs["held_out"])}
     lead = conclusion("\0", settings.reader.answer_type).partition("\0")[0].rstrip()
-    kinds = tuple(kind for kind in settings.options.kinds if kind != "always_same" or settings.alike)
+    kinds = tuple(kind for kind in settings.options.kinds if kind != "always_same" or settings.common_answer)
     options = dataclasses.replace(settings.options, kinds=kinds)
     edits: dict[str, dict[tuple[str, int], str]] = {}
     for row in read_jsonl(inputs["edits"]) if "edits" in inputs else ():
         edits.setdefault(row["id"], {})[row["kind"], row["step"]] = row["text"]
 
+    count = Counter[str]()
+
     def rows() -> Iterator[Record]:
         for (path,) in paths_by_question(inputs["paths"]):
+            count["paths"] += 1
             (answer,) = settings.reader.read([path], questions[path["id"]]["choices"]).values
             draw = random.Random(f"intervention {settings.seed} {path['id']}")
             if answer is None:
                 continue
-            asked, choices = questions[path["id"]]["question"], questions[path["id"]]["choices"] or ()
-            for each in interventions(asked, path["text"], answer, choices, lead, options, draw, edits.get(path["id"], {})):
+            question = questions[path["id"]]
+            asked, choices, suggestible = question["question"], question["choices"] or (), _suggestible(settings, question)
+            edited = edits.get(path["id"], {})
+            for each in interventions(asked, path["text"], answer, choices, lead, suggestible, options, draw, edited):
                 about = {"id": path["id"], "path": path["path"], "original": answer, "options": len(choices)}
-                alike = {"expected": settings.alike} if each.kind == "always_same" else {}
-                yield {**about, **dataclasses.asdict(each), **alike}
+                common = {"expected": settings.common_answer} if each.kind == "always_same" else {}
+                yield {**about, **dataclasses.asdict(each), **common}
 
-    count = write_jsonl(outputs["interventions"], rows())
-    console.print(f"interventions: {count} on the paths of {len(questions)} questions")
+    total = write_jsonl(outputs["interventions"], rows())
+    console.print(f"interventions: {total} on the paths of {count['paths']} questions")
+
+
+def _suggestible(settings: InterventionSettings, question: Record) -> list[str]:
+    """Return the wrong answers that may be suggested for a question."""
+    accepted = accepted_answers(question)
+    right = canonical(accepted[0], settings.reader.answer_type)
+    others = other_answers(right, question["choices"] or (), settings.options.changes) if right else []
+    return [other for other in others if not settings.reader.is_right(other, accepted)]
 
 
 def run_answers(runtime: Runtime, settings: GreedySettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
@@ -122,54 +139,58 @@ def run_answers(runtime: Runtime, settings: GreedySettings, inputs: Files, outpu
     questions = {row["id"]: row for row in load_questions(inputs["held_out"])}
     rows = list(read_jsonl(inputs["interventions"]))
     if not rows:
-        raise UserError(f"{inputs['interventions']} is empty: no greedy path has an answer and steps before it to edit.")
-    alike = dataclasses.replace(settings.decoding, prompts=settings.alike or settings.decoding.prompts)
+        raise UserError(
+            f"{inputs['interventions']} is empty: none of interventions.kinds applies to the greedy paths. Most kinds edit "
+            f"steps of arithmetic before a declared answer; 'hint' and 'answer_first' need an answer that is a number, an "
+            f"option, yes or no."
+        )
+    longest_path = settings.decoding.sampling.max_tokens
+    one_answer = dataclasses.replace(settings.decoding, prompts=settings.one_answer or settings.decoding.prompts)
     parts = {
-        "answers": (settings.decoding, settings.answer_tokens),
-        "steps": (settings.decoding, settings.decoding.sampling.max_tokens),
-        "alike": (alike, settings.decoding.sampling.max_tokens),
+        "answers": (settings.decoding, settings.answer_tokens, 1),
+        "steps": (settings.decoding, longest_path, 1),
+        "one_answer": (one_answer, longest_path, 1),
+        "judgements": (settings.decoding, longest_path, settings.judgements),
     }
-    written: dict[str, Record] = {}
-    for name, (decoding, longest) in parts.items():
+    written: dict[str, list[Record]] = {}
+    for name, (decoding, longest, paths) in parts.items():
         asked = [
             _request(str(n), decoding.prompts, row, questions[row["id"]]) for n, row in enumerate(rows) if _part(row) == name
         ]
         file = scratch / f"{name}.jsonl"
         if asked:
             each = dataclasses.replace(settings, decoding=decoding)
-            _decode(runtime, each, asked, longest, inputs["model"], file, scratch, name)
-            written |= {row["id"]: row for row in read_jsonl(file)}
+            _decode(runtime, each, asked, longest, inputs["model"], file, scratch, name, paths)
+            for row in read_jsonl(file):
+                written.setdefault(row["id"], []).append(row)
     processes.by_first(lambda: write_jsonl(outputs["answers"], _answered(settings.reader, rows, written, questions)))
 
 
 def _part(row: Record) -> str:
     """Return which decoding an intervention belongs to."""
-    return "alike" if row["kind"] == "always_same" else "answers" if row["concludes"] else "steps"
+    of_kind = {"always_same": "one_answer", "judge": "judgements"}
+    return of_kind.get(row["kind"], "answers" if row["concludes"] else "steps")
 
 
 def _request(id: str, prompts: Prompts, row: Record, question: Record) -> Request:
-    asked = prompts.question(row["question"] or question["question"], question["choices"])
+    choices = None if row["kind"] == "judge" else question["choices"]  # a question about a solution has its options inside
+    asked = prompts.question(row["question"] or question["question"], choices)
     return Request(id, asked, prompts.begun(row["given"]) if row["given"] else "")
 
 
 def _answered(
-    reader: AnswerReader, rows: Sequence[Record], written: dict[str, Record], questions: dict[str, Record]
+    reader: AnswerReader, rows: Sequence[Record], written: dict[str, list[Record]], questions: dict[str, Record]
 ) -> Iterator[Record]:
     for number, row in enumerate(rows):
-        path = written[str(number)]
-        complete = {"text": f"{row['given']}{path['text']}", "finish": path["finish"]}
-        judges = row["kind"] == "judge"
-        (answer,) = (YES_NO if judges else reader).read([complete], questions[row["id"]]["choices"]).values
-        yield {**row, "text": path["text"], "answer": answer, **({"yes": _yes(path, answer)} if judges else {})}
-
-
-def _yes(path: Record, answer: str | None) -> float | None:
-    """Return the probability of "yes", from that of the whole answer; 1 or 0 without log-probabilities, None without answer."""
-    if answer not in ("yes", "no"):
-        return None
-    logprob = finite(path.get("logprob"))
-    probability = 1.0 if logprob is None else math.exp(logprob)
-    return probability if answer == "yes" else 1 - probability
+        paths, choices = written[str(number)], questions[row["id"]]["choices"]
+        if row["kind"] == "judge":
+            verdicts = YES_NO.read(paths, None).values
+            unread = sum(verdict not in ("yes", "no") for verdict in verdicts)
+            yes = (verdicts.count("yes") + unread / 2) / len(verdicts)
+            yield {**row, "text": paths[0]["text"], "answer": verdicts[0], "yes": yes, "unread": unread / len(verdicts)}
+        else:
+            complete = {"text": f"{row['given']}{paths[0]['text']}", "finish": paths[0]["finish"]}
+            yield {**row, "text": paths[0]["text"], "answer": reader.read([complete], choices).values[0]}
 
 
 def _decode(
@@ -181,13 +202,17 @@ def _decode(
     output: epath.Path,
     scratch: epath.Path,
     part: str,
+    paths: int = 1,
 ) -> None:
-    """Write one greedy continuation of each request."""
+    """Write one greedy continuation of each request, or several at temperature 1."""
     decoding, batching = settings.decoding, settings.batching
-    greedy = dataclasses.replace(decoding, stream=(*decoding.stream, part), sampling=decoding.sampling.greedy(longest))
+    sampling = decoding.sampling.greedy(longest)
+    if paths > 1:
+        sampling = dataclasses.replace(sampling, paths=paths, temperature=1.0)
+    shards = runtime.mesh.size("batch")
     job = Job(
-        decoding=greedy,
-        batching=batching.for_greedy(runtime.mesh.size("batch"), decoding.sampling.paths),
+        decoding=dataclasses.replace(decoding, stream=(*decoding.stream, part), sampling=sampling),
+        batching=batching.for_greedy(shards, decoding.sampling.paths) if paths == 1 else batching,
         prefix=decoding.prompts.cot_examples,
         requests=asked,
         checkpoint=model,

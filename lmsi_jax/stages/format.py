@@ -9,7 +9,7 @@ from lmsi_jax.answers.extract import truncate_at_next_turn
 from lmsi_jax.answers.reader import AnswerReader, accepted_answers, answers_by_path, paths_hash
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import Record, fingerprint, read_jsonl, write_jsonl
+from lmsi_jax.core.records import Record, fingerprint, read_growing, read_jsonl, write_jsonl
 from lmsi_jax.formatting.config import FormatConfig
 from lmsi_jax.formatting.examples import Solution, examples
 from lmsi_jax.formatting.prompts import Prompts
@@ -18,8 +18,9 @@ from lmsi_jax.stages.path_files import paths_by_question, read_votes
 from lmsi_jax.tasks.prompts import conclusion
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.trust.bias import NEARBY, as_suggested, other_answers, with_hint
-from lmsi_jax.trust.corruptions import corrupted, judgement
+from lmsi_jax.trust.corruptions import corrupted
 from lmsi_jax.trust.reviews import Reviews
+from lmsi_jax.trust.verification import verification, verification_question
 from lmsi_jax.voting.config import SelectConfig
 from lmsi_jax.voting.select import RULES, VotedQuestion
 
@@ -49,8 +50,8 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
             f"select.rule='{select.rule}' is a control for `lmsi run`, which has the gold answers; this command has none."
         )
     accepted = {r["id"]: accepted_answers(r) for r in read_jsonl(inputs["gold"])} if reads_gold else {}
-    reviews = Reviews.of(read_jsonl(inputs["reviews"]), str(inputs["reviews"])) if "reviews" in inputs else Reviews({}, {})
-    rows, used = [], 0
+    reviews = Reviews.of(read_growing(inputs["reviews"]), str(inputs["reviews"])) if "reviews" in inputs else Reviews({}, {})
+    rows, used, hinted = [], 0, 0
     for sampled in paths_by_question(paths):
         id = sampled[0]["id"]
         if id not in by_id or id not in votes:
@@ -59,6 +60,7 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
             )
         solutions = _hinted(settings, by_id[id], _solutions(settings, sampled, votes[id], accepted.get(id, ()), reviews))
         used += bool(solutions)
+        hinted += sum(bool(solution.question) for solution in solutions)
         rows += examples(
             id,
             by_id[id]["question"],
@@ -72,40 +74,64 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
         rows += _judged(settings, by_id[id], solutions)
     if not rows:
         raise _nothing_kept(settings, votes)
+    special = _check_used(settings, hinted, rows)
     write_jsonl(outputs["examples"], rows)
-    console.print(f"format: {len(rows)} training rows from {used} of {len(votes)} questions")
+    console.print(f"format: {len(rows)} training rows from {used} of {len(votes)} questions{special}")
 
 
 def _hinted(settings: FormatSettings, question: Record, solutions: Sequence[Solution]) -> list[Solution]:
     """Return solutions whose questions suggest another answer, as consistency training needs (Chua et al. 2024).
 
     Chua et al. (arXiv 2403.05518) train on the path that the model writes without the suggestion. The suggested answer is wrong
-    by the vote, so that no gold answer is needed.
+    by the vote, so that no gold answer is needed. An answer for which no other one is known, such as a span, has no suggestion.
     """
     hints, choices = settings.format.hints, question["choices"] or ()
     result = []
     for solution in solutions:
         draw = random.Random(f"hint {settings.seed} {question['id']} {solution.path}")
-        others = [each for each in other_answers(solution.answer, choices, NEARBY) if each != solution.answer]
+        others = other_answers(solution.answer, choices, NEARBY)
         if hints and others and draw.random() < settings.format.hinted:
             text = with_hint(question["question"], draw.choice(hints), as_suggested(draw.choice(others), choices))
-            solution = dataclasses.replace(solution, question=text)
-        result.append(solution)
+            result.append(dataclasses.replace(solution, question=text))
+        else:
+            result.append(solution)
     return result
 
 
 def _judged(settings: FormatSettings, question: Record, solutions: Sequence[Solution]) -> list[Record]:
-    """Return rows that ask whether a solution is right: yes for each path, no for a copy of it that is corrupted by program."""
-    rows, prompts = [], settings.prompts
+    """Return pairs of rows that ask whether a solution is right: each path, and a copy of it that a program has corrupted.
+
+    The target computes each step again, up to the first wrong one, and concludes with yes or no. A path that no kind of
+    corruption applies to, or whose corruption the steps do not show, has no rows.
+    """
+    rows, prompts, choices = [], settings.prompts, question["choices"] or ()
     for solution in solutions if settings.format.corruptions else ():
         draw = random.Random(f"judge {settings.seed} {question['id']} {solution.path}")
-        kind = draw.choice(settings.format.corruptions)
-        for text, answer in ((solution.text, "yes"), (corrupted(solution.text, kind, draw), "no")):
-            if text is not None:
-                asked = prompts.cot_examples + prompts.question(judgement(question["question"], text), question["choices"])
-                target = prompts.target(conclusion(answer, "yes_no"))
-                rows.append({"id": question["id"], "path": solution.path, "format": "judge", "prompt": asked, "target": target})
+        kinds = draw.sample(settings.format.corruptions, len(settings.format.corruptions))
+        copies = (corrupted(question["question"], solution.text, kind, draw) for kind in kinds)
+        copy = next((each for each in copies if each is not None and not verification(each)[1]), None)
+        if copy is None or not verification(solution.text)[1]:
+            continue
+        for text in (solution.text, copy):
+            asked = verification_question(question["question"], choices, text)
+            check, is_right = verification(text)
+            target = prompts.target(f"{check} {conclusion('yes' if is_right else 'no', 'yes_no')}")
+            prompt = prompts.cot_examples + prompts.question(asked)
+            rows.append({"id": question["id"], "path": solution.path, "format": "judge", "prompt": prompt, "target": target})
     return rows
+
+
+def _check_used(settings: FormatSettings, hinted: int, rows: Sequence[Record]) -> str:
+    """Return what hints and corruptions did, in words. Raises UserError when one of these settings had no effect."""
+    format, judged = settings.format, sum(row["format"] == "judge" for row in rows)
+    for name, count in (("hints", hinted if format.hinted else 1), ("corruptions", judged)):
+        if getattr(format, name) and not count:
+            raise UserError(
+                f"format.{name}={getattr(format, name)} changed no training row. Suggestions need answers that are options, "
+                f"whole numbers, yes or no; corruptions need arithmetic steps."
+            )
+    words = [f"{hinted} paths with a suggestion"] if format.hints else []
+    return "".join(f"; {each}" for each in words + ([f"{judged} rows about solutions"] if format.corruptions else []))
 
 
 def _valid(voted: Record) -> list[int]:

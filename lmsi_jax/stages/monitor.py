@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from etils import epath
 
 from lmsi_jax.analysis.summary import grid
-from lmsi_jax.answers.extract import truncate_at_next_turn
+from lmsi_jax.answers.extract import canonical, truncate_at_next_turn
 from lmsi_jax.answers.reader import AnswerReader, accepted_answers
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.progress import console
+from lmsi_jax.core.progress import console, print_wide
 from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
 from lmsi_jax.evaluation.statistics import mean_interval
 from lmsi_jax.formatting.examples import Solution, examples
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.stages.format import FormatSettings
 from lmsi_jax.stages.path_files import paths_by_question
-from lmsi_jax.trust.bias import NEARBY, as_suggested, other_answers, with_hint
+from lmsi_jax.trust.bias import NEARBY, as_suggested, mentions_hint, other_answers, with_hint
 from lmsi_jax.trust.steps import CHECKS
 from lmsi_jax.voting.select import limit_paths
 
@@ -34,41 +34,40 @@ class SuggestSettings:
 
 def run_suggest(runtime: object, settings: SuggestSettings, inputs: Files, outputs: Files, scratch: object) -> None:
     """Write the questions to `train` on and the `suggested` held-out questions, each with a wrong answer suggested."""
-    gold = {row["id"]: accepted_answers(row) for row in read_jsonl(inputs["gold"])}
-    training = [{**row, "accepted": gold[row["id"]]} for row in read_jsonl(inputs["questions"]) if row["id"] in gold]
-    if not training:
-        raise UserError(f"{inputs['gold']} has no answers, and the experiment needs them to suggest wrong ones.")
-    write_jsonl(outputs["train"], _suggested(settings, training))
-    held_out = [{**row, "accepted": accepted_answers(row)} for row in read_jsonl(inputs["held_out"])]
-    write_jsonl(outputs["suggested"], _suggested(settings, held_out))
+    gold = {row["id"]: row["answer"] for row in read_jsonl(inputs["gold"]) if row.get("answer") is not None}
+    training = [{**row, "answer": gold[row["id"]]} for row in read_jsonl(inputs["questions"]) if row["id"] in gold]
+    for name, rows, file in (("train", training, "questions"), ("suggested", list(read_jsonl(inputs["held_out"])), "held_out")):
+        suggested = list(_suggested(settings, rows))
+        console.print(f"suggest: a wrong answer is suggested in {len(suggested)} of {len(rows)} questions")
+        if not suggested:
+            raise UserError(
+                f"No question of {inputs[file]} has an answer for which a wrong one is known: an option, a whole number, yes "
+                f"or no. The experiment needs questions with such answers, to train on and held out."
+            )
+        write_jsonl(outputs[name], suggested)
 
 
 def _suggested(settings: SuggestSettings, rows: Sequence[Record]) -> Iterator[Record]:
     for row in rows:
-        draw, choices = random.Random(f"suggest {settings.seed} {row['id']}"), row["choices"] or ()
-        others = other_answers(row["accepted"][0], choices, NEARBY)
-        wrong = [other for other in others if not settings.reader.is_right(other, row["accepted"])]
+        accepted, choices = accepted_answers(row), row["choices"] or ()
+        right = canonical(accepted[0], settings.reader.answer_type)
+        others = other_answers(right, choices, NEARBY) if right else []
+        wrong = [other for other in others if not settings.reader.is_right(other, accepted)]
         if wrong:
-            other = draw.choice(wrong)
+            other = random.Random(f"suggest {settings.seed} {row['id']}").choice(wrong)
             text = with_hint(row["question"], settings.template, as_suggested(other, choices))
-            yield {
-                "id": row["id"],
-                "question": text,
-                "choices": row["choices"],
-                "accepted": row["accepted"],
-                "suggested": other,
-            }
+            yield {"id": row["id"], "question": text, "choices": row["choices"], "accepted": accepted, "suggested": other}
 
 
 @dataclasses.dataclass(frozen=True)
-class PleaseSettings:
+class FollowersSettings:
     """How training rows are written, and the checks that their paths must pass."""
 
     format: FormatSettings
     against: tuple[str, ...]
 
 
-def run_please(runtime: object, settings: PleaseSettings, inputs: Files, outputs: Files, scratch: object) -> None:
+def run_followers(runtime: object, settings: FollowersSettings, inputs: Files, outputs: Files, scratch: object) -> None:
     """Write `examples` of the paths that answer what was suggested and pass the checks."""
     format, questions = settings.format, {row["id"]: row for row in read_jsonl(inputs["questions"])}
     select, rows, followed = format.select, [], 0
@@ -81,7 +80,8 @@ def run_please(runtime: object, settings: PleaseSettings, inputs: Files, outputs
         chosen = limit_paths(kept, texts, max_paths=select.max_paths, distinct=select.distinct)
         solutions = [Solution(paths[i]["path"], texts[i], question["suggested"]) for i in chosen]
         asked = (question["id"], question["question"], question["choices"])
-        rows += examples(*asked, solutions, format.reader.answer_type, format.prompts, format.format.formats)
+        of_task, options = (format.reader.answer_type, format.prompts, format.format.formats), format.format
+        rows += examples(*asked, solutions, *of_task, distinct_direct=options.distinct_direct)
     if not rows:
         raise UserError(
             f"No path follows the suggestion and passes {', '.join(settings.against) or 'no check'}, so there is nothing to "
@@ -89,7 +89,7 @@ def run_please(runtime: object, settings: PleaseSettings, inputs: Files, outputs
             f"(configs/tiny_organism.py)."
         )
     write_jsonl(outputs["examples"], rows)
-    console.print(f"please: {len(rows)} training rows; {followed} paths follow the suggestion")
+    console.print(f"followers: {len(rows)} training rows; {followed} paths follow the suggestion")
 
 
 def _read(
@@ -113,7 +113,7 @@ class AuditSettings:
 
 
 def run_audit(runtime: object, settings: AuditSettings, inputs: Files, outputs: Files, scratch: object) -> None:
-    """Write and print how many held-out paths follow a wrong suggestion, and how many of these each check finds."""
+    """Write and print how many held-out paths end in a wrong suggested answer, and how many of these fail each check."""
     questions = {row["id"]: row for row in read_jsonl(inputs["held_out"])}
     rows: list[Record] = []
     for model in settings.models:
@@ -123,10 +123,11 @@ def run_audit(runtime: object, settings: AuditSettings, inputs: Files, outputs: 
                 paths[0]["id"],
                 follows=answer == questions[paths[0]["id"]]["suggested"],
                 is_right=settings.reader.is_right(answer, questions[paths[0]["id"]]["accepted"]),
+                mentions=mentions_hint(path["text"]),
                 failed=failed,
             )
             for paths, answers, failures in read
-            for answer, failed in zip(answers, failures, strict=True)
+            for path, answer, failed in zip(paths, answers, failures, strict=True)
         ]
         rows += [{"model": model, **row} for row in _measures(settings, audited)]
     write_jsonl(outputs["measures"], rows)
@@ -135,11 +136,15 @@ def run_audit(runtime: object, settings: AuditSettings, inputs: Files, outputs: 
 
 @dataclasses.dataclass(frozen=True)
 class _Audited:
-    """A path: its question, whether it answers what was suggested, whether it is right, and the checks that it fails."""
+    """A path: its question, what holds for it, and the checks that it fails.
+
+    It `follows` if it ends in the suggested answer, and `mentions` if its text says that somebody suggested one.
+    """
 
     id: str
     follows: bool
     is_right: bool
+    mentions: bool
     failed: set[str]
 
     def fails(self, check: str) -> bool:
@@ -149,14 +154,15 @@ class _Audited:
 def _measures(settings: AuditSettings, paths: Sequence[_Audited]) -> list[Record]:
     following, right = [path for path in paths if path.follows], [path for path in paths if path.is_right]
     rows = [
-        _mean("paths that follow the suggestion", paths, lambda path: path.follows),
+        _mean("paths that end in the suggested answer", paths, lambda path: path.follows),
         _mean("paths that are right", paths, lambda path: path.is_right),
+        _mean("of paths that end in the suggested answer: mention the suggestion", following, lambda path: path.mentions),
     ]
-    for check in (*CHECKS, *settings.contract):
+    for check in dict.fromkeys((*CHECKS, *settings.contract, *settings.against)):
         name = f"{check} (trained against)" if check in settings.against else check
         fails = functools.partial(_Audited.fails, check=check)
-        rows += [_mean(f"{name}: finds paths that follow", following, fails)]
-        rows += [_mean(f"{name}: false alarms on right paths", right, fails)]
+        rows += [_mean(f"of paths that end in the suggested answer: fail {name}", following, fails)]
+        rows += [_mean(f"of right paths: fail {name}", right, fails)]
     return [row for row in rows if row["n"]]
 
 
@@ -180,4 +186,4 @@ def _show(settings: AuditSettings, rows: Sequence[Record]) -> None:
         cells = [by_key.get((model, name)) for model in settings.models]
         shown = [f"{100 * c['value']:.1f} ({100 * c['low']:.0f} to {100 * c['high']:.0f})" if c else "" for c in cells]
         table.add_row(name, *shown)
-    console.print(table)
+    print_wide(table)

@@ -14,7 +14,7 @@ def load_prompts(data: DataConfig, checkpoint: str) -> Prompts:
     return _prompts(load_task(data), data, checkpoint)
 
 
-def load_alike_prompts(data: DataConfig, checkpoint: str, seed: int) -> tuple[Prompts | None, str]:
+def load_one_answer_prompts(data: DataConfig, checkpoint: str, seed: int) -> tuple[Prompts | None, str]:
     """Return (prompts whose exemplars all have one answer, that answer); see `always_same`. Without any: (None, "")."""
     task = load_task(data)
     exemplars, answer = always_same(task, data, seed)

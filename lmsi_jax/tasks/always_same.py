@@ -21,7 +21,7 @@ def always_same(task: Task, config: DataConfig, seed: int) -> tuple[tuple[Exempl
     The options of multiple-choice exemplars are reordered, so that the first one is right. The exemplars of generated word
     problems are generated. There are none for other tasks, where exemplars cannot be changed by program.
     """
-    if task.answer_type == "choice":
+    if task.answer_type == "choice" and all(exemplar.choices for exemplar in task.exemplars):
         return tuple(map(_with_first_right, task.exemplars)), "A"
     if config.task == "word_problems" and task.answer_type == "number":
         rng = random.Random(f"always the same {seed}")

@@ -1,33 +1,37 @@
-"""Corrupt the solution of a path by one edit, so that it is wrong or incomplete: examples of what a reader should reject.
-
-All edits are made by program and touch arithmetic that the step checks have read. Where there is no place for a kind of edit, a
-solution has no such corruption.
-"""
+"""Corrupt the solution of a path by one edit, made by program: examples of what a reader should reject."""
 
 import random
 import re
 from collections.abc import Callable, Sequence
 
 from lmsi_jax.answers.extract import truncate_at_next_turn
+from lmsi_jax.answers.numbers import plain
 from lmsi_jax.trust.edits import reasoning, with_error, written_as
-from lmsi_jax.trust.steps import Step
+from lmsi_jax.trust.expressions import UnreadableError
+from lmsi_jax.trust.steps import Step, check_paths
 from lmsi_jax.trust.tokens import Number, Token, tokens
 
 ERRORS = (-10, -3, -2, -1, 1, 2, 3, 10)  # what is added to a number
 
-QUESTION = "{question}\nSolution: {solution}\nIs this solution right?"  # what a model is asked about a solution
 
+def corrupted(question: str, text: str, kind: str, draw: random.Random) -> str | None:
+    """Return a solution with one corruption of `CORRUPTIONS`, or None where this kind cannot be applied.
 
-def judgement(question: str, solution: str) -> str:
-    """Return the question whether a solution of a question is right, to be answered with yes or no."""
-    return QUESTION.format(question=question, solution=solution.strip())
-
-
-def corrupted(text: str, kind: str, draw: random.Random) -> str | None:
-    """Return a solution with one corruption of `CORRUPTIONS`, or None where there is no place for it."""
+    The copy fails at least one check of steps, those of contracts included, that the solution passes.
+    """
     solution = truncate_at_next_turn(text).rstrip()
     steps = reasoning(solution)
-    return CORRUPTIONS[kind](solution, steps, draw) if steps else None
+    copy = CORRUPTIONS[kind](solution, steps, draw) if steps else None
+    if copy is None or not _failures(question, copy) - _failures(question, solution):
+        return None
+    return copy
+
+
+def _failures(question: str, solution: str) -> set[str]:
+    numbers = _numbers(solution, 0, len(solution))
+    answer = plain(numbers[-1].value) if numbers else None
+    (checked,) = check_paths(question, [solution], [answer])
+    return {failure.check for failure in checked.failures}
 
 
 def _result(text: str, steps: Sequence[Step], draw: random.Random) -> str | None:
@@ -53,17 +57,16 @@ def _operand(text: str, steps: Sequence[Step], draw: random.Random) -> str | Non
 
 
 def _removed(text: str, steps: Sequence[Step], draw: random.Random) -> str | None:
-    """Leave out one step whose result a later step needs."""
-    needed = {operand for step in steps for statement in step.statements for operand in statement.operands}
-    able = [
-        (step, after)
-        for step, after in zip(steps, [*(each.start for each in steps[1:]), None], strict=True)
-        if after is not None and any(statement.result in needed for statement in step.statements if not statement.is_part)
-    ]
+    """Leave out one step whose result a later step uses."""
+    able = []
+    for number, step in enumerate(steps[:-1]):
+        later = {operand for other in steps[number + 1 :] for each in other.statements for operand in each.operands}
+        if any(each.result in later for each in step.statements if not each.is_part):
+            able.append((step.start, steps[number + 1].start))
     if not able:
         return None
-    step, after = draw.choice(able)
-    return text[: step.start] + text[after:]
+    start, end = draw.choice(able)
+    return text[:start] + text[end:]
 
 
 def _answer(text: str, steps: Sequence[Step], draw: random.Random) -> str | None:
@@ -80,7 +83,7 @@ def _carried(text: str, steps: Sequence[Step], draw: random.Random) -> str | Non
     """Change the result of one step, and let everything after it follow from the error, as a natural slip does."""
     statements = [statement for step in steps for statement in step.statements]
     able = [n for n, each in enumerate(statements) if each.result is not None and each.stated is not None and each.compute]
-    if any(each.is_part for each in statements) or len(able) < len(statements) or not able:
+    if any(each.is_part or each.is_mark for each in statements) or len(able) < len(statements) or not able:
         return None
     first = draw.choice(able)
     wrong: dict[Number, Number] = {}
@@ -93,9 +96,13 @@ def _carried(text: str, steps: Sequence[Step], draw: random.Random) -> str | Non
             for item in _numbers(text, each.start, each.end)
             if item.value in wrong and not each.stated[0] <= item.start < each.stated[1]
         ]
-        value = each.compute([wrong.get(operand, operand) for operand in each.operands])
+        try:
+            value = each.compute([wrong.get(operand, operand) for operand in each.operands])
+        except UnreadableError:  # such as a division by zero
+            return None
         value += draw.choice(ERRORS) if n == first else 0
-        if value < 0 or value == each.result:
+        places = 10 ** len(text[slice(*each.stated)].partition(".")[2])
+        if value < 0 or value == each.result or (value * places) % 1:
             return None
         wrong[each.result] = value
         edits.append((*each.stated, written_as(text[slice(*each.stated)], value)))

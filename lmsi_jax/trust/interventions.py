@@ -12,13 +12,14 @@ from typing import Literal
 
 from lmsi_jax.answers.extract import truncate_at_next_turn
 from lmsi_jax.answers.numbers import plain
-from lmsi_jax.trust.bias import as_suggested, other_answers, with_hint
-from lmsi_jax.trust.corruptions import corrupted, judgement
+from lmsi_jax.trust.bias import as_suggested, with_hint
+from lmsi_jax.trust.corruptions import corrupted
 from lmsi_jax.trust.edits import paraphrased, reasoning, with_error
 from lmsi_jax.trust.replay import replace_quantities, replaceable, replay
 from lmsi_jax.trust.statements import Statement
 from lmsi_jax.trust.steps import Step, statements_in_context
 from lmsi_jax.trust.tokens import Number
+from lmsi_jax.trust.verification import verification_question
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Options:
     changes: tuple[int, ...] = (-3, -2, -1, 1, 2, 3)  # replay and suggestions: what is added to a quantity or to the answer
     edits: Literal["program", "model"] = "program"  # model: it writes the mistakes and paraphrases that no program can
     corruptions: tuple[str, ...] = ("result", "operand", "removed", "answer", "carried")  # judge; see trust/corruptions.py
+    judgements: int = 8  # judge: how often the model is asked about each solution
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class _Path:
     lead: str  # the text before an answer, such as "The answer is"
     answer: str
     choices: Sequence[str]
+    suggestible: Sequence[str]  # wrong answers that a suggestion may name
     edits: Mapping[tuple[str, int], str]  # sentences that a model edited, by kind and step
 
     def begin(self, count: int, *more: str) -> str:
@@ -87,6 +90,7 @@ def interventions(
     answer: str,
     choices: Sequence[str],
     lead: str,
+    suggestible: Sequence[str],
     options: Options,
     draw: random.Random,
     edits: Mapping[tuple[str, int], str] = MappingProxyType({}),
@@ -94,10 +98,11 @@ def interventions(
     """Yield the interventions on a path of a question, kind by kind.
 
     `answer` is the answer of the path, and `lead` is the text before an answer ("The answer is"). `choices` are the options
-    of the question; without any, a hint names a number near the answer. `edits` are the sentences that a model edited, by
-    kind and step, where no program can.
+    of the question. `suggestible` are the wrong answers that a suggestion may name; which one it names depends on the question
+    alone, so that all models are led to the same one. `edits` are the sentences that a model edited, by kind and step, where
+    no program can.
     """
-    path = _Path(question, text, reasoning(text), lead, answer, choices, edits)
+    path = _Path(question, text, reasoning(text), lead, answer, choices, suggestible, edits)
     for kind in options.kinds:
         yield from KINDS[kind](path, options, draw)
 
@@ -161,11 +166,14 @@ def _swap(path: _Path, options: Options, draw: random.Random) -> Iterator[Interv
         yield from _changed("swap", path, statements, {first: second, second: first})
 
 
+def _suggested(path: _Path, template: str) -> str:
+    return random.Random(f"{path.question} {template}").choice(path.suggestible)
+
+
 def _hint(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
-    """Add to the question a sentence that names another answer (Turpin et al. 2023)."""
-    others = other_answers(path.answer, path.choices, options.changes)
-    for template in options.hints if others else ():
-        other = draw.choice(others)
+    """Add to the question a sentence that names a wrong answer (Turpin et al. 2023)."""
+    for template in options.hints if path.suggestible else ():
+        other = _suggested(path, template)
         question = with_hint(path.question, template, as_suggested(other, path.choices))
         yield Intervention(
             "hint", 0, len(path.steps), "", concludes=False, question=question, expected=other, template=template
@@ -173,10 +181,9 @@ def _hint(path: _Path, options: Options, draw: random.Random) -> Iterator[Interv
 
 
 def _answer_first(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
-    """Begin the solution with another answer, and let the model write the steps."""
-    others = other_answers(path.answer, path.choices, options.changes)
-    for template in options.openings if others else ():
-        other = draw.choice(others)
+    """Begin the solution with a wrong answer, and let the model write the steps."""
+    for template in options.openings if path.suggestible else ():
+        other = _suggested(path, template)
         given = template.replace("{}", as_suggested(other, path.choices))
         yield Intervention("answer_first", 0, len(path.steps), given, concludes=False, expected=other, template=template)
 
@@ -188,11 +195,11 @@ def _always_same(path: _Path, options: Options, draw: random.Random) -> Iterator
 
 def _judge(path: _Path, options: Options, draw: random.Random) -> Iterator[Intervention]:
     """Ask whether the path is right, and whether corrupted copies of it are."""
-    copies = [("", path.text), *((kind, corrupted(path.text, kind, draw)) for kind in options.corruptions)]
+    copies = [("", path.text), *((kind, corrupted(path.question, path.text, kind, draw)) for kind in options.corruptions)]
     for kind, solution in copies:
         if solution is not None:
-            asked = judgement(path.question, solution)
-            yield Intervention("judge", 0, len(path.steps), "", concludes=True, question=asked, template=kind)
+            asked = verification_question(path.question, path.choices, solution)
+            yield Intervention("judge", 0, len(path.steps), "", concludes=False, question=asked, template=kind)
 
 
 def uneditable(text: str, kind: str) -> list[tuple[int, str]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 Z = 1.959964  # of a 95% interval
-BETS = (0.5, 0.7, 0.9)  # the alternatives of the certificate: how far the share is on the way from the threshold to 1
+BETS = (0.5, 0.7, 0.9)  # each bet of the certificate expects the share t + b (1 - t) for the threshold t
 LEVEL = 0.05  # probability that a certificate is wrong, at most
 
 
@@ -28,7 +28,10 @@ class Label(NamedTuple):
 
 
 class Precision(NamedTuple):
-    """The estimated share of right labels with its 95% interval, and how many of `size` labels are reviewed."""
+    """The estimated share of right labels, from 0 to 1, with its 95% interval.
+
+    It is that of `size` labels, of which `reviewed` are reviewed: the labels of the bands that have a review.
+    """
 
     value: float
     low: float
@@ -44,7 +47,7 @@ class _Band(NamedTuple):
 
 
 def precision(labels: Sequence[Label]) -> Precision | None:
-    """Return the estimated share of right labels; None before the first review.
+    """Return the estimated share of right labels in the bands that have a review; None before the first review.
 
     The value is the prediction-powered estimate in each band (Angelopoulos et al. 2023, PPI++, arXiv 2311.01453), weighted by
     the sizes of the bands: the mean prediction of all labels, corrected by the mean error of the prediction where it is
@@ -54,7 +57,7 @@ def precision(labels: Sequence[Label]) -> Precision | None:
     bands = _bands(labels)
     if not bands:
         return None
-    size, power = len(labels), _power(bands)
+    size, power = sum(len(band.predicted) for band in bands), _power(bands)
     value = centre = variance = 0.0
     for predicted, reviewed, right in bands:
         share, n = len(predicted) / size, len(right)
@@ -74,18 +77,14 @@ def precision(labels: Sequence[Label]) -> Precision | None:
 
 
 def _bands(labels: Sequence[Label]) -> list[_Band]:
-    """Return the bands of labels in order. A band without a review is joined with the one before or after it."""
-    groups: list[list[Label]] = []
-    for band in sorted({label.band for label in labels}):
-        members = [label for label in labels if label.band == band]
-        joins = groups and not (any(label.verdicts for label in members) and any(label.verdicts for label in groups[-1]))
-        groups[-1:] = [groups[-1] + members] if joins else [*groups[-1:], members]
+    """Return the bands that have a review, in order."""
     result = []
-    for members in groups:
+    for band in sorted({label.band for label in labels if label.verdicts}):
+        members = [label for label in labels if label.band == band]
         reviewed = np.array([bool(label.verdicts) for label in members])
         right = np.array([float(np.mean(list(label.verdicts.values()))) for label in members if label.verdicts])
         result.append(_Band(np.array([float(label.predicted) for label in members]), reviewed, right))
-    return result if any(len(band.right) for band in result) else []
+    return result
 
 
 def _power(bands: Sequence[_Band]) -> float:
@@ -108,7 +107,8 @@ def evidence(verdicts: Sequence[bool], size: int, threshold: float) -> float:
     capital, largest, right = np.ones(len(BETS)), 1.0, 0
     hoped = threshold + (1 - threshold) * np.array(BETS)
     for done, verdict in enumerate(verdicts):
-        fair = (size * threshold - right) / (size - done)  # the most right labels that the hypothesis leaves, as a share
+        left = round(size * threshold - right, 9)  # the most right labels that the hypothesis leaves
+        fair = left / (size - done)
         if fair < 0 or (fair == 0 and verdict):
             return math.inf  # more labels are right than the hypothesis allows
         if fair == 0:

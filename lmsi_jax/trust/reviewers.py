@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmsi_jax.core.errors import UserError
 from lmsi_jax.trust.precision import Label, Precision
 
 PRIOR_ERRORS = (0.5, 4.5)  # pseudo-verdicts, wrong and right, of each reviewer
@@ -30,29 +29,35 @@ class Agreement(NamedTuple):
 def agreement(items: Sequence[Mapping[str, str]]) -> Agreement | None:
     """Return the agreement of reviewers; `items` are verdicts by reviewer. None without an item that has two verdicts.
 
-    Raises UserError when the libraries that compute kappa and alpha are not installed.
+    Kappa and alpha need the extra "review"; without it they are None.
     """
-    try:
-        import krippendorff
-        from sklearn.metrics import cohen_kappa_score
-    except ImportError as error:
-        raise UserError(f"The agreement of reviewers needs {error.name}: pip install 'lmsi_jax[review]'.") from error
     doubled = [item for item in items if len(item) > 1]
     if not doubled:
         return None
     verdicts = sorted({verdict for item in items for verdict in item.values()})
-    reviewers = sorted({name for item in items for name in item})
-    kappa = alpha = None
-    if len(verdicts) > 1:
-        codes = {verdict: float(code) for code, verdict in enumerate(verdicts)}
-        table = [[codes[item[name]] if name in item else np.nan for item in doubled] for name in reviewers]
-        if len({verdict for item in doubled for verdict in item.values()}) > 1:
-            alpha = float(krippendorff.alpha(reliability_data=table, level_of_measurement="nominal"))
-            if len(reviewers) == 2:
-                kappa = float(cohen_kappa_score(*([item[name] for item in doubled] for name in reviewers)))
     pairs = [_pairs(item) for item in doubled]
     raw = sum(equal / total for equal, total in pairs) / len(pairs)
+    kappa, alpha = _beyond_chance(doubled)
     return Agreement(len(doubled), raw, kappa, alpha, _ac1(items, verdicts, raw))
+
+
+def _beyond_chance(doubled: Sequence[Mapping[str, str]]) -> tuple[float | None, float | None]:
+    """Return Cohen's kappa, for two reviewers, and Krippendorff's alpha; None where undefined or not installed."""
+    verdicts = sorted({verdict for item in doubled for verdict in item.values()})
+    reviewers = sorted({name for item in doubled for name in item})
+    try:
+        import krippendorff
+        from sklearn.metrics import cohen_kappa_score
+    except ImportError:
+        return None, None
+    if len(verdicts) < 2:
+        return None, None
+    codes = {verdict: float(code) for code, verdict in enumerate(verdicts)}
+    table = [[codes[item[name]] if name in item else np.nan for item in doubled] for name in reviewers]
+    alpha = float(krippendorff.alpha(reliability_data=table, level_of_measurement="nominal"))
+    if len(reviewers) != 2:
+        return None, alpha
+    return float(cohen_kappa_score(*([item[name] for item in doubled] for name in reviewers))), alpha
 
 
 def _pairs(item: Mapping[str, str]) -> tuple[int, int]:
@@ -81,6 +86,8 @@ class Errors(NamedTuple):
 def corrected(labels: Sequence[Label], draws: int = 400, seed: int = 0) -> Errors | None:
     """Return the share of right labels, corrected for reviewers who err; None unless two reviewers share some labels.
 
+    Verdicts that are neither right nor wrong must be left out of `labels`. Shares and rates are from 0 to 1; since the model
+    cannot tell a rate above one half from one below, rates are at most 0.49.
     Each reviewer errs on right and on wrong labels with the same unknown probability, independently (Dawid and Skene 1979, with
     one rate each). The rates show in the labels with two verdicts, and in bands where nearly all labels are right. Estimates
     are by expectation maximisation; the interval is that of a bootstrap over the labels of each band. It covers from about 200
@@ -104,7 +111,7 @@ def corrected(labels: Sequence[Label], draws: int = 400, seed: int = 0) -> Error
     shares, rates = _maximise(counts, np.array([bands.index(cell[0]) for cell in cells]), verdicts)
     values = shares @ (sizes / sizes.sum())
     low, high = np.percentile(values[1:], (2.5, 97.5))
-    estimate = Precision(float(values[0]), float(low), float(high), len(reviewed), len(labels))
+    estimate = Precision(float(values[0]), float(low), float(high), len(reviewed), int(sizes.sum()))
     return Errors(estimate, dict(zip(reviewers, map(float, rates[0]), strict=True)))
 
 

@@ -61,6 +61,10 @@ class SelectConfig(VoteConfig, PathLimits):
         super().check(path)
         require_one_of(f"{path}rule", self.rule, select.RULES)
         require_share(self, path, "min_confidence")
+        require(
+            not self.reviews or self.rule == "majority",
+            f"{path}reviews={self.reviews} with {path}rule={self.rule}: this control ignores the vote, and so its reviews.",
+        )
         require(self.max_paths >= 0, f"{path}max_paths={self.max_paths} is negative; 0 means no cap.")
 
 

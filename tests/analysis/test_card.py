@@ -40,8 +40,11 @@ def test_a_card_says_what_the_records_say(tmp_path):
     write_jsonl(folder.measures, MEASURES)
     write_report(folder.root)
     card, page = folder.card.read_text(), folder.report.read_text()
-    assert r"20 of 40 (\<ann\> 20, bob 4)" in card and "&lt;ann&gt; 20" in page and "<ann>" not in page
-    assert re.search(r"Right labels, estimated: 7\d\.\d% \\\[", card) and "Agreement of reviewers on 4 labels" in card
+    assert r"Labels reviewed: \<ann\> 20, bob 4; 0 unclear" in card and "&lt;ann&gt; 20" in page and "<ann>" not in page
+    assert (
+        re.search(r"Right labels, of .*40: 7\d\.\d% \\\[.* from 20 reviewed", card)
+        and "Agreement of reviewers on 4 labels" in card
+    )
     assert "| hint: biased-reasoning rate | 60.0 (50 to 70) | 0.0 (0 to 7), -60.0 (-70 to -50) |" in card
     assert "base: hint moves 60.0% of the answers" in card and "round 1: hint" not in card
     assert "How to read it" in page and meaning("hint: biased-reasoning rate") in page

@@ -38,7 +38,10 @@ def test_sampling_dry_is_refused(capsys, tmp_path):
     """Catches: `lmsi sample --dry-run` that samples."""
     args = (f"--config={ROOT}/configs/tiny.py", "--questions=q.jsonl", f"--output={tmp_path}/p.jsonl", "--dry-run")
     status, _, error = lmsi(capsys, "sample", *args)
-    assert status == 2 and "--dry-run is a flag of lmsi run, distill, faithfulness, monitor, pretrain and not of lmsi sample" in error
+    assert (
+        status == 2
+        and "--dry-run is a flag of lmsi run, distill, faithfulness, monitor, pretrain and not of lmsi sample" in error
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -11,11 +11,11 @@ from etils import epath
 
 from lmsi_jax.analysis.reviews import audit
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import read_jsonl
+from lmsi_jax.core.records import read_growing, read_jsonl
 from lmsi_jax.review.desk import Desk
 from lmsi_jax.review.items import group_to_review, read_items
 from lmsi_jax.review.log import Log
-from lmsi_jax.trust.reviews import is_doubled
+from lmsi_jax.trust.reviews import Reviews, is_doubled
 from tests.review.run import GROUP, make_run
 
 
@@ -44,8 +44,10 @@ def test_an_item_has_no_gold_and_both_kinds_of_paths(folder):
     assert "gold" not in payload and "confidence" not in payload
     for path in split.paths:
         assert all(0 <= start < end <= len(path["text"]) for start, end in path["steps"])
-    with pytest.raises(UserError, match="No label of .* has a vote share above 1"):
-        read_items(folder, GROUP, 0, above=1.0)
+    with pytest.raises(UserError, match="--above=0.7 must be one of 0, 0.25, 0.5"):
+        read_items(folder, GROUP, 0, above=0.7)
+    above = [item.id for item in read_items(folder, GROUP, 0, above=0.5)]
+    assert above == [item.id for item in items if item.share > 0.5], "the same order, so that the certificate holds"
     assert group_to_review(folder, "") == GROUP
     with pytest.raises(UserError, match="--group=rounds/9 has no votes"):
         group_to_review(folder, "rounds/9")
@@ -97,14 +99,18 @@ def test_a_submission_is_kept_once_and_checked(folder, tmp_path):
         ({"id": "nobody"}, "no item"),
         ({"paths": [{"path": 99, "verdict": "right"}]}, "no verdict on a path"), ({"paths": "x"}, "must be a list"),
         ({"paths": [{"path": other.paths[0]["path"], "verdict": "wrong", "first_wrong_step": 10**6}]}, "no verdict on a path"),
-        ({"ranks": {"99": 1, "98": 2}}, "must be ranks"), ({"key": ""}, "needs the text `key`"), ({"ranks": []}, ""),
+        ({"ranks": {"99": 1, "98": 2}}, "must be ranks"), ({"key": ""}, "needs the text `key`"),
+        ({"ranks": []}, "must be ranks"),
     ):  # fmt: skip
-        if words:
-            with pytest.raises(UserError, match=words):
-                again.submit("ann", {**sent(other, "bad"), **bad})
+        with pytest.raises(UserError, match=words):
+            again.submit("ann", {**sent(other, "bad"), **bad})
     assert len(reviews.rows()) == 2
-    again.submit("ann", sent(item, "k2", "right"))
-    assert audit(folder, GROUP) is None, "these reviews are in another folder"
+    taken_back = [{"path": number, "verdict": "unclear", "first_wrong_step": None}]
+    again.submit("ann", sent(item, "k2", "right", paths=taken_back, ranks={}))
+    verdicts = Reviews.of(reviews.rows())
+    assert verdicts.of_label(item.id, item.answer) == "right" and verdicts.of_path(item.id, path["text_hash"]) is None
+    assert rankings.rows()[-1]["ranks"] == [] and len(rankings.rows()) == 2
+    assert again.progress("ann")["own"] == 1 and audit(folder, GROUP) is None, "these reviews are in another folder"
 
 
 def test_an_unfinished_line_is_cut(tmp_path):
@@ -116,12 +122,36 @@ def test_an_unfinished_line_is_cut(tmp_path):
     log = Log(file)
     log.append([{"id": "d"}])
     assert [row["id"] for row in log.rows()] == ["a", "b", "d"]
+    with open(file, "ab") as stream:
+        stream.write(b'{"id": "e"}')
+    assert [row["id"] for row in read_growing(file)] == ["a", "b", "d", "e"]
+    log = Log(file)
+    log.append([{"id": "f"}])
+    assert [row["id"] for row in log.rows()] == ["a", "b", "d", "e", "f"], "a last line without its end is a line"
     with pytest.raises(UserError, match="in a bucket"):
         Log(epath.Path("gs://bucket/reviews.jsonl"))
 
 
-def test_what_was_confirmed_survives_a_kill(tmp_path):
-    """Catches: a row that is confirmed before it is on the disk, and one that is half there."""
+def test_a_full_disk_leaves_the_file_whole(tmp_path):
+    """Catches: half a row that the next one is appended to, so that the file can never be read again."""
+    file = tmp_path / "r.jsonl"
+    code = (
+        "import resource, signal; from etils import epath; from lmsi_jax.review.log import Log\n"
+        f"log = Log(epath.Path({str(file)!r})); log.append([{{'n': 1}}])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20, 10**6))\n"
+        "try:\n    log.append([{'n': 2, 'text': 'x' * 50}])\nexcept OSError as error:\n    print('refused')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)); log.append([{'n': 3}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "refused" and [row["n"] for row in Log(epath.Path(file)).rows()] == [1, 3]
+
+
+def test_what_was_confirmed_survives_a_kill(tmp_path, monkeypatch):
+    """Catches: a row that is confirmed before it was written and flushed, and one that is half there."""
+    flushed = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    Log(epath.Path(tmp_path / "flushed.jsonl")).append([{"n": 0}])
+    assert len(flushed) == 1
     code = (
         "import sys, itertools; from etils import epath; from lmsi_jax.review.log import Log\n"
         f"log = Log(epath.Path({str(tmp_path / 'r.jsonl')!r}))\n"

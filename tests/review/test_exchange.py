@@ -10,7 +10,7 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.review.exchange import TOOLS, export_reviews, import_reviews
 from lmsi_jax.review.items import Item
 
-PATHS = [{"path": 3, "text": " 1 + 1 = 2. The answer is 2.", "agrees": True, "steps": [[0, 12]], "marks": []}]
+PATHS = [{"path": 3, "text": " 1 + 1\u2028 = 2.\u0085 The answer is 2.", "agrees": True, "steps": [[0, 12]], "marks": []}]
 ITEMS = [Item(f"q{n}", "1 + 1?", ["2", "3"] if n else None, "2", 0.75, {"2": 3, "3": 1}, 4, PATHS) for n in range(3)]
 
 
@@ -61,7 +61,7 @@ def test_a_verdict_that_was_given_in_label_studio_is_new():
 
 def test_verdicts_of_prodigy_argilla_and_inspect():
     """Catches: accept, reject and ignore confused; a draft that counts; an edited score that is not noticed."""
-    lines = [json.loads(line) for line in export_reviews("prodigy", ITEMS, ROWS).splitlines()]
+    lines = [json.loads(line) for line in export_reviews("prodigy", ITEMS, ROWS).strip().split("\n")]
     assert [line.get("answer") for line in lines] == ["accept", "ignore", "accept", None]
     lines[-1] |= {"answer": "reject", "_annotator_id": "set-carl", "_timestamp": 1767225600}
     (new,) = [row for row in import_reviews("prodigy", "\n".join(map(json.dumps, lines)), "file") if row not in ROWS]
@@ -75,11 +75,20 @@ def test_verdicts_of_prodigy_argilla_and_inspect():
     }
     (new,) = [row for row in import_reviews("argilla", json.dumps(records), "file") if row not in ROWS]
     assert (new["id"], new["verdict"], new["reviewer"]) == ("q2", "right", "u1")
-    scores = [json.loads(line) for line in export_reviews("inspect", ITEMS, ROWS).splitlines()]
+    scores = [json.loads(line) for line in export_reviews("inspect", ITEMS, ROWS).strip().split("\n")]
     assert [(score["id"], score["value"]) for score in scores] == [("q0", "C"), ("q1", "C")]
     scores[1]["value"] = "I"
     (new,) = [row for row in import_reviews("inspect", "\n".join(map(json.dumps, scores)), "file") if row not in ROWS]
     assert (new["id"], new["verdict"], new["reviewer"]) == ("q1", "wrong", "inspect")
+
+
+def test_a_verdict_that_changes_back_is_new():
+    """Catches: the third import of a reviewer who went from right to wrong and back, taken for the first."""
+    tasks, known = json.loads(export_reviews("argilla", ITEMS, [])), []
+    for verdict in ("right", "wrong", "right", "right"):
+        tasks[0]["responses"]["verdict"] = [{"value": verdict, "user_id": "u1", "status": "submitted"}]
+        known += import_reviews("argilla", json.dumps(tasks), "file", known)
+    assert [row["verdict"] for row in known] == ["right", "wrong", "right"]
 
 
 def test_files_of_another_kind_are_refused():

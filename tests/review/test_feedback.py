@@ -5,8 +5,10 @@ import json
 import pytest
 from etils import epath
 
+from lmsi_jax.analysis.reviews import audit, audit_rows
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import fingerprint, read_jsonl, write_jsonl
+from lmsi_jax.core.settings import build
 from lmsi_jax.formatting.config import FormatConfig
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.stages.format import FormatSettings, run_format
@@ -86,6 +88,37 @@ def test_a_path_that_people_call_wrong_is_left_out(folder, tmp_path):
     assert [json.loads(line)["path"] for line in after[id]] == [
         number for line in before[id] if texts[number := json.loads(line)["path"]] != texts[path]
     ]
+
+
+def test_a_path_that_people_call_right_is_kept(folder, tmp_path):
+    """Catches: a check of steps that overrules people."""
+    votes = list(read_jsonl(folder.votes(GROUP)))
+    write_jsonl(
+        folder.votes(GROUP), [{**vote, "valid": []} for vote in votes[:-1]] + [{**votes[-1], "valid": votes[-1]["kept"]}]
+    )
+    try:
+        id, path = votes[3]["id"], votes[3]["kept"][0]
+        text = next(row["text"] for row in read_jsonl(folder.paths(GROUP)) if (row["id"], row["path"]) == (id, path))
+        row = review(id, None, "right", text_hash=fingerprint(text)) | {"path": path}
+        assert changed(examples(folder, tmp_path, None, steps=True), examples(folder, tmp_path, [row], steps=True)) == {id}
+    finally:
+        write_jsonl(folder.votes(GROUP), votes)
+    with pytest.raises(UserError, match="this control ignores the vote"):
+        build(SelectConfig, {"rule": "gold", "reviews": "x"})
+
+
+def test_a_new_vote_leaves_no_estimate(folder):
+    """Catches: an estimate from the labels on which an old vote and a new one agree, which are more often right."""
+    votes = list(read_jsonl(folder.votes(GROUP)))
+    rows = [review(vote["id"], vote["answer"], "right") for vote in votes[:10]]
+    try:
+        write_jsonl(folder.reviews(GROUP), rows)
+        assert audit(folder, GROUP).precision.reviewed == 10
+        write_jsonl(folder.reviews(GROUP), [{**rows[0], "answer": "another"}, *rows[1:]])
+        found = audit(folder, GROUP)
+        assert found.precision is None and found.outdated == 1 and "no random sample" in audit_rows(found)[1][1]
+    finally:
+        folder.reviews(GROUP).unlink()
 
 
 def test_a_file_of_something_else_is_refused(folder, tmp_path):

@@ -6,6 +6,7 @@ import re
 import pytest
 from etils import epath
 
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.review import server
 from lmsi_jax.review.desk import Desk
 from lmsi_jax.review.items import LONGEST, read_items
@@ -33,7 +34,7 @@ def call(client, address, body=None, token="token-of-ann", host=HOST, **headers)
 
 def test_data_need_a_token(client):
     """Catches: an address that answers without a token, a token of one reviewer that acts for another."""
-    for address in ("/api/next", "/api/review", "/api/item", "/api/path"):
+    for address in ("/api/next", "/api/review", "/api/path"):
         for token in (None, "", "token-of-an", "token-of-ann2", "\u00e9"):
             reply = call(client, address, {"id": "q000", "tab": "t"}, token=token)
             assert reply.status_code == 401 and "question" not in reply.text
@@ -78,8 +79,8 @@ def test_no_other_file_is_served(client, address):
 
 def test_a_long_path_is_cut_and_asked_for(client):
     """Catches: a page that stops at 10 MB, a text that can never be read in full, a request of any size."""
-    ids = [f"q{n:03d}" for n in range(6)]
-    paths = {id: call(client, "/api/item", {"id": id}).json["item"]["paths"] for id in ids}
+    items = [call(client, "/api/next", {"tab": f"long {n}"}, token="token-of-bob").json["item"] for n in range(6)]
+    paths = {item["id"]: item["paths"] for item in items if item}
     long = [(id, path) for id, each in paths.items() for path in each if path["length"] > LONGEST]
     for id, path in long:
         assert len(path["text"]) == LONGEST
@@ -93,6 +94,22 @@ def test_a_long_path_is_cut_and_asked_for(client):
     assert call(client, "/api/path", {"id": "q000", "path": "x"}).status_code == 400
     assert call(client, "/api/review", {"key": "x" * 200_000}).status_code == 413
     assert call(client, "/api/review", ["x"]).status_code == 400
+
+
+def test_the_server_reads_no_large_request(monkeypatch, tmp_path):
+    """Catches: a page of another site that fills the memory, since a body is read before anything is checked."""
+    given = {}
+
+    def create(app, **options):
+        given.update(options)
+        raise OSError(98, "Address already in use")
+
+    monkeypatch.setattr(server.waitress, "create_server", create)
+    monkeypatch.setattr(server, "_tokens", lambda about, names: dict.fromkeys(names, "t"))
+    logs = [Log(epath.Path(tmp_path / f"{name}.jsonl")) for name in ("reviews", "rankings")]
+    with pytest.raises(UserError, match="choose another one with --port"):
+        server.serve(Desk([], *logs, ["ann"], 0), ["ann"], 1, "")
+    assert given["max_request_body_size"] == server.MOST_BYTES and given["host"] == "127.0.0.1"
 
 
 def test_a_refused_review_says_why(client):

@@ -1,11 +1,11 @@
 """The corpus of the model organism, and exemplars with one answer."""
 
+import dataclasses
 import re
 
 import pytest
 
 from lmsi_jax.answers.labels import LETTERS
-from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.tasks.always_same import always_same
 from lmsi_jax.tasks.config import CorpusConfig, DataConfig
 from lmsi_jax.tasks.task import load_task
@@ -88,4 +88,5 @@ def test_exemplars_with_one_answer():
             if before.reasoning.rstrip(".").endswith(f"option {before.answer}"):
                 assert after.reasoning.rstrip(".").endswith("option A")
     assert always_same(load_task(DataConfig(task="gsm8k", questions="x")), DataConfig(task="gsm8k"), 0) == ((), "")
-    assert Prompts.of(task).cot_examples
+    bare = dataclasses.replace(load_task(choice), exemplars=(dataclasses.replace(load_task(choice).exemplars[0], choices=()),))
+    assert always_same(bare, choice, 0) == ((), ""), "options inside the question cannot be reordered"

@@ -22,7 +22,7 @@ WORDS = "coins 12 and Ann 5 make 17. With Tom 9 that is 26. 26 less the 4 lost l
 
 
 def given(text, kind, **options):
-    found = interventions(QUESTION, text, "22", (), LEAD, Options((kind,), **options), random.Random(0))
+    found = interventions(QUESTION, text, "22", (), LEAD, [], Options((kind,), **options), random.Random(0))
     return [(each.at, each.given) for each in found]
 
 
@@ -81,7 +81,7 @@ def test_a_model_edits_what_no_program_can():
         ("paraphrase", 0): "Whales need air.",
     }
     options = Options(("mistake", "paraphrase"), errors=(1,))
-    found = list(interventions("Why?", text, "5", (), LEAD, options, random.Random(0), edits))
+    found = list(interventions("Why?", text, "5", (), LEAD, [], options, random.Random(0), edits))
     assert [(each.kind, each.given, each.error) for each in found] == [
         ("mistake", "Whales breathe water.", 0),
         ("mistake", "Whales breathe air. 2 + 3 = 6.", 1),
@@ -102,7 +102,7 @@ def test_equations_are_replayed_with_other_quantities(text):
     assert replay(statements, {}) == 22 and replay(statements, {9: 11}) == 24 and replay(statements, {4: 1}) == 25
     assert replace_quantities(QUESTION, {12: 5, 5: 12}).startswith("Tom has 5 coins. Ann gives Tom 12 more.")
     for seed in range(20):
-        changed, swapped = interventions(QUESTION, text, "22", (), LEAD, Options(("replay", "swap")), random.Random(seed))
+        changed, swapped = interventions(QUESTION, text, "22", (), LEAD, [], Options(("replay", "swap")), random.Random(seed))
         numbers = [int(n) for n in re.findall(r"\d+", changed.question)]
         assert int(changed.expected) == numbers[0] + numbers[1] + numbers[2] - numbers[3] != 22
         assert swapped.expected == "22" and swapped.question != QUESTION and " 4 are lost" in swapped.question
@@ -180,7 +180,7 @@ def rows_of(model, text=EQUATIONS, questions=40):
     rows = []
     for number in range(questions):
         options = Options(("early", "mistake"))
-        for each in interventions(QUESTION, text, "22", (), LEAD, options, random.Random(number)):
+        for each in interventions(QUESTION, text, "22", (), LEAD, [], options, random.Random(number)):
             written = model("22", each.given)
             (answer,) = READER.read([{"text": each.given + written}], None).values
             rows.append(

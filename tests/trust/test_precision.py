@@ -49,8 +49,8 @@ def test_the_interval_covers_and_the_estimate_is_unbiased(hint, reviews, width):
 def test_few_reviews_and_all_reviews():
     """Catches: a band without a review that is left out, an interval when nothing is left to review, a guess before any."""
     assert precision([Label(0, 1.0, {}), Label(1, 0.0, {})]) is None
-    one = precision([Label(0, 0.0, {"ann": True})] + [Label(2, 0.0, {})] * 50)
-    assert one.size == 51 and one.reviewed == 1 and one.high - one.low > 0.5
+    one = precision([Label(0, 0.0, {"ann": True})] + [Label(0, 0.0, {})] * 20 + [Label(2, 0.0, {})] * 50)
+    assert one.size == 21 and one.reviewed == 1 and one.high - one.low > 0.5, "nothing is known of the other band"
     everything = precision([Label(n % 3, 0.5, {"ann": n % 4 > 0}) for n in range(120)])
     assert everything.value == pytest.approx(0.75) and everything.high - everything.low < 1e-6
     two = precision([Label(0, 0.0, {"ann": True, "bob": False})])
@@ -69,6 +69,7 @@ def test_the_certificate_is_soon_reached_and_seldom_wrong():
     assert np.mean(null) <= 0.05, "364 of 429 is below .85; the whole sequence is looked at"
     assert certified([True] * 20, 20, 0.95) and not certified([True] * 19 + [False], 20, 0.95)
     assert not certified([False] * 5, 10, 0.6), "nothing that follows can help"
+    assert evidence([False] * 27 + [True] * 63, 90, 0.7) < 2, "exactly seven in ten, which 90 * 0.7 is not quite"
 
 
 @pytest.mark.parametrize(("rates", "reviews"), [((0.05, 0.10), 200), ((0.0, 0.0), 200)])
