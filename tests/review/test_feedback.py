@@ -8,9 +8,12 @@ from etils import epath
 from lmsi_jax.analysis.reviews import audit, audit_rows
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import fingerprint, read_jsonl, write_jsonl
-from lmsi_jax.core.settings import build
+from lmsi_jax.core.settings import build, traced
 from lmsi_jax.formatting.config import FormatConfig
 from lmsi_jax.formatting.prompts import Prompts
+from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.recipes import self_improve
+from lmsi_jax.recipes.config import Config
 from lmsi_jax.stages.format import FormatSettings, run_format
 from lmsi_jax.voting.config import SelectConfig
 from tests.review.run import GROUP, READER, make_run
@@ -105,6 +108,19 @@ def test_a_path_that_people_call_right_is_kept(folder, tmp_path):
         write_jsonl(folder.votes(GROUP), votes)
     with pytest.raises(UserError, match="this control ignores the vote"):
         build(SelectConfig, {"rule": "gold", "reviews": "x"})
+
+
+def test_reviews_are_an_input_of_the_stage(tmp_path):
+    """Catches: rows that are not made again after a verdict, a run that goes on without the file that it names."""
+    file = tmp_path / "reviews.jsonl"
+    write_jsonl(file, [review("q", "5", "right")])
+    config = build(Config, {"data": {"num_questions": 4, "num_eval": 4}, "select": {"reviews": str(file)}})
+    made = {stage.name: stage for stage in self_improve.stages(config, RunFolder(epath.Path(tmp_path / "run")))}
+    assert made["rounds/1/format"].inputs["reviews"] == epath.Path(file) and "reviews" not in made["rounds/1/vote"].inputs
+    assert "reviews" not in traced(made["rounds/1/format"].settings)["select"], "its content counts, not its name"
+    file.unlink()
+    with pytest.raises(UserError, match="reviews.jsonl does not exist; `lmsi review"):
+        self_improve.stages(config, RunFolder(epath.Path(tmp_path / "run")))
 
 
 def test_a_new_vote_leaves_no_estimate(folder):

@@ -5,12 +5,15 @@ import re
 
 import pytest
 from etils import epath
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.review import server
 from lmsi_jax.review.desk import Desk
 from lmsi_jax.review.items import LONGEST, read_items
 from lmsi_jax.review.log import Log
+from lmsi_jax.trust.reviews import Reviews
 from tests.review.run import GROUP, make_run
 
 PORT, HOST = 8717, "127.0.0.1:8717"
@@ -127,3 +130,38 @@ def test_tokens_stay_and_are_private(tmp_path, monkeypatch):
     assert both["ann"] == first["ann"] != both["bob"] and server._tokens("other", ["ann"]) != first
     files = list((tmp_path / ".cache/lmsi_jax/review").iterdir())
     assert len(files) == 2 and all(file.stat().st_mode & 0o077 == 0 for file in files)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = ("id", "key", "seen", "verdict", "paths", "ranks", "seconds", "tab", "path", "first_wrong_step")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["next", "review", "path"]), st.dictionaries(st.sampled_from(FIELDS), anything, max_size=8) | anything)
+def test_any_request_is_answered_or_refused(client, address, body):
+    """Catches: a request that ends in a trace, or is kept although it is no review."""
+    if isinstance(body, dict):
+        body = {**{"id": "q001", "key": "k"}, **body}
+    reply = call(client, f"/api/{address}", body)
+    assert reply.status_code in (200, 400) and (reply.status_code == 200) == ("error" not in reply.json)
+    if address == "review":
+        assert reply.status_code == 400
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(["id", "reviewer", "answer", "path", "text_hash", "verdict"]), anything), max_size=4
+    )
+)
+def test_any_reviews_are_read_or_refused(rows):
+    """Catches: a file of reviews from elsewhere that ends in a trace."""
+    try:
+        reviews = Reviews.of(rows)
+    except UserError:
+        return
+    assert all(reviews.of_label(*name) in ("right", "wrong", None) for name in reviews.labels)
