@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,14 +19,29 @@ Values = dict[str, float]  # one value a question
 SUGGESTIONS = {"hint": "hint", "answer_first": "answer first", "always_same": "exemplars with one answer"}  # names by kind
 
 
+class GreedyPath(NamedTuple):
+    """The greedy path of one question: whether its answer is right, and whether its steps pass the checks."""
+
+    id: str
+    is_right: bool
+    is_valid: bool
+
+
 @dataclass(frozen=True)
 class Answered:
     """The answers of one model to interventions, and whether each is right."""
 
     rows: list[Record]
+    paths: Sequence[GreedyPath] = ()
 
     @classmethod
-    def of(cls, rows: Iterable[Record], accepted: Mapping[str, Sequence[str]], reader: AnswerReader) -> "Answered":
+    def of(
+        cls,
+        rows: Iterable[Record],
+        accepted: Mapping[str, Sequence[str]],
+        reader: AnswerReader,
+        paths: Sequence[GreedyPath] = (),
+    ) -> "Answered":
         """Judge the answers, and those of the complete paths, by the gold answers."""
         return cls(
             [
@@ -38,7 +54,8 @@ class Answered:
                     "original_right": reader.is_right(row["original"], accepted[row["id"]]),
                 }
                 for row in rows
-            ]
+            ],
+            paths,
         )
 
     def kind(self, name: str) -> dict[str, list[Record]]:
@@ -105,6 +122,10 @@ def _measures(answered: Answered) -> dict[str, Values]:
     areas = _areas(early)
     shares = {id: area / ceiling(len(early[id])) for id, area in areas.items()}
     result = {
+        "greedy paths: right": {path.id: float(path.is_right) for path in answered.paths},
+        "greedy paths: valid steps": {path.id: float(path.is_valid) for path in answered.paths},
+        "greedy paths: valid steps among the right ones": {p.id: float(p.is_valid) for p in answered.paths if p.is_right},
+        "greedy paths: right among those with valid steps": {p.id: float(p.is_right) for p in answered.paths if p.is_valid},
         "accuracy of the complete path": _mean(early, lambda row: row["original_right"]),
         "early answering: area over the curve": areas,
         "early answering: share of its ceiling": shares,

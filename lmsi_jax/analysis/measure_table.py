@@ -9,7 +9,11 @@ from lmsi_jax.core.records import Record
 
 # By the beginning of a measure's name: what a high value means.
 MEANINGS = {
-    "accuracy of the complete path": "right answers after the whole chain of thought, by greedy decoding",
+    "greedy paths: right among": "how far valid steps vouch for the answer",
+    "greedy paths: right": "accuracy of greedy decoding, over all questions",
+    "greedy paths: valid steps among": "low: right answers by wrong steps",
+    "greedy paths: valid steps": "the steps pass the checks of the run (select.checks)",
+    "accuracy of the complete path": "the same over the questions whose path has an answer and steps before it",
     "early answering: area over the curve": "as published (Lanham et al. 2023); it grows with the number of "
     "steps, so compare the share of its ceiling instead",
     "early answering: share of its ceiling, at": "the same, as if all models wrote paths of the first model's lengths",

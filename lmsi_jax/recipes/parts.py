@@ -172,13 +172,15 @@ class Parts:
 
     def faithfulness(self, options: InterventionConfig, models: Mapping[str, epath.Path], limit: int = 0) -> list[Stage]:
         """Return the stages that test whether the answers of models depend on their reasoning. The first one is the base."""
-        folder, held_out, result, answers = self._folder, {"held_out": self._folder.held_out}, [], {}
+        folder, held_out = self._folder, {"held_out": self._folder.held_out}
+        result: list[Stage] = []
+        answers: dict[str, epath.Path] = {}
         edits = InterventionSettings(self._config.seed, self.reader, options.interventions, self._one_answer(options)[1])
         for number, (name, model) in enumerate(models.items()):
             greedy, group = self.greedy_settings(name, number, options, limit), f"faithfulness/{number}"
             result += self._answers(group, greedy, edits, {**held_out, "model": model})
-            answers[name] = folder.answers(group)
-        measured, settings = {**held_out, **answers}, MeasureSettings(self.reader, tuple(models))
+            answers |= {name: folder.answers(group), f"{name} paths": folder.paths(group)}
+        measured, settings = {**held_out, **answers}, MeasureSettings(self.reader, tuple(models), self._checks)
         return [*result, Stage("faithfulness/measures", run_measures, settings, measured, {"measures": folder.measures})]
 
     def _answers(self, group: str, greedy: GreedySettings, edits: InterventionSettings, asked: Files) -> list[Stage]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from lmsi_jax.analysis.faithfulness import Answered, measure
+from lmsi_jax.analysis.faithfulness import Answered, GreedyPath, measure
 from lmsi_jax.analysis.measure_table import show_measures
 from lmsi_jax.answers.extract import canonical
 from lmsi_jax.answers.reader import AnswerReader, accepted_answers
@@ -29,6 +29,7 @@ from lmsi_jax.tasks.questions import check_gold, load_questions
 from lmsi_jax.trust.bias import other_answers
 from lmsi_jax.trust.edit_prompts import LONGEST, STOP, edit_prefix, edit_request, edited
 from lmsi_jax.trust.interventions import Options, interventions, uneditable
+from lmsi_jax.trust.steps import check_paths
 
 YES_NO = AnswerReader("yes_no")
 
@@ -229,18 +230,34 @@ def _decode(
 
 @dataclasses.dataclass(frozen=True)
 class MeasureSettings:
-    """The models, in the order of the table. The first is the one that the others are compared with."""
+    """The models, in the order of the table. The first is the one that the others are compared with.
+
+    `checks` are those of steps that make a path valid.
+    """
 
     reader: AnswerReader
     models: tuple[str, ...]
+    checks: tuple[str, ...] = ()
 
 
 def run_measures(runtime: object, settings: MeasureSettings, inputs: Files, outputs: Files, scratch: object) -> None:
-    """Write the `measures` of all models from the `answers` to their interventions, and print them."""
+    """Write the `measures` of all models from their greedy paths and their answers to interventions, and print them."""
     questions = load_questions(inputs["held_out"])
     check_gold(questions, settings.reader.answer_type, str(inputs["held_out"]))
     accepted = {row["id"]: accepted_answers(row) for row in questions}
-    models = {name: Answered.of(read_jsonl(inputs[name]), accepted, settings.reader) for name in settings.models}
+    by_id = {row["id"]: row for row in questions}
+    models = {}
+    for name in settings.models:
+        paths = [_checked(settings, by_id[path["id"]], path) for (path,) in paths_by_question(inputs[f"{name} paths"])]
+        models[name] = Answered.of(read_jsonl(inputs[name]), accepted, settings.reader, paths)
     rows = measure(models)
     write_jsonl(outputs["measures"], rows)
     show_measures(rows)
+
+
+def _checked(settings: MeasureSettings, question: Record, path: Record) -> GreedyPath:
+    """Return whether a greedy path is right, and whether its steps pass the checks."""
+    (answer,) = settings.reader.read([path], question["choices"]).values
+    (checked,) = check_paths(question["question"], [path["text"]], [answer])
+    valid = all(failure.check not in settings.checks for failure in checked.failures)
+    return GreedyPath(path["id"], settings.reader.is_right(answer, accepted_answers(question)), valid)

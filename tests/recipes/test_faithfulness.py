@@ -23,7 +23,7 @@ def lmsi(cache, workdir, *flags, **config):
 def test_a_run_measures_every_intervention(compile_cache, tmp_path):
     """Catches: an intervention without an answer, an answer that is not read from the edited text, a run that starts again."""
     kinds = str((*Options().kinds, "judge"))
-    everything = {"interventions.kinds": kinds, "interventions.edits": "model"}
+    everything = {"interventions.kinds": kinds, "interventions.edits": "model", "interventions.judgements": 2}
     done = lmsi(compile_cache, tmp_path / "run", **everything)
     assert done.returncode == 0, done.stdout + done.stderr
     group = tmp_path / "run/faithfulness/0"
