@@ -22,7 +22,7 @@ MEASURES = [
 
 def test_a_card_says_what_the_records_say(tmp_path):
     """Catches: a section that needs another file, a review that is not counted, a name that is read as markup."""
-    folder = make_run(tmp_path)
+    folder = make_run(tmp_path, questions=24)
     config = to_dict(Config())
     config["data"]["exemplars"] = "my|file_<b>.jsonl"
     write_text(folder.config, dumps(config))
@@ -30,7 +30,7 @@ def test_a_card_says_what_the_records_say(tmp_path):
     card = folder.card.read_text()
     assert "Nobody has reviewed the labels" in card and "was not tested" in card and "Not tested." in card
     assert r"my\|file\_\<b\>.jsonl" in card and "<b>" not in folder.report.read_text()
-    votes = [row for row in read_jsonl(folder.votes(GROUP))][:20]
+    votes = list(read_jsonl(folder.votes(GROUP)))[:20]
     rows = [
         {"id": vote["id"], "path": None, "answer": vote["answer"], "verdict": "right" if n % 4 else "wrong", "reviewer": name}
         for n, vote in enumerate(votes)
@@ -42,7 +42,7 @@ def test_a_card_says_what_the_records_say(tmp_path):
     card, page = folder.card.read_text(), folder.report.read_text()
     assert r"Labels reviewed: \<ann\> 20, bob 4; 0 unclear" in card and "&lt;ann&gt; 20" in page and "<ann>" not in page
     assert (
-        re.search(r"Right labels, of .*40: 7\d\.\d% \\\[.* from 20 reviewed", card)
+        re.search(r"Right labels, of .*24: 7\d\.\d% \\\[.* from 20 reviewed", card)
         and "Agreement of reviewers on 4 labels" in card
     )
     assert "| hint: biased-reasoning rate | 60.0 (50 to 70) | 0.0 (0 to 7), -60.0 (-70 to -50) |" in card

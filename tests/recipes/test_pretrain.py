@@ -33,6 +33,6 @@ def test_training_goes_on_from_a_checkpoint(compile_cache, tmp_path):
     assert 0 < moved < 1e-3, "two steps with a small learning rate"
     losses = [row["loss"] for row in read_jsonl(tmp_path / "run/metrics/train.jsonl") if "loss" in row]
     assert losses[0] < 3, "random weights start at ln 768 = 6.6"
-    again = [*run, "--config.start=nowhere"]
+    again = [word.replace("/run", "/other") for word in run] + ["--config.start=nowhere"]
     failed = subprocess.run(again, capture_output=True, text=True, env=environment(compile_cache), timeout=100, check=False)
     assert failed.returncode == 2 and "nowhere is not a checkpoint folder" in failed.stderr

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lmsi_jax.analysis.rounds import REASONS
 from lmsi_jax.answers import extract
+from lmsi_jax.answers.labels import LETTERS
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import numbered_jsonl, read_jsonl, write_jsonl
 from lmsi_jax.core.text import clean_text, printable
@@ -98,7 +99,7 @@ asked = st.fixed_dictionaries(
     },
 )
 good = st.fixed_dictionaries(
-    {"question": nasty.questions}, optional={"choices": st.lists(nasty.texts, min_size=2, max_size=26), "more": nasty.values}
+    {"question": nasty.questions}, optional={"choices": st.lists(nasty.texts, min_size=2, max_size=len(LETTERS)), "more": nasty.values}
 )
 
 

@@ -31,7 +31,7 @@ def test_the_interval_covers_and_the_estimate_is_unbiased(hint, reviews, width):
     """Catches: strata that are weighted by their reviews, a certain interval where no error was seen, an unused prediction."""
     rng = np.random.default_rng(0)
     rows = population(rng, hint)
-    true, draws = np.mean([truth for _, _, truth in rows]), 200
+    true, draws = np.mean([truth for _, _, truth in rows]), 100
     values, covered, halves = [], 0, []
     for _ in range(draws):
         order = in_review_order(rows, rng)
@@ -42,7 +42,7 @@ def test_the_interval_covers_and_the_estimate_is_unbiased(hint, reviews, width):
         values.append(found.value)
         covered += found.low <= true <= found.high
         halves.append((found.high - found.low) / 2)
-    assert covered / draws >= 0.91 and np.mean(halves) <= width
+    assert covered / draws >= 0.89 and np.mean(halves) <= width
     assert abs(np.mean(values) - true) < 0.002 + 2.6 * np.std(values) / draws**0.5
 
 
@@ -61,12 +61,12 @@ def test_the_certificate_is_soon_reached_and_seldom_wrong():
     """Catches: a capital that grows under the hypothesis, sampling with replacement, a look that was not allowed for."""
     rng, size = np.random.default_rng(0), 429
     needed = []
-    for _ in range(200):
+    for _ in range(100):
         verdicts = (rng.permutation(size) < 410).tolist()
-        needed.append(next(n for n in range(1, size + 1) if certified(verdicts[:n], size, 0.85)))
+        needed.append(next(n for n in range(10, size + 1, 5) if certified(verdicts[:n], size, 0.85)))
     assert np.median(needed) <= 75, np.median(needed)
-    null = [evidence((rng.permutation(size) < 364).tolist(), size, 0.85) >= 20 for _ in range(1000)]
-    assert np.mean(null) <= 0.05, "364 of 429 is below .85; the whole sequence is looked at"
+    null = [evidence((rng.permutation(size) < 364).tolist(), size, 0.85) >= 20 for _ in range(400)]
+    assert np.mean(null) <= 0.07, "364 of 429 is below .85; the whole sequence is looked at"
     assert certified([True] * 20, 20, 0.95) and not certified([True] * 19 + [False], 20, 0.95)
     assert not certified([False] * 5, 10, 0.6), "nothing that follows can help"
     assert evidence([False] * 27 + [True] * 63, 90, 0.7) < 2, "exactly seven in ten, which 90 * 0.7 is not quite"
@@ -77,7 +77,7 @@ def test_errors_of_reviewers_are_corrected(rates, reviews):
     """Catches: a correction that trusts one reviewer, or an interval that ignores that error rates are estimated."""
     rng = np.random.default_rng(1)
     rows = population(rng, hint=False)
-    true, covered, values, naive, draws = np.mean([row[2] for row in rows]), 0, [], [], 60
+    true, covered, values, naive, draws = np.mean([row[2] for row in rows]), 0, [], [], 40
     for _ in range(draws):
         labels = []
         for n, (band, guess, truth) in enumerate(in_review_order(rows, rng)):
@@ -85,11 +85,11 @@ def test_errors_of_reviewers_are_corrected(rates, reviews):
             error = dict(zip(("ann", "bob"), rates, strict=True))
             verdicts = {name: bool(truth) ^ bool(rng.random() < error[name]) for name in who} if n < reviews else {}
             labels.append(Label(band, guess, verdicts))
-        found = corrected(labels, draws=200)
+        found = corrected(labels, draws=100)
         covered += found.precision.low <= true <= found.precision.high
         values.append(found.precision.value)
         naive.append(precision(labels).value)
-    assert covered / draws >= 0.88, "93% within the error of 60 draws"
+    assert covered / draws >= 0.85, "93% within the error of 40 draws"
     assert abs(np.mean(values) - true) < 0.02
     if any(rates):
         assert abs(np.mean(values) - true) < abs(np.mean(naive) - true)
