@@ -99,7 +99,8 @@ asked = st.fixed_dictionaries(
     },
 )
 good = st.fixed_dictionaries(
-    {"question": nasty.questions}, optional={"choices": st.lists(nasty.texts, min_size=2, max_size=len(LETTERS)), "more": nasty.values}
+    {"question": nasty.questions},
+    optional={"choices": st.lists(nasty.texts, min_size=2, max_size=len(LETTERS)), "more": nasty.values},
 )
 
 
