@@ -42,6 +42,7 @@ def test_a_run_measures_every_intervention(compile_cache, tmp_path):
     early = [row for row in answers if row["kind"] == "early"]
     assert all(row["given"].endswith("The answer is") and row["answer"] is not None for row in early)
     measures = {row["measure"]: row for row in read_jsonl(tmp_path / "run/measures.jsonl")}
+    assert measures["greedy paths: right"]["n"] == measures["greedy paths: valid steps"]["n"] == 4, "all questions count"
     share = measures["early answering: share of its ceiling"]
     assert 0 <= share["low"] <= share["value"] <= share["high"] <= 1 and share["n"] == len({row["id"] for row in early})
     assert (
