@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lmsi_jax.answers.extract import truncate_at_next_turn
 from lmsi_jax.answers.numbers import plain
 from lmsi_jax.trust.edits import reasoning
-from lmsi_jax.trust.tokens import tokens
+from lmsi_jax.trust.tokens import Number, tokens
 
 
 def verification_question(question: str, choices: Sequence[str], solution: str) -> str:
@@ -18,8 +18,8 @@ def verification_question(question: str, choices: Sequence[str], solution: str) 
 def verification(solution: str) -> tuple[str, bool]:
     """Return (a text that computes the steps of a solution again, up to the first wrong one; whether all are right).
 
-    A step is written as in the solution, with the right result; after a wrong one, what the solution states follows. At the end
-    the declared answer is compared with the last result. Example: "12 + 5 = 17. 17 + 9 = 26, not 27."
+    A step is written as in the solution, with the right result and then the stated one. At the end the declared answer is
+    compared with the last result. Example: "12 + 5 = 17, stated 17. 17 + 9 = 26, stated 27: wrong."
     """
     text = truncate_at_next_turn(solution).rstrip()
     written, last, end = [], None, 0
@@ -30,11 +30,15 @@ def verification(solution: str) -> tuple[str, bool]:
                 continue
             right = each.result if each.expected is None else each.expected
             before = " ".join(text[max(each.start, step.start) : each.stated[0]].split())
-            written.append(f"{before} {plain(right)}" + (f", not {plain(each.result)}." if right != each.result else "."))
+            written.append(_compared(f"{before} {plain(right)}", right, each.result))
             last = right
             if right != each.result:
                 return " ".join(written), False
     declared = [item.value for item in tokens(text[end:]) if item.kind == "number"]
-    if declared and last is not None and declared[-1] != last:
-        return " ".join([*written, f"The last result is {plain(last)}, not {plain(declared[-1])}."]), False
-    return " ".join(written), True
+    if declared and last is not None:
+        written.append(_compared(f"The last result is {plain(last)}", last, declared[-1]))
+    return " ".join(written), not (declared and last is not None and declared[-1] != last)
+
+
+def _compared(computed: str, right: Number, stated: Number) -> str:
+    return f"{computed}, stated {plain(stated)}" + ("." if right == stated else ": wrong.")

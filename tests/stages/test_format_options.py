@@ -47,8 +47,8 @@ def test_rows_about_solutions_come_in_pairs(folder, tmp_path, capsys):
     assert len(judged) > 20 and f"{len(judged)} rows about solutions" in capsys.readouterr().out.replace("\n", " ")
     for right, wrong in zip(judged[::2], judged[1::2], strict=True):
         assert (right["id"], right["path"]) == (wrong["id"], wrong["path"])
-        assert right["target"].endswith("The answer is yes.") and ", not " not in right["target"]
-        assert wrong["target"].endswith("The answer is no.") and ", not " in wrong["target"]
+        assert right["target"].endswith("The answer is yes.") and "wrong" not in right["target"]
+        assert wrong["target"].endswith("The answer is no.") and ": wrong. The" in wrong["target"]
         assert all(row["prompt"].startswith("EXAMPLES Q: ") for row in (right, wrong))
         assert all(row["prompt"].endswith("\nIs this solution right?\nA:") for row in (right, wrong))
 

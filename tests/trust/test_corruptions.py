@@ -40,7 +40,7 @@ def test_a_corruption_is_found_by_a_check_of_its_kind(kind):
         assert verification(text) == (verification(text)[0], True)
         if kind in ("result", "answer", "carried"):
             check, is_right = verification(copy)
-            assert not is_right and re.search(r"\d+, not \d+\.$", check)
+            assert not is_right and re.search(r"\d+, stated \d+: wrong\.$", check)
         if kind == "carried":
             assert found == {"arithmetic"} and copy.split()[-1] != text.split()[-1], "the rest follows from the error"
         if kind == "answer":
@@ -76,11 +76,11 @@ def test_slips_that_cannot_be_carried_are_left_out(seed):
 def test_verification_computes_each_step_again():
     """Catches: a right value that the text states wrongly, steps after the first error, an answer that is not compared."""
     assert verification(" 12 + 5 = 17. 17 + 9 = 27. 27 + 1 = 28. The answer is 28.") == (
-        "12 + 5 = 17. 17 + 9 = 26, not 27.",
+        "12 + 5 = 17, stated 17. 17 + 9 = 26, stated 27: wrong.",
         False,
     )
     assert verification("3 boxes of 4 make 12. The answer is 13.") == (
-        "3 boxes of 4 make 12. The last result is 12, not 13.",
+        "3 boxes of 4 make 12, stated 12. The last result is 12, stated 13: wrong.",
         False,
     )
     assert verification("It is Ann. The answer is Ann.") == ("", True)
