@@ -166,10 +166,16 @@ def lengths(config: Any, runtime: Runtime, section: str, *, trains: bool) -> str
 
 
 def _added_to_questions(config: Any, tokenizer: Tokenizer, longest_path: int) -> tuple[int, int]:
-    """Return the most tokens that suggestions, solutions and edited steps add to a question, in training and in tests."""
+    """Return the most tokens that suggestions, solutions and edited steps add to a question, in training and in tests.
+
+    A judgement writes each step of a solution again with two results, so that it may be twice as long as a path.
+    """
     format, options = config.format, getattr(config, "interventions", None)
     judged = len(tokenizer.encode(verification_question("", (), ""))) + longest_path
-    trained = [_suggested(tokenizer, (*format.hints, getattr(config, "suggestion", ""))), judged if format.corruptions else 0]
+    trained = [
+        _suggested(tokenizer, (*format.hints, getattr(config, "suggestion", ""))),
+        judged + longest_path if format.corruptions else 0,
+    ]
     tested = [0]
     if options is not None and getattr(config, "faithfulness", True):
         edits = bool({"mistake", "paraphrase"} & {*options.kinds})
