@@ -78,9 +78,10 @@ def read_growing(file: os.PathLike | str) -> list[Record]:
 def is_record(line: bytes) -> bool:
     """Return whether a line is a complete record."""
     try:
-        return bool(_parse(line, ""))
+        _parse(line, "")
     except UserError:
         return False
+    return True
 
 
 def numbered_jsonl(file: os.PathLike | str) -> Iterator[tuple[int, Record]]:
