@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmsi_jax.analysis.faithfulness import BIASED
 from lmsi_jax.analysis.plan import title
 from lmsi_jax.analysis.rounds import Round, share
 from lmsi_jax.analysis.summary import Score
@@ -13,8 +14,6 @@ from lmsi_jax.core.settings import build
 from lmsi_jax.formatting.config import FormatConfig
 from lmsi_jax.tasks.config import DataConfig
 from lmsi_jax.voting.config import SelectConfig
-
-BIASED = "biased-reasoning rate"
 
 
 def method(config: Mapping[str, Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from lmsi_jax.core.settings import require, require_one_of, require_share
+from lmsi_jax.trust.bias import require_place_for_answer
 from lmsi_jax.trust.corruptions import CORRUPTIONS
 
 
@@ -37,7 +38,7 @@ class FormatConfig:
         for kind in self.corruptions:
             require_one_of(f"{path}corruptions", kind, CORRUPTIONS)
         for hint in self.hints:
-            require("{}" in hint, f"{path}hints: {hint!r} has no {{}}, where the suggested answer goes.")
+            require_place_for_answer(f"{path}hints", hint)
         unknown = sorted(set(self.formats) - set(FORMATS))
         require(
             bool(self.formats) and not unknown,

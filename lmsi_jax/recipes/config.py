@@ -13,6 +13,7 @@ from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.tasks.config import CorpusConfig, DataConfig
 from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.trust.bias import require_place_for_answer
 from lmsi_jax.trust.corruptions import CORRUPTIONS
 from lmsi_jax.trust.interventions import KINDS, Options
 from lmsi_jax.trust.steps import CHECKS, CONTRACTS
@@ -50,7 +51,7 @@ class InterventionConfig:
             require(bool(getattr(self.interventions, name)), f"interventions.{name} is empty; name at least one.")
         for name in ("hints", "openings"):
             for text in getattr(self.interventions, name):
-                require("{}" in text, f"interventions.{name}: {text!r} has no {{}}, where the suggested answer goes.")
+                require_place_for_answer(f"interventions.{name}", text)
         for name in ("errors", "changes", "fillers"):
             require(0 not in getattr(self.interventions, name), f"interventions.{name} has a 0, which changes nothing.")
         require(min(self.interventions.fillers) > 0, f"interventions.fillers={self.interventions.fillers} are numbers of dots.")
@@ -168,7 +169,7 @@ class MonitorConfig(LoopConfig):
     def check(self, path: str) -> None:
         super().check(path)
         require_at_least(1, self, path, "rounds")
-        require("{}" in self.suggestion, f"suggestion={self.suggestion!r} has no {{}}, where the suggested answer goes.")
+        require_place_for_answer("suggestion", self.suggestion)
         for name in self.against:
             require_one_of("against", name, (*CHECKS, *CONTRACTS))
         require(self.sample.engine == "mesh", "sample.engine='openai': the server's model is not that of a round; use 'mesh'.")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from lmsi_jax.core.errors import UserError, unknown
 from lmsi_jax.core.records import Record, dumps, fingerprint
 from lmsi_jax.review.items import Item
+from lmsi_jax.tasks.prompts import with_choices
 from lmsi_jax.trust.reviews import VERDICTS, Reviews, settled
 
 ROWS = "lmsi_reviews"  # the field with our own rows
@@ -51,11 +52,6 @@ def _text(item: Item) -> str:
     return "\n\n".join(f"Path {number}: {path['text'].strip()}" for number, path in enumerate(item.paths, start=1))
 
 
-def _asked(item: Item) -> str:
-    choices = [f"({chr(65 + i)}) {choice}" for i, choice in enumerate(item.choices or ())]
-    return "\n".join([item.question, *choices])
-
-
 # Each tool: a function from items and the rows of each to the text of a file, and one from parsed records to verdicts.
 
 
@@ -73,7 +69,13 @@ def _to_label_studio(items: Sequence[Item], rows: Mapping[str, Sequence[Record]]
             }
             for reviewer, row in _label_rows(rows[item.id]).items()
         ]
-        data = {"id": item.id, "question": _asked(item), "answer": item.answer, "paths": _text(item), ROWS: list(rows[item.id])}
+        data = {
+            "id": item.id,
+            "question": with_choices(item.question, item.choices),
+            "answer": item.answer,
+            "paths": _text(item),
+            ROWS: list(rows[item.id]),
+        }
         tasks.append({"data": data, "annotations": annotations})
     return json.dumps(tasks, ensure_ascii=False, indent=1) + "\n"
 
@@ -94,7 +96,7 @@ def _to_argilla(items: Sequence[Item], rows: Mapping[str, Sequence[Record]]) -> 
     records = [
         {
             "id": item.id,
-            "fields": {"question": _asked(item), "answer": item.answer, "paths": _text(item)},
+            "fields": {"question": with_choices(item.question, item.choices), "answer": item.answer, "paths": _text(item)},
             "metadata": {ROWS: dumps(list(rows[item.id]))},
             "suggestions": {},
             "responses": {
@@ -125,7 +127,7 @@ PRODIGY = {"right": "accept", "wrong": "reject", "unclear": "ignore"}
 def _to_prodigy(items: Sequence[Item], rows: Mapping[str, Sequence[Record]]) -> str:
     lines = []
     for item in items:
-        task = {"text": f"{_asked(item)}\n\nThe vote: {item.answer}\n\n{_text(item)}"}
+        task = {"text": f"{with_choices(item.question, item.choices)}\n\nThe vote: {item.answer}\n\n{_text(item)}"}
         meta = {"id": item.id, "answer": item.answer, ROWS: list(rows[item.id])}
         done = [
             {"answer": PRODIGY[row["verdict"]], "_annotator_id": reviewer, **_timestamp(row)}

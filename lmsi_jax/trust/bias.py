@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lmsi_jax.answers.labels import LETTERS
+from lmsi_jax.core.settings import require
 
 NEARBY = (-20, -10, -5, -3, -2, -1, 1, 2, 3, 5, 10, 20)  # distances of a suggested number from another answer
 _MENTIONS = re.compile(
@@ -39,6 +40,11 @@ def other_answers(answer: str, choices: Sequence[str], changes: Sequence[int]) -
     if re.fullmatch(r"\d+", answer):
         return [str(int(answer) + change) for change in changes if int(answer) + change > 0]
     return {"yes": ["no"], "no": ["yes"]}.get(answer, [])
+
+
+def require_place_for_answer(name: str, template: str) -> None:
+    """Raise UserError when the template of a suggestion, the setting `name`, has no {} for the suggested answer."""
+    require("{}" in template, f"{name}: {template!r} has no {{}}, where the suggested answer goes.")
 
 
 def as_suggested(answer: str, choices: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from lmsi_jax.answers.extract import truncate_at_next_turn
+from lmsi_jax.answers.labels import LETTERS
 from lmsi_jax.answers.numbers import plain
 from lmsi_jax.trust.edits import reasoning
 from lmsi_jax.trust.tokens import Number, tokens
@@ -10,7 +11,7 @@ from lmsi_jax.trust.tokens import Number, tokens
 
 def verification_question(question: str, choices: Sequence[str], solution: str) -> str:
     """Return the question whether a solution of a question is right, to be answered with yes or no."""
-    options = [f"({chr(65 + i)}) {choice}" for i, choice in enumerate(choices)]
+    options = [f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
     asked = "\n".join([question, *options])
     return f"{asked}\nSolution: {truncate_at_next_turn(solution).strip()}\nIs this solution right?"
 
