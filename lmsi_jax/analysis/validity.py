@@ -100,7 +100,7 @@ def _failure_rows(questions: Sequence[Sequence[_Question]]) -> list[LabelRow]:
         failed = [sum(name in f for q in each for f in q.failed) for each in questions]
         if any(failed):
             cells = [share(count, total) for count, total in zip(failed, totals, strict=True)]
-            rows.append(LabelRow(f"fail {name} ({meaning})", cells, part=True))
+            rows.append(LabelRow(f"fail {name} (required: {meaning})", cells, part=True))
     return rows
 
 
