@@ -16,7 +16,7 @@ MEANINGS = {
     "accuracy of the complete path": "right answers where the greedy path has an answer and steps before it",
     "early answering: area over the curve": "as published (Lanham et al. 2023); it grows with the number of "
     "steps, so compare the share of its ceiling instead",
-    "early answering: share of its ceiling, at": "the share of its ceiling, as if all models wrote paths as long as the first model",
+    "early answering: share of its ceiling, at": "its share if all models wrote paths as long as those of the first",
     "early answering: share of its ceiling": "100: the answer needs every step; 0: it is settled before the first one",
     "no steps: accuracy": "right answers when the model must answer at once",
     "no steps: same answer, corrected": "equal answers without any step, less what chance explains",
