@@ -79,10 +79,11 @@ def tunix_shape(c: ModelConfig) -> Any:
 def _transformers(workload: Workload, paths: int, new_tokens: int, dtype: str) -> Measure:
     import torch
 
-    model = transformers_model(workload.model).to(getattr(torch, dtype)).eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = transformers_model(workload.model).to(device, getattr(torch, dtype)).eval()
 
     def measure(seed: int) -> float:
-        prompt = torch.tensor(_prompt(workload, seed))[None]
+        prompt = torch.tensor(_prompt(workload, seed), device=device)[None]
         start = time.perf_counter()
         with torch.inference_mode():
             out = model.generate(

@@ -1,13 +1,16 @@
 """Training rows per second on the paper's mixture: `python -m lmsi_jax.benchmarks.train_step --workload S M --peers`.
 
 Weights and token ids are random. A row has a question of 60 tokens and a target of 100 in one of the four formats; the two
-few-shot formats have a prompt of 900 tokens before it. A step is forward, backward and AdamW in float32. Prints one JSON line
-per figure: rows and useful tokens per second, and the matrix products' operations per second as a share of the matmul peak
-measured in the same run. For each installed peer it prints our speed relative to the peer's. Peers compute each row in full.
+few-shot formats have a prompt of 900 tokens before it. A step is forward and backward in the workload's dtype (float32; L:
+bfloat16) and AdamW in float32. Prints one JSON line per figure: rows and useful tokens per second, and the matrix products'
+operations per second as a share of the matmul peak measured in the same run (model FLOPs utilisation). For each installed peer
+it prints our speed relative to the peer's. Peers compute each row in full.
+On a GPU: `--workload L --row_length 2048 --examples 384 --microbatch 1 --remat full`.
 """
 
 import argparse
 import importlib.util
+import math
 from collections.abc import Callable
 
 import jax
@@ -15,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmsi_jax.benchmarks.decode import report
-from lmsi_jax.benchmarks.workloads import WORKLOADS
+from lmsi_jax.benchmarks.workloads import ON_CPU, WORKLOADS
 from lmsi_jax.core.machine import matmul_peak, seconds
 from lmsi_jax.formatting.packing import PackedRows, Piece, pack
 from lmsi_jax.model import transformer
@@ -46,18 +49,14 @@ def mixture(config: ModelConfig, examples: int) -> list[Piece]:
     return pieces
 
 
-def train_config(rows: PackedRows) -> TrainConfig:
-    """Return the training settings for one step on all rows."""
-    return TrainConfig(batch=len(rows), row_length=rows.tokens.shape[1])
-
-
-def seconds_per_step(config: ModelConfig, rows: PackedRows, repeats: int) -> float:
+def seconds_per_step(config: ModelConfig, rows: PackedRows, train: TrainConfig, repeats: int) -> float:
     """Return the median seconds of a training step on all rows at once."""
-    mesh, train = make_mesh(MeshConfig()), train_config(rows)
+    mesh = make_mesh(MeshConfig())
     with use_mesh(mesh):
         params = transformer.init_sharded(mesh, config, jax.random.key(0))
         trainable = AllWeights(config)
-        state, step = init_state(mesh, trainable, train, params, 0), make_step(cross_entropy(config), trainable, train)
+        state = init_state(mesh, trainable, train, params, 0)
+        step = make_step(cross_entropy(config, train.remat), trainable, train)
         batch = place_batch(mesh, Batch(rows.take(np.arange(len(rows))), place_prompts(mesh, rows.prompts)))
 
         def run() -> dict[str, jax.Array]:
@@ -70,25 +69,31 @@ def seconds_per_step(config: ModelConfig, rows: PackedRows, repeats: int) -> flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workload", choices=WORKLOADS, nargs="+", default=list(WORKLOADS))
+    parser.add_argument("--workload", choices=WORKLOADS, nargs="+", default=list(ON_CPU))
     parser.add_argument("--examples", type=int, default=64, help="rows of the mixture per step")
     parser.add_argument("--row_length", type=int, default=320, help="tokens of a packed row")
+    parser.add_argument("--remat", choices=["none", "dots", "full"], default="none")
+    parser.add_argument("--microbatch", type=int, default=0, help="packed rows per microbatch; 0 = all")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", action="store_true", help="also measure transformers and tunix, if they are installed")
     arguments = parser.parse_args()
-    peak = matmul_peak()
-    report(figure="machine", gflops=round(peak / 1e9, 1))
+    report(figure="machine", device=jax.devices()[0].device_kind)
     for name in arguments.workload:
         config = WORKLOADS[name].model
+        peak = matmul_peak(config.dtype)
+        report(figure="matmul", dtype=config.dtype, gflops=round(peak / 1e9, 1))
         pieces = mixture(config, arguments.examples)
         useful = sum(len(piece.tokens) for piece in pieces)
         speeds = {}
         for kind, share in (("shared prompts", True), ("packed", False)):
             rows = pack(pieces, arguments.row_length if share else PROMPT + 2 * (QUESTION + TARGET), share)
-            spent = seconds_per_step(config, rows, arguments.repeats)
+            batch, length = rows.tokens.shape
+            accumulate = batch // math.gcd(batch, arguments.microbatch or batch)
+            train = TrainConfig(batch=batch, row_length=length, accumulate=accumulate, remat=arguments.remat)
+            spent = seconds_per_step(config, rows, train, arguments.repeats)
             speeds[kind] = len(pieces) / spent
             figures = {"rows_per_second": round(speeds[kind], 2), "tokens_per_second": round(useful / spent)}
-            share_of_peak = round(work(config, train_config(rows), rows).flops / spent / peak, 3)
+            share_of_peak = round(work(config, train, rows).flops / spent / peak, 3)
             report(figure="train_step", workload=name, kind=kind, **figures, share_of_peak=share_of_peak)
         for peer, measure in peers(config).items() if arguments.peers else ():
             speed = len(pieces) / measure(pieces, arguments.repeats)
@@ -117,17 +122,21 @@ def _transformers(config: ModelConfig) -> Measure:
 
     from lmsi_jax.benchmarks.peers import transformers_model
 
-    network = transformers_model(config).train()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = transformers_model(config).to(device).train()
     adamw = torch.optim.AdamW(network.parameters(), lr=1e-5)
 
     def step(pieces: list[Piece]) -> None:
         for tokens in _by_length(pieces):
-            ids = torch.tensor(tokens)
-            logits = network(ids).logits[:, -TARGET - 1 : -1]
+            ids = torch.tensor(tokens, device=device)
+            with torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+                logits = network(ids).logits[:, -TARGET - 1 : -1]
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, -TARGET:].flatten(), reduction="sum")
             loss.backward()
         adamw.step()
         adamw.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return lambda pieces, repeats: seconds(lambda: step(pieces), repeats)
 

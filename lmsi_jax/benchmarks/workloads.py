@@ -8,6 +8,7 @@ import numpy as np
 from lmsi_jax.decoding.engine import Limits
 from lmsi_jax.decoding.scheduler import Request
 from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.model.presets import preset
 
 PATHS, NEW_TOKENS = 32, 128
 
@@ -35,7 +36,14 @@ WORKLOADS = {
         question=64,
         questions=4,
     ),
+    "L": Workload(
+        dataclasses.replace(preset("qwen2.5-0.5b"), param_dtype="bfloat16", dtype="bfloat16"),
+        task=896,
+        question=128,
+        questions=32,
+    ),
 }
+ON_CPU = ("S", "M")  # the workloads that a CPU computes in minutes
 
 
 class Ids:

@@ -58,9 +58,13 @@ def seconds(run: Callable[[], Any], repeats: int = 5) -> float:
     return sorted(timeit.repeat(lambda: jax.block_until_ready(run()), repeat=repeats, number=1))[repeats // 2]
 
 
-def matmul_peak(dtype: str = "float32", size: int = 2048) -> float:
-    """Return the floating-point operations per second of a (size, size) matrix product on one local device."""
+def matmul_peak(dtype: str = "float32", size: int = 0) -> float:
+    """Return the floating-point operations per second of a (size, size) matrix product on one local device.
+
+    Size 0 is large enough for the device: 2,048 on a CPU, 8,192 on an accelerator.
+    """
     device = jax.local_devices()[0]
+    size = size or (2048 if device.platform == "cpu" else 8192)
     values = np.random.default_rng(0).standard_normal((size, size)).astype(jnp.dtype(dtype))
     product = jax.jit(lambda x: x @ x)
     with jax.set_mesh(jax.sharding.Mesh(np.array([device]), ("alone",))):  # independent of the caller's mesh
@@ -68,8 +72,12 @@ def matmul_peak(dtype: str = "float32", size: int = 2048) -> float:
         return 2 * size**3 / seconds(lambda: product(a))
 
 
-def bandwidth(megabytes: int = 256) -> float:
-    """Return the bytes per second at which a device reads an array of this size (in MiB)."""
+def bandwidth(megabytes: int = 0) -> float:
+    """Return the bytes per second at which a device reads an array of this size in MiB.
+
+    Size 0 is large enough for the device: 256 on a CPU, 4,096 on an accelerator.
+    """
+    megabytes = megabytes or (256 if jax.local_devices()[0].platform == "cpu" else 4096)
     values = jnp.ones((megabytes * 2**18,), jnp.float32)
     total = jax.jit(lambda x: jnp.sum(x))
     return values.nbytes / seconds(lambda: total(values))
