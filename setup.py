@@ -21,6 +21,7 @@ setup(
     entry_points={"console_scripts": ["lmsi = lmsi_jax.cli.main:main"]},
     install_requires=[
         "absl-py>=2.1",
+        "datasketch>=1.6,<2",
         "etils[epath]>=1.9",
         "flax>=0.12,<0.13",
         "jax>=0.10,<0.11",

@@ -15,7 +15,7 @@ from lmsi_jax.core.version import code_version
 from lmsi_jax.formatting.config import FORMATS
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import Files
-from lmsi_jax.recipes.config import Config
+from lmsi_jax.recipes.config import Config, require_formats, require_given_exemplars
 from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader, load_task
 from lmsi_jax.voting.config import VoteConfig
@@ -79,6 +79,7 @@ def _run_stage(
 def sample(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
     from lmsi_jax.stages.sample import run_sample
 
+    require_given_exemplars(config)
     inputs, output = {"questions": epath.Path(values.questions)}, epath.Path(values.output)
     metrics = output.parent / f"{output.stem}-metrics"
     _run_stage(run_sample, lambda parts: parts.sample_settings(), config, values, inputs, {"paths": output}, metrics)
@@ -126,6 +127,8 @@ def convert(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
 def format(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
     from lmsi_jax.stages.format import FormatSettings, run_format
 
+    require_given_exemplars(config)
+    require_formats(config)
     settings = FormatSettings(config.seed, answer_reader(config.data), _prompts(config), config.select, config.format)
     inputs = {name: epath.Path(values[name].value) for name in ("questions", "paths", "votes")}
     inputs |= {"reviews": epath.Path(config.select.reviews)} if config.select.reviews else {}
@@ -154,6 +157,7 @@ def finetune(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
 def evaluate(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
     from lmsi_jax.stages.evaluate import promptings, run_evaluate
 
+    require_given_exemplars(config)
     output, checkpoint = epath.Path(values.output), config.model.checkpoint
     questions = epath.Path(values.questions or output / "questions.jsonl")
     if not values.questions:  # those of the task

@@ -72,7 +72,8 @@ def tokenize(rows: Sequence[dict], tokenizer: Tokenizer, weighting: str = "token
         if not target:
             raise UserError(f"The target of {row['prompt'][-60:]!r} is empty, so there is nothing to learn; leave the row out.")
         total = {"token": len(target), "row": 1.0, "question": 1 / siblings[question]}[weighting]
-        pieces.append(Piece([*prompt, *target], len(prompt), row.get("format", ""), total / len(target)))
+        group = f"{row.get('format', '')} {row.get('template', '')}"  # of rows that may begin with the same exemplars
+        pieces.append(Piece([*prompt, *target], len(prompt), group, total / len(target)))
     return pieces
 
 

@@ -23,18 +23,23 @@ class Chat:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The exemplars before a question, and the layout of the question: that of `chat`, or "Q: ... A:" without it."""
+    """The exemplars before a question, and the layout of the question: that of `chat`, or "Q: ... A:" without it.
+
+    Without exemplars the prompts are `zero_shot`: a question that is to be answered by reasoning ends with "Let's think step by
+    step." (Kojima et al. 2022).
+    """
 
     cot_examples: str
     direct_examples: str
     chat: Chat | None = None
+    zero_shot: bool = False
 
     @classmethod
     def of(cls, task: Task, template: ChatTemplate | None = None) -> "Prompts":
         """Return the prompts of a task, in a model's chat template if given, else as plain text."""
         if template is None:
             cot, direct = (prompts.few_shot(task.exemplars, task.answer_type, reasoning=r) for r in (True, False))
-            return cls(cot, direct)
+            return cls(cot, direct, zero_shot=not task.exemplars)
         turns = [
             [
                 (prompts.with_choices(e.question, e.choices), prompts.solution(e, task.answer_type, reasoning=reasoning))
@@ -46,24 +51,26 @@ class Prompts:
         before_answer, after_answer, _ = template.answer()
         no_examples = around_none.before + around_none.opening
         chat = Chat(no_examples, around_cot.opening, around_cot.after, before_answer, after_answer)
-        return cls(around_cot.before, around_direct.before, chat)
+        return cls(around_cot.before, around_direct.before, chat, zero_shot=not task.exemplars)
 
-    def question(self, question: str, choices: Sequence[str] | None = None) -> str:
+    def question(self, question: str, choices: Sequence[str] | None = None, *, reasoning: bool = True) -> str:
         """Return the part of a prompt after the exemplars, up to where the answer begins."""
-        if self.chat is None:
-            return prompts.question_text(question, choices)
-        return self.chat.opening + prompts.with_choices(question, choices) + self.chat.after
+        return self._asked(self.chat.opening if self.chat else "", question, choices, steps=self.zero_shot and reasoning)
 
     def render(self, format: str, question: str, choices: Sequence[str] | None = None) -> str:
         """Return the complete prompt of a question in one of `FORMATS`."""
-        kind, chat = FORMATS[format], self.chat
+        kind = FORMATS[format]
         if kind.few_shot:
-            return (self.cot_examples if kind.reasoning else self.direct_examples) + self.question(question, choices)
-        if chat is None:
-            step = f" {prompts.STEP_BY_STEP}" if kind.reasoning else ""
-            return prompts.question_text(question, choices) + step
-        step = f"\n{prompts.STEP_BY_STEP}" if kind.reasoning else ""
-        return chat.no_examples + prompts.with_choices(question, choices) + step + chat.after
+            examples = self.cot_examples if kind.reasoning else self.direct_examples
+            return examples + self.question(question, choices, reasoning=kind.reasoning)
+        return self._asked(self.chat.no_examples if self.chat else "", question, choices, steps=kind.reasoning)
+
+    def _asked(self, opening: str, question: str, choices: Sequence[str] | None, *, steps: bool) -> str:
+        """Return a question up to where its answer begins; `steps` asks for reasoning without exemplars."""
+        if self.chat is None:
+            return prompts.question_text(question, choices) + (f" {prompts.STEP_BY_STEP}" if steps else "")
+        step = f"\n{prompts.STEP_BY_STEP}" if steps else ""
+        return opening + prompts.with_choices(question, choices) + step + self.chat.after
 
     def target(self, text: str) -> str:
         """Return the text of an answer as it follows its prompt."""

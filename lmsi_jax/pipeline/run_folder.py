@@ -45,6 +45,25 @@ class RunFolder:
         """The questions to train on, without gold answers."""
         return self.root / "questions.jsonl"
 
+    def given(self, name: str) -> epath.Path:
+        """The questions, gold answers or leaks of the questions from which a model writes those to train on."""
+        return self.root / "given" / f"{name}.jsonl"
+
+    @property
+    def written(self) -> epath.Path:
+        """The questions that a model wrote, also those that the filters refuse."""
+        return self.root / "given" / "written.jsonl"
+
+    @property
+    def proposals(self) -> epath.Path:
+        """The questions that a model wrote, with what the vote of the first round says of them."""
+        return self.root / "proposals.jsonl"
+
+    @property
+    def exemplars(self) -> epath.Path:
+        """The few-shot exemplars that a model wrote."""
+        return self.root / "exemplars.jsonl"
+
     @property
     def held_out(self) -> epath.Path:
         """The questions to score, with gold answers."""

@@ -8,10 +8,10 @@ from lmsi_jax.checkpoint.config import SourceConfig
 from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_seed, to_dict, untraced
 from lmsi_jax.decoding.config import SampleConfig
 from lmsi_jax.evaluation.config import EvaluateConfig
-from lmsi_jax.formatting.config import FormatConfig
+from lmsi_jax.formatting.config import FORMATS, FormatConfig
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.sharding.config import MeshConfig
-from lmsi_jax.tasks.config import CorpusConfig, DataConfig
+from lmsi_jax.tasks.config import NONE, OWN, CorpusConfig, DataConfig, ProposeConfig
 from lmsi_jax.training.config import TrainConfig
 from lmsi_jax.trust.bias import require_place_for_answer
 from lmsi_jax.trust.corruptions import CORRUPTIONS
@@ -27,6 +27,7 @@ class LoopConfig:
     seed: int = 0
     mesh: MeshConfig = MeshConfig()
     data: DataConfig = DataConfig()
+    propose: ProposeConfig = ProposeConfig()
     sample: SampleConfig = SampleConfig()
     select: SelectConfig = SelectConfig()
     format: FormatConfig = FormatConfig()
@@ -62,6 +63,35 @@ class InterventionConfig:
             require_one_of("interventions.corruptions", kind, CORRUPTIONS)
 
 
+def require_given_exemplars(config: LoopConfig) -> None:
+    """Raise UserError when the model is to write the exemplars of its prompts, which only `lmsi run` lets it do."""
+    require(
+        config.data.exemplars != OWN,
+        f"data.exemplars='{OWN}': only `lmsi run` lets the model write them. Name a file, such as W/exemplars.jsonl of such a "
+        f"run.",
+    )
+
+
+def require_given(config: LoopConfig) -> None:
+    """Raise UserError when the model is to write its questions or exemplars, which only `lmsi run` lets it do."""
+    require_given_exemplars(config)
+    require(
+        config.data.source != OWN,
+        f"data.source='{OWN}': only `lmsi run` lets the model write its questions. Name a file with --config.data.questions, "
+        f"such as W/questions.jsonl of such a run.",
+    )
+
+
+def require_formats(config: LoopConfig) -> None:
+    """Raise UserError for few-shot formats without exemplars."""
+    few_shot = [name for name in config.format.formats if FORMATS[name].few_shot]
+    require(
+        config.data.exemplars != NONE or not few_shot,
+        f"data.exemplars='{NONE}' has no exemplars for the training rows in the format(s) {', '.join(few_shot)}; set "
+        f"--config.format.formats=\"('zero_shot_cot','zero_shot_direct')\".",
+    )
+
+
 def require_server_continues(config: LoopConfig) -> None:
     """Raise UserError when a server is to go on from given steps and cannot."""
     require(
@@ -91,6 +121,19 @@ class Config(LoopConfig, InterventionConfig):
             f"faithfulness=0, and run lmsi faithfulness on the server's model.",
         )
         self.check_interventions(path)
+        require_formats(self)
+        if self.data.exemplars == OWN:
+            require(
+                self.sample.adaptive.rule == "none",
+                f"sample.adaptive.rule='{self.sample.adaptive.rule}' with data.exemplars='{OWN}': the paths of a question are "
+                f"spread over templates that are sampled one after another, so that no vote can stop them. Set the rule to "
+                f"none.",
+            )
+            require(
+                not self.faithfulness,
+                f"faithfulness={self.faithfulness} with data.exemplars='{OWN}': set faithfulness=0, and run lmsi faithfulness "
+                f"with --config.data.exemplars=W/exemplars.jsonl.",
+            )
         require(self.rounds >= 1, f"rounds={self.rounds}: at least one round of self-improvement is required.")
         require(
             self.rounds == 1 or self.sample.engine == "mesh",
@@ -139,6 +182,11 @@ class DistillConfig(LoopConfig):
     student: SourceConfig = SourceConfig(checkpoint="")  # "" first trains a student from scratch, as configured in `base`
     base: BaseConfig = BaseConfig()
 
+    def check(self, path: str) -> None:
+        super().check(path)
+        require_given(self)
+        require_formats(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class FaithfulnessConfig(LoopConfig, InterventionConfig):
@@ -149,6 +197,7 @@ class FaithfulnessConfig(LoopConfig, InterventionConfig):
 
     def check(self, path: str) -> None:
         super().check(path)
+        require_given(self)
         self.check_interventions(path)
         require_server_continues(self)
         require(
@@ -168,6 +217,7 @@ class MonitorConfig(LoopConfig):
 
     def check(self, path: str) -> None:
         super().check(path)
+        require_given(self)
         require_at_least(1, self, path, "rounds")
         require_place_for_answer("suggestion", self.suggestion)
         for name in self.against:

@@ -22,6 +22,7 @@ from lmsi_jax.recipes.config import InterventionConfig, LoopConfig
 from lmsi_jax.stages import checks
 from lmsi_jax.stages.decode import Decoding
 from lmsi_jax.stages.evaluate import EvaluateSettings, promptings, run_evaluate
+from lmsi_jax.stages.exemplars import SHOTS, ExemplarSettings, run_exemplars
 from lmsi_jax.stages.faithfulness import (
     GreedySettings,
     InterventionSettings,
@@ -36,11 +37,12 @@ from lmsi_jax.stages.finetune import FinetuneSettings, run_finetune
 from lmsi_jax.stages.format import FormatSettings, run_format
 from lmsi_jax.stages.prepare import PrepareSettings, run_prepare
 from lmsi_jax.stages.prompts import load_one_answer_prompts, load_prompts
+from lmsi_jax.stages.propose import AgreementSettings, ProposeSettings, run_agreement, run_propose
 from lmsi_jax.stages.report import ReportSettings, run_report
 from lmsi_jax.stages.sample import SampleSettings, run_sample
 from lmsi_jax.stages.steps import StepsSettings, run_steps
 from lmsi_jax.stages.vote import VoteSettings, run_vote
-from lmsi_jax.tasks.config import QuestionConfig
+from lmsi_jax.tasks.config import OWN, QuestionConfig
 from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader
 from lmsi_jax.voting.config import SelectConfig, VoteConfig
@@ -95,9 +97,49 @@ class Parts:
     def prepare(self) -> Stage:
         data = self._config.data
         files = {name: epath.Path(getattr(data, name)) for name in ("questions", "eval_questions") if getattr(data, name)}
-        names = ("questions", "gold", "held_out", "leaks")
-        outputs = {name: getattr(self._folder, name) for name in names}
+        names, folder = ("questions", "gold", "leaks"), self._folder
+        outputs = {name: folder.given(name) if self.writes_questions else getattr(folder, name) for name in names}
+        outputs["held_out"] = folder.held_out
         return Stage("prepare", run_prepare, PrepareSettings(self._config.seed, part(data, QuestionConfig)), files, outputs)
+
+    @property
+    def writes_questions(self) -> bool:
+        """Whether the model writes the questions to train on."""
+        return self._config.data.source == "self"
+
+    def propose(self, model: epath.Path) -> Stage:
+        """Return the stage in which a model writes the questions of the run."""
+        folder, sample, data = self._folder, self._config.sample, part(self._config.data, QuestionConfig)
+        decoding = self._decoding("propose", is_trained=False)
+        settings = ProposeSettings(decoding, data, self._config.propose, sample.engine, sample.endpoint, part(sample, Batching))
+        inputs = {"given": folder.given("questions"), "held_out": folder.held_out, "model": model}
+        outputs = {name: getattr(folder, name) for name in ("written", "questions", "gold", "leaks")}
+        return Stage("propose", run_propose, settings, inputs, outputs, on_mesh=True)
+
+    def agreement(self, group: str) -> Stage:
+        """Return the stage that says which of the model's questions its vote agrees on."""
+        folder, settings = self._folder, AgreementSettings(self._config.select.min_confidence)
+        inputs = {"written": folder.written, "votes": folder.votes(group)}
+        return Stage(f"{group}/agreement", run_agreement, settings, inputs, {"proposals": folder.proposals})
+
+    @property
+    def _own_exemplars(self) -> Files:
+        """The exemplars that the model writes itself, as an input of the stages that use prompts."""
+        return {"exemplars": self._folder.exemplars} if self.writes_exemplars else {}
+
+    @property
+    def writes_exemplars(self) -> bool:
+        """Whether the model writes the exemplars of its prompts."""
+        return self._config.data.exemplars == OWN
+
+    def exemplars(self, model: epath.Path) -> Stage:
+        """Return the stage in which a model solves questions step by step, as exemplars of the prompts."""
+        sample, data, folder = self._config.sample, self._config.data, self._folder
+        decoding, batching = self._decoding("exemplars", is_trained=False), part(sample, Batching)
+        shots = data.shots or SHOTS
+        settings = ExemplarSettings(decoding, self.reader, data.templates, shots, sample.engine, sample.endpoint, batching)
+        inputs = {"questions": folder.questions, "model": model}
+        return Stage("exemplars", run_exemplars, settings, inputs, {"exemplars": folder.exemplars}, on_mesh=True)
 
     def sample_settings(self, number: int = 1) -> SampleSettings:
         """Return the settings for sampling in round `number`, from the model that the round starts with."""
@@ -113,7 +155,8 @@ class Parts:
 
     def sample(self, group: str, number: int, model: epath.Path, questions: epath.Path | None = None) -> Stage:
         """Return the stage that samples paths for `questions`, by default those that the run trains on."""
-        settings, inputs = self.sample_settings(number), {"questions": questions or self._folder.questions, "model": model}
+        settings = self.sample_settings(number)
+        inputs = {"questions": questions or self._folder.questions, "model": model, **self._own_exemplars}
         outputs = {"paths": self._folder.paths(group)}
         on_mesh = settings.engine == "mesh"
         return Stage(f"{group}/sample", run_sample, settings, inputs, outputs, on_mesh=on_mesh, by_row="questions")
@@ -139,6 +182,9 @@ class Parts:
         inputs = {"questions": folder.questions, "paths": folder.paths(group), "votes": folder.votes(group)}
         inputs |= {"gold": folder.gold} if RULES[config.select.rule].reads_gold else {}  # a control, not the method
         inputs |= reviews_of(config.select)
+        inputs |= self._own_exemplars
+        if self.writes_exemplars and config.data.chat:
+            inputs["model"] = self.checkpoint  # has the chat template
         return Stage(f"{group}/format", run_format, settings, inputs, {"examples": folder.examples(group)})
 
     def finetune_settings(self, number: int = 1) -> FinetuneSettings:
@@ -210,7 +256,7 @@ class Parts:
         """Return the stage that scores a model. `number` is the round that trained it, or 0 for the base model."""
         settings = self.evaluate_settings(name, number, number if checkpoint is None else checkpoint)
         outputs = {prompting: self._folder.scores(name, prompting) for prompting in self._promptings}
-        inputs = {"held_out": self._folder.held_out, "model": model}
+        inputs = {"held_out": self._folder.held_out, "model": model, **self._own_exemplars}
         return Stage(f"eval/{name}/evaluate", run_evaluate, settings, inputs, outputs, on_mesh=True)
 
 

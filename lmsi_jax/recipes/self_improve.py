@@ -18,6 +18,10 @@ def stages(config: Config, folder: RunFolder) -> list[Stage]:
     parts = Parts(config, folder, config.model)
     base = parts.checkpoint
     result = [parts.prepare()]
+    if parts.writes_questions:
+        result.append(parts.propose(base))
+    if parts.writes_exemplars:
+        result.append(parts.exemplars(base))
     if parts.is_scored:
         result.append(parts.evaluate("base", base, 0))
     model, models = base, {"base": base}
@@ -28,6 +32,7 @@ def stages(config: Config, folder: RunFolder) -> list[Stage]:
             parts.sample(group, number, model),
             parts.steps(group),
             parts.vote(group),
+            *([parts.agreement(group)] if parts.writes_questions and number == 1 else []),
             parts.format(group),
             parts.finetune(group, number, base if config.train_from == "base" else model, trained),
         ]

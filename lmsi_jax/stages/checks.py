@@ -14,6 +14,7 @@ from lmsi_jax.capacity.placement import check_placements
 from lmsi_jax.checkpoint import folder
 from lmsi_jax.checkpoint.config import SourceConfig
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.records import Record
 from lmsi_jax.decoding import memory
 from lmsi_jax.decoding.endpoint import Endpoint
 from lmsi_jax.formatting.prompts import Prompts, check_control_tokens
@@ -23,7 +24,9 @@ from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import param_shardings
 from lmsi_jax.stages.prompts import load_prompts
+from lmsi_jax.tasks.config import OWN
 from lmsi_jax.tasks.prompts import check_stops
+from lmsi_jax.tasks.proposals import proposal_prompt
 from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import load_task
 from lmsi_jax.tokenizers import Tokenizer
@@ -142,12 +145,15 @@ def stop_strings(config: Any, runtime: Runtime) -> str:
 def lengths(config: Any, runtime: Runtime, section: str, *, trains: bool) -> str:
     """Check that the longest prompt and its path fit the context of the model and, if it trains, a training row."""
     model, source, longest_path = _Model.of(config, runtime, section), question_source(config.data), config.sample.max_tokens
-    questions = source.training(config.seed) + source.held_out(config.seed)
+    given = source.training(config.seed)
+    questions = given + source.held_out(config.seed)
     check_control_tokens(questions, model.tokenizer)
     few_shot = len(model.tokenizer.start(model.prompts.cot_examples))
-    sizes = [len(model.tokenizer.encode(model.prompts.question(row["question"], row["choices"]))) for row in questions]
-    longest = max(sizes)
-    id = questions[sizes.index(longest)]["id"]
+    asked = {row["id"]: model.prompts.question(row["question"], row["choices"]) for row in questions}
+    sizes = {id: len(model.tokenizer.encode(text)) for id, text in asked.items()}
+    if config.data.source == OWN:
+        sizes |= _proposed(config, model, given)
+    id, longest = max(sizes.items(), key=lambda item: item[1])
     trained, tested = _added_to_questions(config, model.tokenizer, longest_path)
     added = max(trained, tested)
     total, context = few_shot + longest + added + longest_path, model.architecture.context
@@ -163,6 +169,21 @@ def lengths(config: Any, runtime: Runtime, section: str, *, trains: bool) -> str
     if trains:
         _check_row_length(model, config.finetune, few_shot, longest + trained, longest_path)
     return f"{len(questions)} questions; {parts} = {total} of {context}"
+
+
+def _proposed(config: Any, model: _Model, given: Sequence[Record]) -> dict[str, int]:
+    """Return the most tokens of a question that the model writes itself, after checking that the prompt for it fits."""
+    options, encode = config.propose, model.tokenizer.encode
+    longest = max((len(encode(proposal_prompt([row], "", instructs=False))) for row in given), default=options.max_tokens)
+    prompt = len(encode(proposal_prompt([], options.description, instructs=True))) + options.shown * longest
+    total, context = prompt + options.max_tokens, model.architecture.context
+    if total > context:
+        raise UserError(
+            f"The prompt for a proposal does not fit the model: {options.shown} questions of up to {longest} tokens and "
+            f"{options.max_tokens} to write may take {total}, and its context is {context}. Lower --config.propose.shown or "
+            f"--config.propose.max_tokens."
+        )
+    return {"one that the model writes": len(encode(model.prompts.question("", None))) + options.max_tokens}
 
 
 def _added_to_questions(config: Any, tokenizer: Tokenizer, longest_path: int) -> tuple[int, int]:

@@ -59,11 +59,11 @@ class Job:
         return fingerprint(self.prefix + request.text + request.begun)
 
 
-def requests(questions: epath.Path, prompts: Prompts, tokenizer: Tokenizer) -> list[Request]:
+def requests(questions: epath.Path, prompts: Prompts, tokenizer: Tokenizer, *, reasoning: bool = True) -> list[Request]:
     """Return a request per question, with the end of its prompt. Raises UserError when a question contains a control token."""
     rows = load_questions(questions)
     check_control_tokens(rows, tokenizer)
-    return [Request(r["id"], prompts.question(r["question"], r["choices"])) for r in rows]
+    return [Request(r["id"], prompts.question(r["question"], r["choices"], reasoning=reasoning)) for r in rows]
 
 
 def decode_to_file(runtime: Runtime, job: Job) -> None:

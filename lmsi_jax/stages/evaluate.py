@@ -10,15 +10,16 @@ from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, write_jsonl
 from lmsi_jax.core.settings import untraced
-from lmsi_jax.decoding.config import Batching, Sampling
+from lmsi_jax.decoding.config import Batching, EndpointConfig, Sampling
 from lmsi_jax.evaluation.config import EvaluateConfig
 from lmsi_jax.evaluation.scores import PROMPTINGS, score
 from lmsi_jax.evaluation.statistics import mean_estimate, share_estimate
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding import processes
-from lmsi_jax.stages.decode import Decoding, Job, decode_to_file, requests
+from lmsi_jax.stages.decode import Decoding, Job, requests
 from lmsi_jax.stages.path_files import paths_by_question
+from lmsi_jax.stages.templates import load_templates, spread
 from lmsi_jax.tasks.questions import check_gold, load_questions
 
 
@@ -46,32 +47,33 @@ def promptings(config: EvaluateConfig, answer_type: str) -> list[str]:
 def run_evaluate(runtime: Runtime, settings: EvaluateSettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
     """Score `model` on `held_out` questions with each prompting method in `outputs`, and write a file for each."""
     decoding, batching, held_out = settings.decoding, settings.batching, inputs["held_out"]
-    sampling, prompts = decoding.sampling, decoding.prompts
+    templates = load_templates(inputs, decoding.prompts, settings.reader.answer_type)
+    sampling, prompts = decoding.sampling, templates[0].prompts
     greedy_batching = batching.for_greedy(runtime.mesh.size("batch"), sampling.paths)
     methods = {
-        "standard": (prompts.direct_examples, sampling.greedy(settings.evaluate.standard_tokens), greedy_batching),
-        "cot": (prompts.cot_examples, sampling.greedy(sampling.max_tokens), greedy_batching),
-        "self_consistency": (prompts.cot_examples, sampling, batching),
+        "standard": (sampling.greedy(settings.evaluate.standard_tokens), greedy_batching),
+        "cot": (sampling.greedy(sampling.max_tokens), greedy_batching),
+        "self_consistency": (sampling, batching),
     }
     questions = load_questions(held_out)
     check_gold(questions, settings.reader.answer_type, str(held_out))
-    question_requests = requests(held_out, prompts, runtime.tokenizer(inputs["model"], control=prompts.chat is not None))
-    for prompting, (prefix, drawn, batched) in methods.items():
+    tokenizer = runtime.tokenizer(inputs["model"], control=prompts.chat is not None)
+    for prompting, (drawn, batched) in methods.items():
         if prompting not in outputs:
             continue
-        paths = scratch / f"{prompting}.jsonl"
+        paths, reasons = scratch / f"{prompting}.jsonl", prompting != "standard"
         job = Job(
-            decoding=dataclasses.replace(decoding, stream=(*decoding.stream, prompting), sampling=drawn),
+            decoding=dataclasses.replace(decoding, prompts=prompts, stream=(*decoding.stream, prompting), sampling=drawn),
             batching=dataclasses.replace(batched, profile=(0, 0)),
-            prefix=prefix,
-            requests=question_requests,
+            prefix=prompts.cot_examples if reasons else prompts.direct_examples,
+            requests=requests(held_out, prompts, tokenizer, reasoning=reasons),
             checkpoint=inputs["model"],
             output=paths,
             scratch=scratch,
             part=prompting.replace("_", "-"),
             largest=(sampling, batching),
         )
-        decode_to_file(runtime, job)
+        spread(runtime, job, templates, held_out, "mesh", EndpointConfig())
         processes.by_first(
             functools.partial(_write_scores, runtime.stage, settings, questions, paths, outputs, prompting, drawn)
         )

@@ -21,8 +21,8 @@ from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding import processes
-from lmsi_jax.stages.decode import Decoding, Job, decode_to_file, requests
-from lmsi_jax.stages.endpoint_sampling import sample_to_file
+from lmsi_jax.stages.decode import Decoding, Job, requests
+from lmsi_jax.stages.endpoint_sampling import run_job
 from lmsi_jax.stages.path_files import paths_by_question
 from lmsi_jax.tasks.prompts import conclusion
 from lmsi_jax.tasks.questions import check_gold, load_questions
@@ -222,10 +222,7 @@ def _decode(
         part=part,
         largest=(decoding.sampling, batching),
     )
-    if settings.engine == "openai":
-        sample_to_file(runtime, job, settings.endpoint, runtime.tokenizer(model, control=decoding.prompts.chat is not None))
-    else:
-        decode_to_file(runtime, job)
+    run_job(runtime, job, settings.engine, settings.endpoint)
 
 
 @dataclasses.dataclass(frozen=True)

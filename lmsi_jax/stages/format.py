@@ -15,6 +15,7 @@ from lmsi_jax.formatting.examples import Solution, examples
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.stages.path_files import paths_by_question, read_votes
+from lmsi_jax.stages.templates import load_templates
 from lmsi_jax.tasks.prompts import conclusion
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.trust.bias import NEARBY, as_suggested, other_answers, with_hint
@@ -39,11 +40,13 @@ class FormatSettings:
 def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs: Files, scratch: object = None) -> None:
     """Select `paths` by their `votes` on `questions`, and write `examples`. Only rules with `reads_gold` read `gold`.
 
-    Where there are `reviews`, people overrule the vote: see `_overruled`.
+    Where there are `reviews`, people overrule the vote: see `_overruled`. With the input `exemplars` the few-shot rows of a
+    path have the template that it was sampled with.
     """
     select, questions, paths = settings.select, inputs["questions"], inputs["paths"]
     by_id = {r["id"]: r for r in load_questions(questions)}
     votes = read_votes(inputs["votes"])
+    templates = load_templates(inputs, settings.prompts, settings.reader.answer_type)
     reads_gold = RULES[select.rule].reads_gold
     if reads_gold and "gold" not in inputs:
         raise UserError(
@@ -61,22 +64,31 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
         solutions = _hinted(settings, by_id[id], _solutions(settings, sampled, votes[id], accepted.get(id, ()), reviews))
         used += bool(solutions)
         hinted += sum(bool(solution.question) for solution in solutions)
-        rows += examples(
-            id,
-            by_id[id]["question"],
-            by_id[id]["choices"],
-            solutions,
-            settings.reader.answer_type,
-            settings.prompts,
-            settings.format.formats,
-            distinct_direct=settings.format.distinct_direct,
-        )
-        rows += _judged(settings, by_id[id], solutions)
+        sampled_with = {row["path"]: row.get("template", 0) for row in sampled}
+        for number, template in enumerate(templates):
+            own = [solution for solution in solutions if sampled_with[solution.path] == number]
+            written = _rows(settings, by_id[id], own, template.prompts)
+            rows += [{**row, "template": number} for row in written] if len(templates) > 1 else written
     if not rows:
         raise _nothing_kept(settings, votes)
     special = _check_used(settings, hinted, rows)
     write_jsonl(outputs["examples"], rows)
     console.print(f"format: {len(rows)} training rows from {used} of {len(votes)} questions{special}")
+
+
+def _rows(settings: FormatSettings, question: Record, solutions: Sequence[Solution], prompts: Prompts) -> list[Record]:
+    """Return the training rows of paths that were sampled with these prompts."""
+    rows = examples(
+        question["id"],
+        question["question"],
+        question["choices"],
+        solutions,
+        settings.reader.answer_type,
+        prompts,
+        settings.format.formats,
+        distinct_direct=settings.format.distinct_direct,
+    )
+    return rows + _judged(settings, question, solutions, prompts)
 
 
 def _hinted(settings: FormatSettings, question: Record, solutions: Sequence[Solution]) -> list[Solution]:
@@ -98,13 +110,13 @@ def _hinted(settings: FormatSettings, question: Record, solutions: Sequence[Solu
     return result
 
 
-def _judged(settings: FormatSettings, question: Record, solutions: Sequence[Solution]) -> list[Record]:
+def _judged(settings: FormatSettings, question: Record, solutions: Sequence[Solution], prompts: Prompts) -> list[Record]:
     """Return pairs of rows that ask whether a solution is right: each path, and a copy of it that a program has corrupted.
 
     The target computes each step again, up to the first wrong one, and concludes with yes or no. A path that no kind of
     corruption applies to, or whose corruption the steps do not show, has no rows.
     """
-    rows, prompts, choices = [], settings.prompts, question["choices"] or ()
+    rows, choices = [], question["choices"] or ()
     for solution in solutions if settings.format.corruptions else ():
         draw = random.Random(f"judge {settings.seed} {question['id']} {solution.path}")
         kinds = draw.sample(settings.format.corruptions, len(settings.format.corruptions))

@@ -1,10 +1,13 @@
 """Prepares a run: questions without gold answers, gold answers in another file, held-out questions, and leaks."""
 
 import dataclasses
+from collections.abc import Sequence
+
+from etils import epath
 
 from lmsi_jax.answers.reader import accepted_answers
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import write_jsonl
+from lmsi_jax.core.records import Record, write_jsonl
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.tasks.config import QuestionConfig
 from lmsi_jax.tasks.overlap import describe, overlap
@@ -25,13 +28,17 @@ def run_prepare(runtime: object, settings: PrepareSettings, inputs: Files, outpu
     """Write `questions` without gold answers, `gold` for the audit only, `held_out` questions and `leaks` (overlaps)."""
     source = question_source(settings.questions)
     rows, evaluation = source.training(settings.seed), source.held_out(settings.seed)
-    leaks = overlap(rows, evaluation)
-    if leaks:
-        summary = describe(len(leaks.equal), len(leaks.shared), len(evaluation))
-        console.print(f"prepare: {summary}; see {outputs['leaks']}")
-    pairs = [("equal", pair) for pair in leaks.equal] + [("shared", pair) for pair in leaks.shared]
-    write_jsonl(outputs["leaks"], ({"id": scored, "training_id": trained, "overlap": how} for how, (scored, trained) in pairs))
+    write_leaks(rows, evaluation, outputs["leaks"])
     known = [(r["id"], accepted_answers(r)) for r in rows if r.get("answer") is not None or r.get("answers")]
     write_jsonl(outputs["gold"], ({"id": id, "answer": accepted[0], "answers": accepted} for id, accepted in known))
     write_jsonl(outputs["held_out"], evaluation)
     write_jsonl(outputs["questions"], ({k: v for k, v in r.items() if k not in GOLD} for r in rows))
+
+
+def write_leaks(training: Sequence[Record], scored: Sequence[Record], file: epath.Path) -> None:
+    """Write the scored questions that overlap with questions to train on, and print how many there are."""
+    leaks = overlap(training, scored)
+    if leaks:
+        console.print(f"{describe(len(leaks.equal), len(leaks.shared), len(scored))}; see {file}")
+    pairs = [("equal", pair) for pair in leaks.equal] + [("shared", pair) for pair in leaks.shared]
+    write_jsonl(file, ({"id": id, "training_id": trained, "overlap": how} for how, (id, trained) in pairs))

@@ -14,8 +14,9 @@ from lmsi_jax.decoding.scheduler import Enough, SampledPath
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding import processes
-from lmsi_jax.stages.decode import Decoding, Job, decode_to_file, requests
-from lmsi_jax.stages.endpoint_sampling import sample_to_file
+from lmsi_jax.stages.decode import Decoding, Job, requests
+from lmsi_jax.stages.endpoint_sampling import run_job
+from lmsi_jax.stages.templates import load_templates, spread
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.voting.adaptive import RULES, paths_needed
 from lmsi_jax.voting.config import AdaptiveConfig
@@ -34,28 +35,34 @@ class SampleSettings:
 
 
 def run_sample(runtime: Runtime, settings: SampleSettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
-    """Sample `paths` for `questions` from `model`. When a server samples, `model` provides only the tokenizer."""
+    """Sample `paths` for `questions` from `model`. When a server samples, `model` provides only the tokenizer.
+
+    With the input `exemplars` the paths are spread over its templates.
+    """
     decoding, questions = settings.decoding, inputs["questions"]
-    tokenizer = runtime.tokenizer(inputs["model"], control=decoding.prompts.chat is not None)
+    templates = load_templates(inputs, decoding.prompts, settings.reader.answer_type)
+    prompts = templates[0].prompts
+    tokenizer = runtime.tokenizer(inputs["model"], control=prompts.chat is not None)
     job = Job(
-        decoding=decoding,
+        decoding=dataclasses.replace(decoding, prompts=prompts),
         batching=settings.batching,
-        prefix=decoding.prompts.cot_examples,
-        requests=requests(questions, decoding.prompts, tokenizer),
+        prefix=prompts.cot_examples,
+        requests=requests(questions, prompts, tokenizer),
         checkpoint=inputs["model"],
         output=outputs["paths"],
         scratch=scratch,
         enough=_enough(settings, questions),
     )
+    if len(templates) > 1:
+        spread(runtime, job, templates, questions, settings.engine, settings.endpoint)
+        return
     known = _known(runtime, job)
     left, sampled = [request for request in job.requests if request.id not in known], job
     if known:
         console.print(f"{runtime.stage}: paths of {len(known)} of {len(job.requests)} questions are reused from the store")
         sampled = dataclasses.replace(job, requests=left, output=scratch / "sampled.jsonl")
-    if left and settings.engine == "openai":
-        sample_to_file(runtime, sampled, settings.endpoint, tokenizer)
-    elif left:
-        decode_to_file(runtime, sampled)
+    if left:
+        run_job(runtime, sampled, settings.engine, settings.endpoint)
     if known:
         processes.by_first(lambda: _merge(job, known, sampled.output if left else None))
 

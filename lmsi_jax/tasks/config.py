@@ -3,8 +3,10 @@
 import dataclasses
 from typing import Literal
 
-from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_share
+from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_positive, require_share
 from lmsi_jax.trust.steps import CONTRACTS
+
+NONE, OWN = "none", "self"  # values of `data.exemplars` that are no files
 
 
 def _require_terms(terms: tuple[int, int], path: str) -> None:
@@ -16,7 +18,7 @@ class QuestionConfig:
     """The source of the questions. Only evaluation and the audit read their gold answers."""
 
     task: str = "word_problems"  # word_problems, jsonl, or a data set of tasks/sets
-    source: Literal["jsonl", "files", "tfds"] = "jsonl"  # of a data set: your question files, or its published ones or TFDS
+    source: Literal["jsonl", "files", "tfds", "self"] = "jsonl"  # your files, a data set's own ones, TFDS; or see ProposeConfig
     folder: str = ""  # files: the folder of the published files; tfds: the data directory, "" = the TFDS default
     train_split: str = ""  # files, tfds: the split to train on; "" = the paper's
     eval_split: str = ""  # files, tfds: the split to score; "" = the paper's
@@ -25,7 +27,9 @@ class QuestionConfig:
     questions: str = ""  # jsonl: the file of unlabelled questions
     eval_questions: str = ""  # jsonl: the file of held-out questions with answers; "" = no evaluation
     answer_type: Literal["", "number", "choice", "yes_no", "span", "math", "text"] = ""  # "" = the task's; jsonl: number
-    num_questions: int = 0  # 0 = all questions of the file or split; required for word_problems
+    num_questions: int = (
+        0  # 0 = all of the file or split; required for word_problems; source=self: the questions that are given
+    )
     num_eval: int = 0  # the same for held-out questions
     terms: tuple[int, int] = (3, 6)  # word_problems: fewest and most quantities in a question
     largest: int = 99  # word_problems: the largest quantity that is not a product
@@ -33,11 +37,33 @@ class QuestionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProposeConfig:
+    """Questions that the model writes itself from a few given ones (section 3.3), if data.source is "self"."""
+
+    shown: int = 5  # questions in the prompt of a proposal, drawn and shuffled
+    proposals: int = 1000  # questions that are written in each pass
+    passes: int = 1  # later passes also show questions that earlier ones kept
+    temperature: float = 1.0
+    max_tokens: int = 128  # per question
+    similarity: float = 0.7  # a proposal that shares this part of its word trigrams with another question is a copy
+    description: str = ""  # one sentence about the task, before the questions or in their place
+
+    def check(self, path: str) -> None:
+        require_at_least(1, self, path, "shown", "proposals", "passes", "max_tokens")
+        require_positive(self, path, "temperature")
+        require(
+            0 < self.similarity <= 1,
+            f"{path}similarity={self.similarity} is not within (0, 1]; 1 refuses only questions of the same words.",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptConfig:
     """The part of a prompt before its question."""
 
-    exemplars: str = ""  # a JSONL file of few-shot exemplars; "" = the task's own
-    shots: int = 0  # number of exemplars in the prompt; 0 = all
+    exemplars: str = ""  # a JSONL file of few-shot exemplars; "" = the task's; none = zero-shot; self = written by the model
+    shots: int = 0  # number of exemplars in the prompt; 0 = all, or 4 of the model's
+    templates: int = 8  # exemplars=self: prompts with other exemplars, over which the paths of a question are spread
     chat: bool = False  # use the model's chat template, for instruction-tuned models
 
 
@@ -49,6 +75,7 @@ class DataConfig(QuestionConfig, PromptConfig):
         _require_terms(self.terms, path)
         for name in self.contract:
             require_one_of(f"{path}contract", name, CONTRACTS)
+        require_at_least(1, self, path, "templates")
         require(self.largest >= 9, f"{path}largest={self.largest}: quantities need room; set it to 9 or more.")
         for name in ("num_questions", "num_eval", "shots"):
             require(getattr(self, name) >= 0, f"{path}{name}={getattr(self, name)} is negative; set it to 0 for all.")

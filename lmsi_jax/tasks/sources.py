@@ -12,6 +12,7 @@ from lmsi_jax.tasks.questions import check_gold, first_questions, load_questions
 from lmsi_jax.tasks.sets import DATASETS
 from lmsi_jax.tasks.splits import load_split
 from lmsi_jax.tasks.word_problems import make_problem
+from lmsi_jax.tasks.word_reading import read_problem
 
 TYPE_EXEMPLARS = {"span": "drop"}  # answer types that use the exemplars of a data set
 
@@ -37,6 +38,10 @@ class QuestionSource(Protocol):
         """Return the questions with gold answers for evaluation, or none when the source is not scored."""
         ...
 
+    def solve(self, question: str) -> str | None:
+        """Return the answer of a question that a model wrote, for the audit; None where no program can tell."""
+        ...
+
 
 class WordProblems:
     """Generated English word problems (tasks/word_problems.py), as many as the config sets."""
@@ -49,6 +54,8 @@ class WordProblems:
 
     def training(self, seed: int) -> list[Record]:
         config = self._config
+        if config.source == "self" and config.num_eval and not config.num_questions:
+            return []
         if not (config.num_questions and config.num_eval):
             raise UserError(
                 f"data.num_questions={config.num_questions} and data.num_eval={config.num_eval} must both be at least 1: the "
@@ -59,6 +66,10 @@ class WordProblems:
     def held_out(self, seed: int) -> list[Record]:
         trained_on = {row["question"] for row in self.training(seed)}
         return list(self._generated(seed, "held-out", self._config.num_eval, trained_on))
+
+    def solve(self, question: str) -> str | None:
+        problem = read_problem(question)
+        return None if problem is None else str(problem.answer)
 
     def _generated(self, seed: int, split: str, count: int, taken: Iterable[str] = ()) -> Iterator[Record]:
         config, seen = self._config, set(taken)
@@ -96,6 +107,8 @@ class QuestionFiles:
 
     def training(self, seed: int) -> list[Record]:
         config = self._config
+        if config.source == "self" and not config.questions:
+            return []
         if not config.questions:
             raise UserError(
                 f"data.task='{config.task}' needs a question file; set --config.data.questions=FILE.jsonl"
@@ -115,6 +128,9 @@ class QuestionFiles:
         questions = first_questions(load_questions(config.eval_questions), config.num_eval)
         check_gold(questions, self.answer_type, config.eval_questions)
         return questions
+
+    def solve(self, question: str) -> str | None:
+        return None
 
 
 class PublishedSet:
@@ -147,6 +163,9 @@ class PublishedSet:
         check_gold(questions, self.answer_type, f"{self._dataset.name} {self._test}")
         return questions
 
+    def solve(self, question: str) -> str | None:
+        return None
+
     def _drawn(self, split: str, limit: int, seed: int) -> list[Record]:
         """Return `limit` questions sampled from the full split, in its order, because neighbours often share a passage."""
         config = self._config
@@ -171,4 +190,4 @@ def question_source(config: QuestionConfig) -> QuestionSource:
             f"data.answer_type='{config.answer_type}', and the answers of {dataset.name} are of type '{dataset.answer_type}'; "
             f"leave data.answer_type empty."
         )
-    return QuestionFiles(config, dataset) if config.source == "jsonl" else PublishedSet(config, dataset)
+    return QuestionFiles(config, dataset) if config.source in ("jsonl", "self") else PublishedSet(config, dataset)

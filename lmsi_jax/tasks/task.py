@@ -9,7 +9,7 @@ from lmsi_jax.answers.labels import LETTERS
 from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl
-from lmsi_jax.tasks.config import DataConfig
+from lmsi_jax.tasks.config import NONE, OWN, DataConfig
 from lmsi_jax.tasks.prompts import Exemplar
 from lmsi_jax.tasks.sources import question_source
 
@@ -36,8 +36,13 @@ def answer_reader(config: DataConfig) -> AnswerReader:
 
 
 def load_task(config: DataConfig) -> Task:
-    """Return the task of a config, with its own exemplars or the user's. Raises UserError when `shots` exceeds their number."""
+    """Return the task of a config, with its own exemplars, the user's or none; those of the model are not known yet.
+
+    Raises UserError when `shots` exceeds their number.
+    """
     reader = answer_reader(config)
+    if config.exemplars in (NONE, OWN):
+        return Task(config.task, reader, ())
     file = config.exemplars or EXEMPLARS / f"{question_source(config).exemplars}.jsonl"
     exemplars = load_exemplars(file, reader.answer_type)
     if config.shots > len(exemplars):
