@@ -19,7 +19,8 @@ from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding import processes
 from lmsi_jax.stages.decode import Decoding, Job, requests
 from lmsi_jax.stages.path_files import paths_by_question
-from lmsi_jax.stages.templates import load_templates, spread
+from lmsi_jax.stages.spread import spread
+from lmsi_jax.stages.templates import load_templates
 from lmsi_jax.tasks.questions import check_gold, load_questions
 
 

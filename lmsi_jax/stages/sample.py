@@ -16,7 +16,8 @@ from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding import processes
 from lmsi_jax.stages.decode import Decoding, Job, requests
 from lmsi_jax.stages.endpoint_sampling import run_job
-from lmsi_jax.stages.templates import load_templates, spread
+from lmsi_jax.stages.spread import spread
+from lmsi_jax.stages.templates import load_templates
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.voting.adaptive import RULES, paths_needed
 from lmsi_jax.voting.config import AdaptiveConfig

@@ -15,12 +15,12 @@ from lmsi_jax.formatting.examples import tokenize
 from lmsi_jax.formatting.prompts import Chat, Prompts
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding.config import MeshConfig
-from lmsi_jax.stages import exemplars, propose, templates
+from lmsi_jax.stages import exemplars, propose, spread, templates
 from lmsi_jax.stages.decode import Decoding, Job
 from lmsi_jax.stages.exemplars import ExemplarSettings, run_exemplars
 from lmsi_jax.stages.format import FormatSettings, run_format
 from lmsi_jax.stages.propose import AgreementSettings, ProposeSettings, run_agreement, run_propose
-from lmsi_jax.stages.templates import load_templates, spread
+from lmsi_jax.stages.templates import load_templates
 from lmsi_jax.stages.vote import VoteSettings, run_vote
 from lmsi_jax.tasks.config import ProposeConfig, QuestionConfig
 from lmsi_jax.voting.config import SelectConfig, VoteConfig
@@ -204,7 +204,7 @@ def test_paths_are_spread_over_templates_and_trained_with_their_own(tmp_path, mo
     loaded = load_templates(inputs, ZERO_SHOT, "number")
     assert [len(template.asked) for template in loaded] == [2, 2, 2] and not any(t.prompts.zero_shot for t in loaded)
     writer = Writer(lambda job, request, path: f" {job.prefix.count('Q:')} {path}. The answer is {request.id[1:]}.")
-    monkeypatch.setattr(templates, "run_job", writer)
+    monkeypatch.setattr(spread, "run_job", writer)
     job = Job(
         decoding=decoding(loaded[0].prompts),
         batching=Batching(lanes=4, slots=8),
@@ -214,7 +214,7 @@ def test_paths_are_spread_over_templates_and_trained_with_their_own(tmp_path, mo
         output=inputs["paths"],
         scratch=epath.Path(tmp_path),
     )
-    spread(RUNTIME, job, loaded, inputs["questions"], "mesh", EndpointConfig())
+    spread.spread(RUNTIME, job, loaded, inputs["questions"], "mesh", EndpointConfig())
     assert [each.decoding.sampling.paths for each in writer.jobs] == [3, 3, 2]
     assert [(each.batching.lanes, each.batching.slots) for each in writer.jobs] == [(10, 3), (10, 3), (16, 2)]
     assert len({each.decoding.stream for each in writer.jobs}) == 3
@@ -241,7 +241,7 @@ def test_paths_are_spread_over_templates_and_trained_with_their_own(tmp_path, mo
 def test_one_path_takes_the_first_template(tmp_path, monkeypatch):
     """Catches: greedy decoding that is spread, or that has another stream than without templates."""
     writer = Writer(lambda job, request, path: " The answer is 1.")
-    monkeypatch.setattr(templates, "run_job", writer)
+    monkeypatch.setattr(spread, "run_job", writer)
     given = [templates.Template(ZERO_SHOT, frozenset({"q0"}))] * 3
     job = Job(
         decoding=decoding(paths=1),
@@ -252,5 +252,5 @@ def test_one_path_takes_the_first_template(tmp_path, monkeypatch):
         output=epath.Path(tmp_path) / "paths.jsonl",
         scratch=epath.Path(tmp_path),
     )
-    spread(RUNTIME, job, given, epath.Path(tmp_path), "mesh", EndpointConfig())
+    spread.spread(RUNTIME, job, given, epath.Path(tmp_path), "mesh", EndpointConfig())
     assert writer.jobs == [job]

@@ -1,0 +1,74 @@
+"""Spreads the paths of a question over several prompts with other exemplars, which then vote together (section 3.3)."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from etils import epath
+
+from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
+from lmsi_jax.decoding.config import EndpointConfig
+from lmsi_jax.formatting.prompts import Prompts
+from lmsi_jax.pipeline.runtime import Runtime
+from lmsi_jax.sharding import processes
+from lmsi_jax.stages.decode import Job, requests
+from lmsi_jax.stages.endpoint_sampling import run_job
+from lmsi_jax.stages.templates import Template
+
+
+def spread(
+    runtime: Runtime, job: Job, templates: Sequence[Template], questions: epath.Path, engine: str, endpoint: EndpointConfig
+) -> None:
+    """Write the paths of a job whose prompts are those of the first template, spread evenly over all templates.
+
+    The row of a path has the number of its `template`. A question has no paths from a template that shows it with a solution.
+    The paths are numbered through the templates, whose number is at most that of a question's paths.
+    """
+    paths, scratch = job.decoding.sampling.paths, job.scratch
+    used = templates[:paths]
+    if len(used) == 1:
+        run_job(runtime, job, engine, endpoint)
+        return
+    tokenizer = runtime.tokenizer(job.checkpoint, control=job.decoding.prompts.chat is not None)
+    shards = runtime.mesh.size("batch")
+    counts = [paths // len(used) + (number < paths % len(used)) for number in range(len(used))]
+    parts = []
+    for number, (template, count) in enumerate(zip(used, counts, strict=True)):
+        part = _part(job, number, template.prompts, count, shards)
+        asked = requests(questions, template.prompts, tokenizer)
+        part = dataclasses.replace(part, requests=[request for request in asked if request.id not in template.asked])
+        run_job(runtime, part, engine, endpoint)
+        parts.append(part.output)
+    order = [request.id for request in job.requests]
+    processes.by_first(lambda: _merge(order, parts, counts, job.output))
+    processes.wait_for_all(f"templates of {scratch.name}")
+
+
+def _part(job: Job, number: int, prompts: Prompts, count: int, shards: int) -> Job:
+    """Return the job of one template, which samples `count` paths per question. As many rows are in flight as otherwise."""
+    decoding, batching = job.decoding, job.batching
+    slots = min(batching.slots, count)
+    widened = batching.lanes * min(batching.slots, decoding.sampling.paths) // slots // shards * shards
+    return dataclasses.replace(
+        job,
+        decoding=dataclasses.replace(
+            decoding,
+            prompts=prompts,
+            stream=(*decoding.stream, "template", number),
+            sampling=dataclasses.replace(decoding.sampling, paths=count),
+        ),
+        batching=dataclasses.replace(batching, lanes=widened, slots=slots),
+        prefix=prompts.cot_examples,
+        output=job.scratch / f"{job.output.stem}-template-{number}.jsonl",
+        part=f"{job.part} template {number}".strip().replace(" ", "-"),
+        largest=job.largest or (decoding.sampling, batching),
+    )
+
+
+def _merge(order: Sequence[str], parts: Sequence[epath.Path], counts: Sequence[int], output: epath.Path) -> None:
+    rows: dict[str, list[Record]] = {id: [] for id in order}
+    first = 0
+    for number, (part, count) in enumerate(zip(parts, counts, strict=True)):
+        for row in read_jsonl(part):
+            rows[row["id"]].append({**row, "path": first + row["path"], "template": number})
+        first += count
+    write_jsonl(output, (row for id in order for row in rows[id]))
