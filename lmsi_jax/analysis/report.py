@@ -18,6 +18,7 @@ from lmsi_jax.analysis.browser import read_questions, round_payload
 from lmsi_jax.analysis.limits import biases, limits, method
 from lmsi_jax.analysis.measure_table import measure_rows, measured_models
 from lmsi_jax.analysis.plan import Planned, read_plan, title
+from lmsi_jax.analysis.proposals import proposal_facts
 from lmsi_jax.analysis.reviews import audit, audit_rows
 from lmsi_jax.analysis.rounds import REUSED, Gold, Round, label_precision, label_rows, read_gold, read_rounds, stage_times
 from lmsi_jax.analysis.summary import Score, p_text, read_scores, summarise
@@ -102,6 +103,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "versions": about.get("versions", {}),
         "headline": _headline(rows),
         "figures": figures(folder, planned, rows, scores, rounds),
+        "proposals": proposal_facts(folder, voted[0].votes if voted else [], gold),
         "rounds": [r.name for r in voted],
         "labels": label_rows(voted, gold) if voted else [],
         "validity": validity_rows(voted, steps, gold, contract),

@@ -36,6 +36,7 @@ from lmsi_jax.training.step import abstract_state
 from lmsi_jax.training.trainable import trainable
 from lmsi_jax.trust.verification import verification_question
 
+WRITTEN = "one that the model writes"  # in place of the id of a question that does not exist yet
 SUGGESTED = 8  # tokens of an answer in a suggestion, at most
 
 
@@ -167,7 +168,8 @@ def lengths(config: Any, runtime: Runtime, section: str, *, trains: bool) -> str
             f"(--config.data.shots), a smaller --config.sample.max_tokens, or leave that question out."
         )
     if trains:
-        _check_row_length(model, config.finetune, few_shot, longest + trained, longest_path)
+        setting = "--config.propose.max_tokens" if id == WRITTEN else "--config.data.shots"
+        _check_row_length(model, config.finetune, few_shot, longest + trained, longest_path, setting)
     return f"{len(questions)} questions; {parts} = {total} of {context}"
 
 
@@ -183,7 +185,7 @@ def _proposed(config: Any, model: _Model, given: Sequence[Record]) -> dict[str, 
             f"{options.max_tokens} to write may take {total}, and its context is {context}. Lower --config.propose.shown or "
             f"--config.propose.max_tokens."
         )
-    return {"one that the model writes": len(encode(model.prompts.question("", None))) + options.max_tokens}
+    return {WRITTEN: len(encode(model.prompts.question("", None))) + options.max_tokens}
 
 
 def _added_to_questions(config: Any, tokenizer: Tokenizer, longest_path: int) -> tuple[int, int]:
@@ -209,7 +211,7 @@ def _suggested(tokenizer: Tokenizer, templates: Sequence[str]) -> int:
     return max((len(tokenizer.encode(f" {text}")) + SUGGESTED for text in templates if text), default=0)
 
 
-def _check_row_length(model: _Model, train: TrainConfig, few_shot: int, question: int, longest_path: int) -> None:
+def _check_row_length(model: _Model, train: TrainConfig, few_shot: int, question: int, longest_path: int, setting: str) -> None:
     """Raise UserError when a training row of the longest question might not fit. Shared prompts are outside the rows."""
     zero_shot = len(model.tokenizer.start(model.prompts.render("zero_shot_cot", "")))
     before, label = (zero_shot, "of zero-shot prompt") if train.share_prompts else (few_shot, "of few-shot prompt")
@@ -221,5 +223,5 @@ def _check_row_length(model: _Model, train: TrainConfig, few_shot: int, question
             f"A training row could be too long: {before} tokens {label} + {question} of the longest question + "
             f"{longest_path} to generate + {around + 1} around the path = {needed}, but "
             f"finetune.row_length={train.row_length}. Set --config.finetune.row_length to at least {needed}, or "
-            f"lower --config.sample.max_tokens or --config.data.shots."
+            f"lower --config.sample.max_tokens or {setting}."
         )
