@@ -19,7 +19,8 @@ LAYERS = {
     "analysis": 8,
     "stages": 9,
     "recipes": 10, "review": 10,
-    "cli": 11, "benchmarks": 11,
+    "studies": 11,
+    "cli": 12, "benchmarks": 12,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from lmsi_jax.analysis.plan import title
 from lmsi_jax.analysis.summary import Score
 from lmsi_jax.evaluation.scores import PROMPTINGS
-from lmsi_jax.evaluation.statistics import wilson_interval
+from lmsi_jax.evaluation.statistics import Estimate, wilson_interval
 from lmsi_jax.voting.calibration import Bin
 
 T = TypeVar("T")
@@ -133,6 +133,27 @@ def accuracy_per_model(ax: Axes, rows: Sequence[Score]) -> None:
     ax.grid(False, axis="x")
     ax.set_ylabel("accuracy")
     _percent(ax, -0.03, 1.03)
+
+
+@_drawing
+def accuracy_by_arm(ax: Axes, arms: Sequence[tuple[str, Estimate, Estimate | None]]) -> None:
+    """Draw (arm, accuracy after training, before training) of a study, with 95% intervals; those before training are grey."""
+    for colour, label, estimates in (
+        ("base", "before", [before for _, _, before in arms]),
+        ("blue", "after", [after for _, after, _ in arms]),
+    ):
+        known = [(place, each) for place, each in enumerate(estimates) if each is not None]
+        x, y = [each.value for _, each in known], [place for place, _ in known]
+        error = [[each.value - each.low for _, each in known], [each.high - each.value for _, each in known]]
+        if known:
+            ax.errorbar(x, y, xerr=error, color=HEX[colour], marker="o", markersize=5, linestyle="", capsize=3, label=label)
+    names = {place: name for place, (name, _, _) in enumerate(arms)}
+    ax.set_ylim(len(arms) - 0.5, -0.5)
+    ax.yaxis.set_major_locator(FixedLocator(list(names)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: names.get(round(value), "")))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.grid(False, axis="y")
+    ax.set_xlabel("accuracy")
 
 
 @_drawing

@@ -7,6 +7,7 @@ from absl import flags
 import lmsi_jax
 from lmsi_jax.core.errors import UserError, nearest
 from lmsi_jax.recipes.config import Config, DistillConfig, FaithfulnessConfig, MonitorConfig, PretrainConfig
+from lmsi_jax.studies.study import Study
 
 SETTING = "--config."  # the prefix of a flag that overrides one setting of the config
 
@@ -156,6 +157,10 @@ COMMANDS = {
         Command(
             "monitor", "train against a check of the reasoning, and audit by others", "recipes.run", ("config", "workdir"),
             RUNNER, config=MonitorConfig,
+        ),
+        Command(
+            "sweep", "run a study: arms that differ in some settings, over seeds", "recipes.sweep", ("config", "workdir"),
+            ("dry-run", "any-code", "store"), config=Study,
         ),
         Command(
             "store", "list the finished stages that runs share, or remove old ones", "recipes.store", ("store",), ("prune",),

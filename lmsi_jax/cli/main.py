@@ -19,6 +19,7 @@ from lmsi_jax.core.errors import Terminated, UserError, unknown
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import STANDARD
 from lmsi_jax.core.text import printable
+from lmsi_jax.studies.study import Study, load_study, plan_runs
 
 BUCKET_LIBRARIES = ("gcsfs", "google", "aiohttp")  # their errors are not OSErrors
 
@@ -90,13 +91,26 @@ def _dispatch(argv: list[str]) -> int:
     values, settings = parse(command, words[1:])
     settings += _shorthands(command, values)
     recipe = _value(values, "recipe")
-    config: Any = load_config(root_config(recipe) if recipe else command.config, _value(values, "config"), settings)
+    config: Any = _load(command, root_config(recipe) if recipe else command.config, values, settings)
     _direct_output(command, values)
     if command.name == "plan":
         _describe_devices(values.topology)
     if command.uses_jax:
         _set_devices(config.mesh.cpu_devices)
     return _run_command(command, config, values, argv)
+
+
+def _load(command: Command, root: type, values: flags.FlagValues, settings: list[str]) -> Any:
+    """Return the checked config of a command; for a study, the configs of all of its runs, to which `settings` apply."""
+    if command.config is not Study:
+        return load_config(root, _value(values, "config"), settings)
+    study = load_study(values.config)
+    for setting in settings:
+        name = setting.partition("=")[0]
+        if name.removeprefix("--config.") in study.varied:
+            raise UserError(f"{name} would be the same in all runs, and the study {values.config} varies it; leave it out.")
+    of_run = root_config(study.recipe)
+    return plan_runs(study, values.workdir, lambda file, own: load_config(of_run, file, [*own, *settings]))
 
 
 def _value(values: flags.FlagValues, name: str) -> Any:

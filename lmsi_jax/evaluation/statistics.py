@@ -88,3 +88,27 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted
+
+
+def seeds_estimate(scores: Sequence[Sequence[float]], least: float, most: float) -> Estimate:
+    """Return the mean over seeds of mean scores, with a 95% interval over questions and seeds.
+
+    `scores` has a list of values from `least` to `most` for each seed, one a question. The variance of the mean of k seeds with
+    n questions each is (seeds / k) + (questions / (k n)). `questions` is the variance within a seed, and `seeds` is what the
+    variance of the seeds' means exceeds its share in. The interval is Student's, with Satterthwaite's degrees of freedom. With
+    one seed it is over questions only.
+    """
+    from scipy import stats  # takes half a second to import, and only studies need it
+
+    means, k = np.array([np.mean(values) for values in scores]), len(scores)
+    mean = float(np.mean(means))
+    if k == 1:
+        return Estimate(mean, *mean_interval(scores[0], least, most))
+    n = float(np.mean([len(values) for values in scores]))
+    of_questions = float(np.mean([np.var(values) for values in scores])) / (k * n)
+    of_seeds = max(0.0, float(np.var(means, ddof=1)) / k - of_questions)
+    if not of_questions + of_seeds:  # all values are equal
+        return Estimate(mean, *mean_interval([value for values in scores for value in values], least, most))
+    freedom = (of_questions + of_seeds) ** 2 / max(of_seeds**2 / (k - 1) + of_questions**2 / (k * n), 1e-300)
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(of_questions + of_seeds)
+    return Estimate(mean, max(least, mean - half), min(most, mean + half))

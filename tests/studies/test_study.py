@@ -1,0 +1,185 @@
+"""Studies: their files, what arms share, results over seeds, and a sweep whose arms fail or are interrupted."""
+
+import dataclasses
+import subprocess
+
+import numpy as np
+import pytest
+from etils import epath
+
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.records import read_jsonl, write_jsonl
+from lmsi_jax.evaluation.statistics import seeds_estimate
+from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.pipeline.stage import Stage
+from lmsi_jax.studies.page import write_page
+from lmsi_jax.studies.results import read_results, result_table
+from lmsi_jax.studies.sharing import plan
+from lmsi_jax.studies.study import load_study, plan_runs
+from tests.runs import ROOT, SMALL, command, environment
+
+
+def written(tmp_path, body, name="study.py"):
+    (tmp_path / name).write_text(f'"""About."""\n\ndef get_study():\n    return {body}\n')
+    return str(tmp_path / name)
+
+
+def test_arms_are_named_or_combined(tmp_path):
+    """Catches: a grid that misses a combination, settings of all arms that win over those of one, a lost list."""
+    arms = "{'x': {}, 'y y': {'a.b': [3]}}"
+    named = load_study(written(tmp_path, f"{{'config': 'c.py', 'settings': {{'a.b': 1, 'a.c': 2}}, 'arms': {arms}}}"))
+    assert named.varied == {"a.b", "seed"}
+    assert [(arm.name, arm.folder, dict(arm.settings)) for arm in named.arms] == [
+        ("x", "x", {"a.b": 1, "a.c": 2}),
+        ("y y", "y-y", {"a.b": [3], "a.c": 2}),
+    ]
+    assert named.seeds == (0, 1, 2) and named.about == "About." and named.config == str(tmp_path / "c.py")
+    assert named.overrides(named.arms[1], 7) == ["--config.a.b=(3,)", "--config.a.c=2", "--config.seed=7"]
+    combined = load_study(written(tmp_path, "{'config': 'c.py', 'seeds': [4], 'grid': {'s.t': (0.7, 1.2), 's.m': (1, 8)}}"))
+    assert [arm.name for arm in combined.arms] == ["t=0.7, m=1", "t=0.7, m=8", "t=1.2, m=1", "t=1.2, m=8"]
+    assert combined.arms[3].folder == "t-1.2-m-8" and combined.seeds == (4,)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("[]", "returns a list, not a dict"),
+        ("1 / 0", "failed: ZeroDivisionError"),
+        ("{'arms': {'x': {}}}", "needs `config`"),
+        ("{'config': 'c.py'}", "either `arms` or a `grid`; this one has neither"),
+        ("{'config': 'c.py', 'arms': {'x': {}}, 'grid': {'a': [1]}}", "this one has both"),
+        ("{'config': 'c.py', 'grid': {'a': 1}}", "needs a list of values"),
+        ("{'config': 'c.py', 'arms': {'x': 1}}", "the arm 'x' are a int, not a dict"),
+        ("{'config': 'c.py', 'arms': {'x y': {}, 'x-y': {'a': 1}}}", "give the same folder"),
+        ("{'config': 'c.py', 'arms': {'x': {'a': 1}, 'y': {'a': 1}}}", "have the same settings"),
+        ("{'config': 'c.py', 'arms': {'x': {}}, 'seeds': (1, 1)}", "must be different whole numbers"),
+        ("{'config': 'c.py', 'arms': {'x': {}}, 'shown': ['acc']}", "names acc; there are standard"),
+        ("{'config': 'c.py', 'arm': {'x': {}}}", "the nearest key is 'arms'"),
+    ],
+)
+def test_a_study_that_is_none_is_refused(body, problem, tmp_path):
+    """Catches: a study that runs something else than its author meant, or a Python traceback."""
+    with pytest.raises(UserError, match=problem):
+        load_study(written(tmp_path, body))
+
+
+def test_an_invalid_setting_is_that_of_its_arm(tmp_path):
+    """Catches: hours of other arms before the last one turns out to be misspelt; arms on other devices than the first."""
+
+    def load(file, settings):
+        if "--config.a=2" in settings:
+            raise UserError("a=2 is too large.")
+        mesh = "two" if "--config.a=3" in settings else "one"
+        return dataclasses.make_dataclass("Config", ["mesh"])(mesh)
+
+    study = load_study(written(tmp_path, "{'config': 'c.py', 'grid': {'a': (1, 2)}}"))
+    with pytest.raises(UserError, match="Arm 'a=2' of the study study: a=2 is too large"):
+        plan_runs(study, str(tmp_path), load)
+    study = load_study(written(tmp_path, "{'config': 'c.py', 'grid': {'a': (1, 3)}}"))
+    with pytest.raises(UserError, match="Arm 'a=3' of the study study has another mesh"):
+        plan_runs(study, str(tmp_path), load)
+
+
+def _nothing(*args):
+    pass
+
+
+def test_equal_stages_on_equal_inputs_are_shared(tmp_path):
+    """Catches: a stage taken for shared although a stage before it differs, or because its file has the same name."""
+    (tmp_path / "in").write_text("x")
+
+    def stages(run, first, second):
+        at = lambda name: epath.Path(tmp_path) / run / name  # noqa: E731
+        return [
+            Stage("a", _nothing, first, {"in": epath.Path(tmp_path) / "in"}, {"a": at("a")}),
+            Stage("b", _nothing, second, {"a": at("a")}, {"b": at("b")}),
+            Stage("report", _nothing, 0, {"b": at("b")}, {"r": at("r")}, is_shared=False),
+        ]
+
+    runs = [stages("1", 1, 1), stages("2", 1, 2), stages("3", 2, 1), stages("4", 1, 1)]
+    assert [[item.is_shared for item in run] for run in plan(runs)] == [
+        [False, False, False],
+        [True, False, False],
+        [False, False, False],
+        [True, True, False],
+    ]
+
+
+def test_the_interval_over_seeds_covers():
+    """Catches: an interval over questions only, which misses what seeds add; one that is far too wide for equal seeds."""
+    rng = np.random.default_rng(0)
+    for spread, least, most in ((0.0, 0.93, 0.05), (0.03, 0.82, 0.2)):
+        covered, widths = 0, []
+        for _ in range(300):
+            shares = np.clip(0.6 + spread * rng.standard_normal(3), 0, 1)
+            estimate = seeds_estimate([(rng.random(800) < share).astype(float).tolist() for share in shares], 0.0, 1.0)
+            covered += estimate.low <= 0.6 <= estimate.high
+            widths.append(estimate.high - estimate.low)
+        assert covered / 300 >= least and np.mean(widths) <= most
+    assert seeds_estimate([[0.0] * 50, [0.0] * 50], 0.0, 1.0).high < 0.06, "equal values still have an interval"
+    assert seeds_estimate([[1.0, 0.0] * 40], 0.0, 1.0).low == pytest.approx(0.39, abs=0.02), "one seed: over questions"
+
+
+def finished_run(folder, base, after):
+    """The scores of a run that is done, as far as results read them."""
+    about = {"prompting": "cot", "num_paths": 1}
+    for model, right in (("base", base), ("round-1", after)):
+        rows = ({"id": f"q{i}", "correct": bool(c), **about} for i, c in enumerate(right))
+        write_jsonl(folder.scores(model, "cot"), rows)
+    folder.manifest("report").parent.mkdir(parents=True, exist_ok=True)
+    folder.manifest("report").write_text("{}")
+    folder.history.write_text('{"recipe": "self_improve", "stages": ["eval/base/evaluate", "eval/round-1/evaluate"]}')
+
+
+def test_results_compare_arms_on_equal_questions_and_seeds(tmp_path):
+    """Catches: a difference from another seed, arms without p-values adjusted for their number, a run that is not finished."""
+    body = "{'config': 'c.py', 'seeds': (0, 1), 'arms': {'x': {}, 'y': {'a': 1}, 'z': {'a': 2}}, 'shown': ('cot',)}"
+    study, root = load_study(written(tmp_path, body)), epath.Path(tmp_path) / "w"
+    rng = np.random.default_rng(0)
+    base = {seed: rng.random(200) < 0.4 for seed in (0, 1)}
+    for arm, share in (("x", 0.5), ("y", 0.8)):
+        for seed in (0, 1):
+            finished_run(RunFolder(root / arm / f"seed-{seed}"), base[seed], rng.random(200) < share)
+    finished_run(RunFolder(root / "z/seed-0"), base[0], rng.random(200) < 0.5)
+    (root / "z/seed-0/manifests/report.json").unlink()
+    finished_run(RunFolder(root / "z/seed-1"), base[1], rng.random(200) < 0.52)
+    rows = {row.arm: row for row in read_results(study, root)}
+    assert rows["x"].difference is None and rows["x"].seeds == (0, 1) and rows["z"].seeds == (1,)
+    assert rows["x"].base.value == pytest.approx(np.mean([base[0].mean(), base[1].mean()]))
+    assert 0 < rows["y"].difference.low < rows["y"].difference.value < 0.4 and rows["y"].p_holm < 1e-8
+    assert rows["y"].p_holm == pytest.approx(2 * rows["y"].p_value) and rows["z"].p_holm == rows["z"].p_value
+    write_page(study, list(rows.values()), {"z, seed 0": "no <room>"}, root)
+    page = (root / "study.html").read_text()
+    assert "z, seed 0 failed: no &lt;room&gt;" in page and "1 of 6 runs are not finished" in page and "<svg" in page
+    assert result_table(study, list(rows.values())).row_count == 4
+
+
+@pytest.mark.slow
+def test_a_sweep_shares_goes_on_and_outlives_a_failure(compile_cache, tmp_path):
+    """Catches: an arm that samples what another one sampled, a failed arm that ends the others, a sweep that starts again."""
+    body = (
+        f"{{'config': '{ROOT}/configs/tiny.py', 'seeds': (0,), 'settings': {{'evaluate.self_consistency': False}}, 'arms': "
+        "{'all': {}, 'short rows': {'finetune.row_length': 96, 'finetune.share_prompts': False}, "
+        "'one': {'format.formats': ('zero_shot_cot',)}}}"
+    )
+    file = written(tmp_path, body)
+
+    small = {key: value for key, value in SMALL.items() if key != "finetune.row_length"}
+
+    def sweep(*flags):
+        arguments = command("sweep", f"--config={file}", f"--workdir={tmp_path}/w", *flags, **small)
+        return subprocess.run(arguments, capture_output=True, text=True, env=environment(compile_cache), check=False)
+
+    foreseen = sweep("--dry-run")
+    assert foreseen.returncode == 0 and not (tmp_path / "w").exists(), foreseen.stderr
+    assert "rounds/1/sample (shared)" in foreseen.stdout and "Without sharing" in foreseen.stdout
+    done = sweep()
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "failed: short rows, seed 0: A training row could be too long" in done.stdout
+    assert done.stdout.count("rounds/1/sample: reused from the store") == 1 and "[3/3] one, seed 0" in done.stdout
+    rows = list(read_jsonl(tmp_path / "w/study.jsonl"))
+    assert {row["arm"] for row in rows} == {"all", "one"} and all(row["seeds"] == [0] for row in rows)
+    refused = sweep("--config.finetune.row_length=300")
+    assert refused.returncode == 2 and "--config.finetune.row_length would be the same in all runs" in refused.stderr
+    again = sweep()
+    assert again.stdout.count("Every stage is done; nothing to do.") == 2
