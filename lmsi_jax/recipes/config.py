@@ -106,7 +106,7 @@ def require_server_continues(config: LoopConfig) -> None:
 class Config(LoopConfig, InterventionConfig):
     """A self-improvement run."""
 
-    rounds: int = 1
+    rounds: int = 1  # 0 only scores the model
     train_from: Literal["base", "previous"] = "base"  # the model that a round's fine-tuning starts from
     faithfulness: int = 0  # held-out questions of the tests of faithfulness, which cover the base and each round; 0 = no tests
     model: SourceConfig = SourceConfig()
@@ -134,9 +134,9 @@ class Config(LoopConfig, InterventionConfig):
                 f"faithfulness={self.faithfulness} with data.exemplars='{OWN}': set faithfulness=0, and run lmsi faithfulness "
                 f"with --config.data.exemplars=W/exemplars.jsonl.",
             )
-        require(self.rounds >= 1, f"rounds={self.rounds}: at least one round of self-improvement is required.")
+        require_at_least(0, self, path, "rounds")
         require(
-            self.rounds == 1 or self.sample.engine == "mesh",
+            self.rounds <= 1 or self.sample.engine == "mesh",
             f"rounds={self.rounds} with sample.engine='openai': the server's model is the same in each round. Set rounds=1, "
             f"serve the new model and start the next run from it, or sample on the mesh.",
         )

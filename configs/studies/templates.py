@@ -1,0 +1,19 @@
+"""Exemplars that the model writes itself, in one or several templates, without any training (the paper's figure 3).
+
+lmsi sweep --config=configs/studies/templates.py --workdir=runs/templates
+"""
+
+
+def get_study() -> dict:
+    return {
+        "config": "../tiny.py",
+        "settings": {"data.num_eval": 512, "rounds": 0, "sample.slots": 8},
+        "arms": {
+            "human exemplars": {},
+            "zero-shot": {"data.exemplars": "none", "format.formats": ("zero_shot_cot",)},
+            "own exemplars, 1 template": {"data.exemplars": "self", "data.templates": 1},
+            "own exemplars, 4 templates": {"data.exemplars": "self", "data.templates": 4},
+            "own exemplars, 8 templates": {"data.exemplars": "self", "data.templates": 8},
+        },
+        "shown": ("cot", "self_consistency"),
+    }
