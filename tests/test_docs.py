@@ -9,9 +9,13 @@ import pytest
 
 from lmsi_jax.cli.commands import COMMANDS, parse
 from lmsi_jax.cli.configs import load_config
+from lmsi_jax.cli.recipes import root_config
+from lmsi_jax.studies.study import load_study, plan_runs
 
 ROOT = Path(__file__).parents[1]
-TEXTS = [ROOT / "README.md", *sorted((ROOT / "configs").glob("*.py")), *sorted((ROOT / "launch").glob("*.sh"))]
+STUDIES = sorted((ROOT / "configs/studies").glob("*.py"))
+CONFIGS = [*sorted((ROOT / "configs").glob("*.py")), *STUDIES]
+TEXTS = [ROOT / "README.md", ROOT / "configs/README.md", *CONFIGS, *sorted((ROOT / "launch").glob("*.sh"))]
 
 
 def commands():
@@ -28,7 +32,18 @@ def test_commands_are_ones_that_run(line):
     assert command in COMMANDS
     values, settings = parse(COMMANDS[command], args)
     file = values["config"].value if "config" in values else None
-    load_config(COMMANDS[command].config, str(ROOT / file) if file else None, settings)
+    if command == "sweep":
+        study = load_study(str(ROOT / file))
+        plan_runs(study, "runs", lambda path, own: load_config(root_config(study.recipe), path, [*own, *settings]))
+    else:
+        load_config(COMMANDS[command].config, str(ROOT / file) if file else None, settings)
+
+
+def test_every_config_is_listed():
+    """Catches: a config or a study that nobody finds."""
+    text = (ROOT / "configs/README.md").read_text()
+    for path in CONFIGS:
+        assert f"`{path.name}`" in text, path
 
 
 def test_readme_names_files_that_exist():
