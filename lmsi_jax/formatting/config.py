@@ -28,6 +28,7 @@ class FormatConfig:
     """The mixed formats of section 3.2. Leave some out to reproduce the paper's ablation."""
 
     formats: tuple[str, ...] = tuple(FORMATS)
+    weights: tuple[float, ...] = ()  # of each of `formats` in the loss; () = 1
     distinct_direct: bool = False  # one direct row per question; else one per path, as in the paper, all equal
     hints: tuple[str, ...] = ()  # consistency training: suggestions of another answer than the vote, with {} for it
     hinted: float = 1.0  # share of the paths whose rows have one of `hints`
@@ -39,6 +40,10 @@ class FormatConfig:
             require_one_of(f"{path}corruptions", kind, CORRUPTIONS)
         for hint in self.hints:
             require_place_for_answer(f"{path}hints", hint)
+        require(
+            len(self.weights) in (0, len(self.formats)) and all(weight > 0 for weight in self.weights),
+            f"{path}weights={self.weights} must be () or one positive number for each of {path}formats={self.formats}.",
+        )
         unknown = sorted(set(self.formats) - set(FORMATS))
         require(
             bool(self.formats) and not unknown,

@@ -88,6 +88,9 @@ def _rows(settings: FormatSettings, question: Record, solutions: Sequence[Soluti
         settings.format.formats,
         distinct_direct=settings.format.distinct_direct,
     )
+    if settings.format.weights:
+        weights = dict(zip(settings.format.formats, settings.format.weights, strict=True))
+        rows = [{**row, "weight": weights[row["format"]]} for row in rows]
     return rows + _judged(settings, question, solutions, prompts)
 
 

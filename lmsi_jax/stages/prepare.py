@@ -9,11 +9,10 @@ from lmsi_jax.answers.reader import accepted_answers
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, write_jsonl
 from lmsi_jax.pipeline.run_folder import Files
+from lmsi_jax.tasks.broken import GOLD, broken_questions
 from lmsi_jax.tasks.config import QuestionConfig
 from lmsi_jax.tasks.overlap import describe, overlap
 from lmsi_jax.tasks.sources import question_source
-
-GOLD = ("answer", "answers", "rationale")  # fields that no stage of a round may see
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +27,7 @@ def run_prepare(runtime: object, settings: PrepareSettings, inputs: Files, outpu
     """Write `questions` without gold answers, `gold` for the audit only, `held_out` questions and `leaks` (overlaps)."""
     source = question_source(settings.questions)
     rows, evaluation = source.training(settings.seed), source.held_out(settings.seed)
+    rows = broken_questions(rows, settings.questions.broken, settings.seed)
     write_leaks(rows, evaluation, outputs["leaks"])
     known = [(r["id"], accepted_answers(r)) for r in rows if r.get("answer") is not None or r.get("answers")]
     write_jsonl(outputs["gold"], ({"id": id, "answer": accepted[0], "answers": accepted} for id, accepted in known))

@@ -33,6 +33,7 @@ class QuestionConfig:
     num_eval: int = 0  # the same for held-out questions
     terms: tuple[int, int] = (3, 6)  # word_problems: fewest and most quantities in a question
     largest: int = 99  # word_problems: the largest quantity that is not a product
+    broken: float = 0.0  # share of the questions to train on that are broken on purpose, for experiments; see tasks/broken.py
     contract: tuple[str, ...] = ()  # jsonl: each_once, all_used: what holds for the solutions of all of your questions
 
 
@@ -73,6 +74,7 @@ class DataConfig(QuestionConfig, PromptConfig):
 
     def check(self, path: str) -> None:
         _require_terms(self.terms, path)
+        require_share(self, path, "broken")
         for name in self.contract:
             require_one_of(f"{path}contract", name, CONTRACTS)
         require_at_least(1, self, path, "templates")

@@ -6,6 +6,7 @@ from etils import epath
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.formatting.config import FormatConfig
+from lmsi_jax.formatting.examples import tokenize
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.stages.format import FormatSettings, run_format
 from lmsi_jax.stages.vote import VoteSettings, run_vote
@@ -63,3 +64,18 @@ def test_options_without_effect_are_refused(tmp_path):
         settings = FormatSettings(0, READER, Prompts("", ""), SelectConfig(), FormatConfig(**options))
         with pytest.raises(UserError, match=f"{words}=.* changed no training row"):
             run_format(None, settings, files, {"examples": epath.Path(tmp_path / "examples.jsonl")})
+
+
+def test_formats_have_the_weights_of_their_places(folder, tmp_path, tokenizer):
+    """Catches: a weight of another format, a weight that the loss does not see, a row that nobody can train on."""
+    formats, weights = ("few_shot_cot", "zero_shot_direct"), (1.0, 4.0)
+    rows = examples(folder, tmp_path / "weighted.jsonl", formats=formats, weights=weights)
+    assert {(row["format"], row["weight"]) for row in rows} == set(zip(formats, weights, strict=True))
+    plain = [{key: value for key, value in row.items() if key != "weight"} for row in rows]
+    for one, other, row in zip(tokenize(rows, tokenizer), tokenize(plain, tokenizer), rows, strict=True):
+        assert one.weight == row["weight"] * other.weight and one.tokens == other.tokens
+    for weight in (0, -1.0, float("nan"), "1", True):
+        with pytest.raises(UserError, match="Training row 1 has the `weight`"):
+            tokenize([{**rows[0], "weight": weight}], tokenizer)
+    with pytest.raises(UserError, match="one positive number for each"):
+        FormatConfig(formats=formats, weights=(1.0,)).check("format.")
