@@ -7,7 +7,7 @@ import datetime
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from etils import epath
 from lmsi_jax.analysis.browser import read_questions, round_payload
 from lmsi_jax.analysis.limits import biases, limits, method
 from lmsi_jax.analysis.measure_table import measure_rows, measured_models
+from lmsi_jax.analysis.measured_limits import measured_limits
 from lmsi_jax.analysis.plan import Planned, read_plan, title
 from lmsi_jax.analysis.proposals import proposal_facts
 from lmsi_jax.analysis.reviews import audit, audit_rows
@@ -82,6 +83,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
     steps = [read_steps(folder, r.group) for r in voted]
     contract = question_source(build(DataConfig, config["data"])).contract if voted and "data" in config else ()
     rows, questions = summarise(scores), read_questions(folder)
+    held_out = list(read_jsonl(folder.held_out)) if folder.held_out.exists() else []
     leaks = list(read_jsonl(folder.leaks)) if folder.leaks.exists() else None
     measures = list(read_jsonl(folder.measures)) if folder.measures.exists() else []
     audits = {r.name: audit(folder, r.group) for r in voted}
@@ -97,6 +99,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "measured": measured_models(measures),
         "measures": measure_rows(measures),
         "biases": biases(measures),
+        "measured_limits": measured_limits(scores, rounds, _texts(questions.values()), _texts(held_out)),
         "limits": limits(config, voted, steps, rows),
         "reviews": {name: audit_rows(found) for name, found in audits.items() if found},
         "command": shlex.join(about.get("command_line", [])),
@@ -112,6 +115,11 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "stages": _stages(folder, planned),
         "config": json.dumps(config, indent=2, ensure_ascii=False),
     }
+
+
+def _texts(questions: Iterable[Record]) -> dict[str, str]:
+    """Return the texts of questions by id."""
+    return {row["id"]: row["question"] for row in questions}
 
 
 def verdict(rows: Sequence[Score], voted: Sequence[Round]) -> str:
