@@ -142,8 +142,15 @@ def stored(params, name):
     return (params.params if isinstance(params, lora.Adapted) else params)[name]
 
 
-@pytest.mark.parametrize("kind", ["plain", "adapted", "quantised"])
-@pytest.mark.parametrize("features", [{}, FEATURES, {"dtype": "bfloat16", "parallel": True, "norm": "layer"}])
+@pytest.mark.parametrize(
+    ("features", "kind"),
+    [
+        (FEATURES, "plain"),
+        (FEATURES, "quantised"),
+        ({}, "adapted"),
+        ({"dtype": "bfloat16", "parallel": True, "norm": "layer"}, "adapted"),
+    ],
+)
 def test_logits_of_hidden_states_are_those_of_one_pass(features, kind, model_config):
     """Catches: hidden states before the final norm, logits without their bound, or of the embedding where it is not tied."""
     config = dataclasses.replace(model_config, **features)

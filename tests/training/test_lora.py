@@ -91,8 +91,7 @@ def small_adapters(model_config, size):
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * size**0.5, jnp.float32), shapes)
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
-@pytest.mark.parametrize("shape", [MESHES[0], (2, 2, 2)])
+@pytest.mark.parametrize(("shape", "remat"), [(MESHES[0], "full"), ((2, 2, 2), "none")])
 def test_small_adapters_of_bfloat16_weights_are_heard_in_training(shape, remat, model_config, params):
     """Catches: adapters that are added to the weights and rounded away; other axes or another scale than merged ones have."""
     stored = dataclasses.replace(model_config, param_dtype="bfloat16")
