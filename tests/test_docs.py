@@ -13,7 +13,7 @@ from lmsi_jax.cli.recipes import root_config
 from lmsi_jax.studies.study import load_study, plan_runs
 
 ROOT = Path(__file__).parents[1]
-STUDIES = sorted((ROOT / "configs/studies").glob("*.py"))
+STUDIES = [*sorted((ROOT / "configs/studies").glob("*.py")), *sorted((ROOT / "configs/paper").glob("*.py"))]
 CONFIGS = [*sorted((ROOT / "configs").glob("*.py")), *STUDIES]
 TEXTS = [ROOT / "README.md", ROOT / "configs/README.md", *CONFIGS, *sorted((ROOT / "launch").glob("*.sh"))]
 

@@ -9,7 +9,7 @@ from etils import epath
 import lmsi_jax.analysis
 from lmsi_jax.core.files import write_text
 from lmsi_jax.evaluation.scores import PROMPTINGS
-from lmsi_jax.studies.results import Result, cells
+from lmsi_jax.studies.results import Result, cells, published
 from lmsi_jax.studies.study import Study
 
 TEMPLATES = Path(lmsi_jax.analysis.__file__).parent
@@ -26,7 +26,7 @@ def write_page(study: Study, results: Sequence[Result], failed: Mapping[str, str
     figures = [(PROMPTINGS[name], plots.accuracy_by_arm(rows)) for name, rows in drawn.items() if rows]
     context = {
         "study": study,
-        "rows": [cells(row) for row in results],
+        "rows": [cells(row) + ([published(study, row)] if study.published else []) for row in results],
         "figures": figures,
         "failed": dict(failed),
         "unfinished": len(study.arms) * len(study.seeds) - _finished(results),

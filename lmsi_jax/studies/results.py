@@ -115,6 +115,8 @@ def result_table(study: Study, results: Sequence[Result]) -> Table:
         ("before", "after", "difference", "p"),
         f"difference: from '{study.arms[0].name}'; p: exact McNemar over the questions of all seeds, Holm over arms",
     )
+    if study.published:
+        table.add_column("published", justify="right", no_wrap=True)
     for prompting in dict.fromkeys(row.prompting for row in results):
         table.add_row(Text(PROMPTINGS[prompting], style="bold"))
         for row in results:
@@ -126,8 +128,15 @@ def result_table(study: Study, results: Sequence[Result]) -> Table:
                     f"{100 * row.accuracy.value:.1f} ({100 * row.accuracy.low:.0f}-{100 * row.accuracy.high:.0f})",
                     "" if gain is None else f"{100 * gain.value:+.1f} ({100 * gain.low:+.0f} to {100 * gain.high:+.0f})",
                     "" if row.p_holm is None else p_text(row.p_holm),
+                    *([published(study, row)] if study.published else []),
                 )
     return table
+
+
+def published(study: Study, row: Result) -> str:
+    """Return the published accuracies of an arm before and after training, in percent, or "" where there are none."""
+    before, after = study.published.get(row.arm, {}).get(row.prompting, (None, None))
+    return " → ".join(f"{value:.1f}" for value in (before, after) if value is not None)
 
 
 def cells(row: Result) -> list[str]:

@@ -9,6 +9,7 @@ A study is a Python file with `get_study()`, which returns a dict:
     arms      the settings of each arm by the arm's name; the first arm is the one that the others are compared with
     grid      in place of `arms`: lists of values by setting; each combination is an arm
     shown     the promptings of the table, in order; all that were scored by default
+    published accuracies in % that were published for an arm, as {arm: {prompting: (before, after)}}; None where there is none
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from lmsi_jax.evaluation.scores import PROMPTINGS
 from lmsi_jax.pipeline.run_folder import RunFolder
 
 Settings = Mapping[str, Any]  # values by the full names of settings
-KEYS = ("recipe", "config", "seeds", "settings", "arms", "grid", "shown")
+KEYS = ("recipe", "config", "seeds", "settings", "arms", "grid", "shown", "published")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Study:
     seeds: tuple[int, ...]
     arms: tuple[Arm, ...]
     shown: tuple[str, ...]
+    published: Mapping[str, Mapping[str, tuple[float | None, float | None]]]
 
     @property
     def varied(self) -> set[str]:
@@ -147,9 +149,12 @@ def _study(path: Path, about: str, values: dict[str, Any]) -> Study:
     unknown = [name for name in shown if name not in PROMPTINGS]
     if unknown:
         raise UserError(f"{path}: shown={shown!r} names {', '.join(unknown)}; there are {', '.join(PROMPTINGS)}.")
-    arms = _arms(path, values)
+    arms, published = _arms(path, values), values.get("published", {})
+    strange = [name for name in published if name not in {arm.name for arm in arms}]
+    if strange:
+        raise UserError(f"{path}: published={strange!r} are no arms; there are {', '.join(arm.name for arm in arms)}.")
     config = path.parent / values["config"]
-    return Study(path.stem, about, values.get("recipe", "self_improve"), str(config), seeds, arms, shown)
+    return Study(path.stem, about, values.get("recipe", "self_improve"), str(config), seeds, arms, shown, published)
 
 
 def _arms(path: Path, values: dict[str, Any]) -> tuple[Arm, ...]:

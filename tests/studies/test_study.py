@@ -55,6 +55,7 @@ def test_arms_are_named_or_combined(tmp_path):
         ("{'config': 'c.py', 'arms': {'x': {}}, 'seeds': (1, 1)}", "must be different whole numbers"),
         ("{'config': 'c.py', 'arms': {'x': {}}, 'shown': ['acc']}", "names acc; there are standard"),
         ("{'config': 'c.py', 'arm': {'x': {}}}", "the nearest key is 'arms'"),
+        ("{'config': 'c.py', 'arms': {'x': {}}, 'published': {'y': {}}}", "are no arms; there are x"),
     ],
 )
 def test_a_study_that_is_none_is_refused(body, problem, tmp_path):
@@ -133,7 +134,10 @@ def finished_run(folder, base, after):
 
 def test_results_compare_arms_on_equal_questions_and_seeds(tmp_path):
     """Catches: a difference from another seed, arms without p-values adjusted for their number, a run that is not finished."""
-    body = "{'config': 'c.py', 'seeds': (0, 1), 'arms': {'x': {}, 'y': {'a': 1}, 'z': {'a': 2}}, 'shown': ('cot',)}"
+    body = (
+        "{'config': 'c.py', 'seeds': (0, 1), 'arms': {'x': {}, 'y': {'a': 1}, 'z': {'a': 2}}, 'shown': ('cot',), "
+        "'published': {'y': {'cot': (56.5, 73.5)}, 'z': {'cot': (None, 61.6)}}}"
+    )
     study, root = load_study(written(tmp_path, body)), epath.Path(tmp_path) / "w"
     rng = np.random.default_rng(0)
     base = {seed: rng.random(200) < 0.4 for seed in (0, 1)}
@@ -150,6 +154,7 @@ def test_results_compare_arms_on_equal_questions_and_seeds(tmp_path):
     assert rows["y"].p_holm == pytest.approx(2 * rows["y"].p_value) and rows["z"].p_holm == rows["z"].p_value
     write_page(study, list(rows.values()), {"z, seed 0": "no <room>"}, root)
     page = (root / "study.html").read_text()
+    assert ">56.5 → 73.5<" in page and ">61.6<" in page
     assert "z, seed 0 failed: no &lt;room&gt;" in page and "1 of 6 runs are not finished" in page and "<svg" in page
     assert result_table(study, list(rows.values())).row_count == 4
 
