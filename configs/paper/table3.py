@@ -2,8 +2,8 @@
 
 lmsi sweep --config=configs/paper/table3.py --workdir=runs/table3
 
-It needs --config.model.checkpoint=DIR, a folder such as that of Qwen2.5-7B; GSM8K's published files in the folder gsm8k; and the
-other data sets as TensorFlow Datasets prepares them. DROP and ANLI train on 5,000 sampled questions, as in the paper.
+It needs --config.model.checkpoint=DIR, a folder such as that of Qwen2.5-7B; GSM8K's published files in the folder gsm8k; and
+the other data sets as TensorFlow Datasets prepares them. DROP and ANLI train on 5,000 sampled questions, as in the paper.
 """
 
 
