@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
             "rounds": 1,
             "mesh": {"data": -1, "cpu_devices": 2},
             "data": {"source": "self", "num_questions": 10, "num_eval": 256, "terms": (2, 5), "largest": 199},
-            "propose": {"proposals": 1000},
+            "propose": {"proposals": 1000, "max_tokens": 96},
             "sample": {
                 "paths": 32,
                 "temperature": 0.7,
