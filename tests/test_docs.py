@@ -1,15 +1,22 @@
 """What the README, the configs and the launchers promise."""
 
+import dataclasses
 import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+from etils import epath
 
+from lmsi_jax.checkpoint.config import resolve_numerics
 from lmsi_jax.cli.commands import COMMANDS, parse
 from lmsi_jax.cli.configs import load_config
 from lmsi_jax.cli.recipes import root_config
+from lmsi_jax.pipeline.runtime import Runtime
+from lmsi_jax.recipes.config import Config
+from lmsi_jax.sharding.config import MeshConfig
+from lmsi_jax.stages import checks
 from lmsi_jax.studies.study import load_study, plan_runs
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +44,23 @@ def test_commands_are_ones_that_run(line):
         plan_runs(study, "runs", lambda path, own: load_config(root_config(study.recipe), path, [*own, *settings]))
     else:
         load_config(COMMANDS[command].config, str(ROOT / file) if file else None, settings)
+
+
+def own_configs():
+    """The shipped configs of the loop on the built-in model."""
+    for path in CONFIGS:
+        if path.name.startswith("tiny") and "lmsi run" in path.read_text():
+            config = load_config(Config, str(path), [])
+            if config.model.checkpoint == "builtin":
+                yield pytest.param(config, id=path.name)
+
+
+@pytest.mark.parametrize("config", own_configs())
+def test_prompts_and_rows_of_shipped_configs_fit(config):
+    """Catches: a shipped config whose questions and paths may not fit its training rows, which only a start of it shows."""
+    few = dataclasses.replace(config.data, num_questions=10, num_eval=10)
+    config = resolve_numerics(dataclasses.replace(config, data=few), "cpu")
+    assert " of 2048" in checks.lengths(config, Runtime(MeshConfig(), epath.Path("metrics")), "model", trains=True)
 
 
 def test_every_config_is_listed():
