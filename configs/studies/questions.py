@@ -7,7 +7,7 @@ lmsi sweep --config=configs/studies/questions.py --workdir=runs/questions
 def get_study() -> dict:
     return {
         "config": "../tiny.py",
-        "settings": {"data.num_eval": 512},
+        "settings": {"data.num_eval": 512, "select.min_confidence": 0.2},
         "arms": {
             "600 given": {},
             "150 given": {"data.num_questions": 150},
@@ -17,7 +17,6 @@ def get_study() -> dict:
                 "data.num_questions": 10,
                 "propose.proposals": 600,
                 "propose.max_tokens": 96,
-                "select.min_confidence": 0.2,
             },
         },
         "shown": ("cot", "self_consistency"),

@@ -15,5 +15,5 @@ def get_study() -> dict:
             "own exemplars, 4 templates": {"data.exemplars": "self", "data.templates": 4},
             "own exemplars, 8 templates": {"data.exemplars": "self", "data.templates": 8},
         },
-        "shown": ("cot", "self_consistency"),
+        "shown": ("self_consistency", "valid_first"),
     }

@@ -16,7 +16,7 @@ FEWEST = 15  # questions of a kind
 LOWEST = 0.6  # a kind has at most this part of the others' mean vote share
 LEVEL = 0.01  # of Holm's adjusted p-value
 MOST = 4  # kinds that are named
-_WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
+_WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class Kind:
     words: tuple[str, ...]
     ids: frozenset[str]
     p_value: float  # of the rank sum of their vote shares, adjusted for the number of words that were tried
+
+    def has(self, question: str) -> bool:
+        """Return whether a question has the word that tells this kind best."""
+        return self.words[0] in _WORD.findall(question.lower())
 
     @property
     def name(self) -> str:

@@ -75,7 +75,8 @@ def consensus(votes: Mapping[str, list[Record]], greedy: Mapping[str, list[Recor
         )
         rows.append(cells)
         if not weakest and labels:
-            gained = f"; of the gain of {100 * total / max(len(base), 1):+.1f} points, {cells[6]} come from them"
+            gain_of_all = f"{100 * total / max(len(base), 1):+.1f} points"
+            gained = f". On held-out questions, {cells[6]} of the gain of {gain_of_all} are from those with as low a vote share"
             weakest = (
                 f"Questions on which the first model hardly agrees with itself (a vote share of at most {high:.0%}) are "
                 f"{cells[1]} of those to train on and give {cells[2]} of the training paths{gained if base and before else ''}."
@@ -119,9 +120,21 @@ def reinforced(before: Sequence[Record], after: Sequence[Record]) -> Limit:
     if wrong:
         sentence = (
             f"Of {len(wrong):,} held-out questions on which the first model's vote was wrong, the last model gives the same "
-            f"wrong answer a larger share of its paths in {surer / len(wrong):.1%} [{low:.1%}, {high:.1%}]."
+            f"wrong answer a larger share of its paths in {surer / len(wrong):.1%} [{low:.1%}, {high:.1%}].{_by_chance(before)}"
         )
     return Limit("Reinforced errors", sentence, ("held-out votes", *(f"{name} after" for name in states)), rows)
+
+
+def _by_chance(rows: Sequence[Record]) -> str:
+    """Return how often one half of a model's own paths gives the wrong vote of the other half a larger share, as a sentence."""
+    larger, wrong = 0, 0
+    for row in rows:
+        one, other = row["answers"][::2], row["answers"][1::2]
+        counts = Counter(answer for answer in one if answer is not None).most_common(1)
+        if counts and other and counts[0][0] not in right_answers(row):
+            wrong += 1
+            larger += other.count(counts[0][0]) / len(other) > one.count(counts[0][0]) / len(one)
+    return f" Two halves of the first model's own paths differ so in {larger / wrong:.1%}." if wrong else ""
 
 
 def _right(row: Record) -> list[bool]:
@@ -145,6 +158,7 @@ def diversity(votes: Mapping[str, Sequence[Record]]) -> Limit:
         rows.append(
             (
                 name,
+                f"{scored[0].get('temperature', math.nan):g}",
                 f"{distinct[name]:.1f}",
                 f"{sum(map(_entropy, answers)) / len(answers):.2f}",
                 f"{covered.value:.1%} [{covered.low:.1%}, {covered.high:.1%}]",
@@ -160,7 +174,7 @@ def diversity(votes: Mapping[str, Sequence[Record]]) -> Limit:
         f"some path is right for {coverage[first]:.1%} of the questions before and {coverage[last]:.1%} after (a change of "
         f"{100 * low:+.1f} to {100 * high:+.1f} points)."
     )
-    head = ("model", "different answers", "entropy, nats", f"pass@{paths}", "vote right")
+    head = ("model", "temperature", "different answers", "entropy, nats", f"pass@{paths}", "vote right")
     return Limit("Diversity", sentence, head, tuple(rows), warns=high < 0)
 
 
@@ -184,7 +198,7 @@ def knowledge(
     rows = [_kind_row(kind, shares, trained, votes, held_out) for kind in kinds]
     none = _unsolved(votes)
     if not kinds:
-        sentence = "No kind of question was found on which the votes agree far less than on the others."
+        sentence = "Among the words of the questions, none tells a kind on which the votes agree far less than on the others."
         return [Limit("Gaps of knowledge", f"{sentence}{none}")]
     first, ids = kinds[0], set(kinds[0].ids)
     other = [share for id, share in shares.items() if id not in ids]
@@ -211,7 +225,7 @@ def _kind_row(
     models = list(votes.values())
     cells = []
     for rows in (models[0], models[-1]) if len(models) > 1 else ():
-        of_kind = [row for row in rows if kind.words[0] in held_out.get(row["id"], "").lower().split()]
+        of_kind = [row for row in rows if kind.has(held_out.get(row["id"], ""))]
         cells.append(
             (
                 f"{sum(row['confidence'] for row in of_kind) / len(of_kind):.2f}" if of_kind else NOTHING,

@@ -160,7 +160,7 @@ COMMANDS = {
         ),
         Command(
             "sweep", "run a study: arms that differ in some settings, over seeds", "recipes.sweep", ("config", "workdir"),
-            ("dry-run", "any-code", "store"), config=Study,
+            ("dry-run", "reconfigure", "any-code", "store"), config=Study, one_process=True,
         ),
         Command(
             "store", "list the finished stages that runs share, or remove old ones", "recipes.store", ("store",), ("prune",),

@@ -45,12 +45,14 @@ def run(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
 
 def sweep(config: Any, values: flags.FlagValues, argv: list[str]) -> int:
     from lmsi_jax.pipeline.runner import Options
-    from lmsi_jax.sharding import processes
     from lmsi_jax.studies.sweep import sweep as run_sweep
 
-    processes.join()
-    console.quiet = not processes.is_first()
-    options = Options(dry_run=bool(values["dry-run"].value), any_code=bool(values["any-code"].value), store=values.store)
+    options = Options(
+        dry_run=bool(values["dry-run"].value),
+        reconfigure=bool(values.reconfigure),
+        any_code=bool(values["any-code"].value),
+        store=values.store,
+    )
     return 1 if run_sweep(config, argv, options) else 0
 
 

@@ -90,25 +90,37 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def seeds_estimate(scores: Sequence[Sequence[float]], least: float, most: float) -> Estimate:
-    """Return the mean over seeds of mean scores, with a 95% interval over questions and seeds.
+@dataclass(frozen=True)
+class SeedsEstimate(Estimate):
+    """A mean over seeds and questions, with its 95% interval and the two-sided p-value of a mean of 0."""
 
-    `scores` has a list of values from `least` to `most` for each seed, one a question. The variance of the mean of k seeds with
-    n questions each is (seeds / k) + (questions / (k n)). `questions` is the variance within a seed, and `seeds` is what the
-    variance of the seeds' means exceeds its share in. The interval is Student's, with Satterthwaite's degrees of freedom. With
-    one seed it is over questions only.
+    p_value: float
+
+
+def seeds_estimate(
+    scores: Sequence[Sequence[float]], least: float, most: float, *, same_questions: bool = False
+) -> SeedsEstimate:
+    """Return the mean over seeds of mean scores, with an interval over questions and seeds.
+
+    `scores` has a list of values from `least` to `most` for each seed, one a question. If each seed has its own questions, the
+    variance between the seeds' means contains that of the questions, and the interval is Student's with one degree of freedom
+    less than seeds. If all have the `same_questions`, in the same order, the variance of the questions' means is added. With
+    one seed the interval is over questions only, and the p-value is that of the sign test, which for paired rights and wrongs
+    is McNemar's.
     """
     from scipy import stats  # takes half a second to import, and only studies need it
 
     means, k = np.array([np.mean(values) for values in scores]), len(scores)
-    mean = float(np.mean(means))
-    if k == 1:
-        return Estimate(mean, *mean_interval(scores[0], least, most))
-    n = float(np.mean([len(values) for values in scores]))
-    of_questions = float(np.mean([np.var(values) for values in scores])) / (k * n)
-    of_seeds = max(0.0, float(np.var(means, ddof=1)) / k - of_questions)
-    if not of_questions + of_seeds:  # all values are equal
-        return Estimate(mean, *mean_interval([value for values in scores for value in values], least, most))
-    freedom = (of_questions + of_seeds) ** 2 / max(of_seeds**2 / (k - 1) + of_questions**2 / (k * n), 1e-300)
-    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(of_questions + of_seeds)
-    return Estimate(mean, max(least, mean - half), min(most, mean + half))
+    mean, flat = float(np.mean(means)), [value for values in scores for value in values]
+    better, worse = sum(value > 0 for value in flat), sum(value < 0 for value in flat)
+    if k == 1 or len(set(flat)) == 1:
+        sign = float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
+        return SeedsEstimate(mean, *mean_interval(flat, least, most), sign)
+    of_seeds = float(np.var(means, ddof=1)) / k
+    of_questions = float(np.var(np.mean(np.array(scores), axis=0))) / len(scores[0]) if same_questions else 0.0
+    error = math.sqrt(of_seeds + of_questions)
+    if not error:
+        return SeedsEstimate(mean, mean, mean, 0.0 if mean else 1.0)
+    half = math.hypot(stats.t.ppf(0.975, k - 1) * math.sqrt(of_seeds), 1.959964 * math.sqrt(of_questions))
+    p_value = float(2 * stats.t.sf(abs(mean) / error, k - 1))
+    return SeedsEstimate(mean, max(least, mean - half), min(most, mean + half), p_value)

@@ -124,6 +124,11 @@ class Config(LoopConfig, InterventionConfig):
         require_formats(self)
         if self.data.exemplars == OWN:
             require(
+                self.data.templates <= self.sample.paths,
+                f"data.templates={self.data.templates} is more than sample.paths={self.sample.paths}, so that some templates "
+                f"would have no path; lower it.",
+            )
+            require(
                 self.sample.adaptive.rule == "none",
                 f"sample.adaptive.rule='{self.sample.adaptive.rule}' with data.exemplars='{OWN}': the paths of a question are "
                 f"spread over templates that are sampled one after another, so that no vote can stop them. Set the rule to "

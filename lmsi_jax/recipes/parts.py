@@ -114,7 +114,7 @@ class Parts:
         settings = ProposeSettings(decoding, data, self._config.propose, sample.engine, sample.endpoint, part(sample, Batching))
         inputs = {"given": folder.given("questions"), "held_out": folder.held_out, "model": model}
         outputs = {name: getattr(folder, name) for name in ("written", "questions", "gold", "leaks")}
-        return Stage("propose", run_propose, settings, inputs, outputs, on_mesh=True)
+        return Stage("propose", run_propose, settings, inputs, outputs, on_mesh=sample.engine == "mesh")
 
     def agreement(self, group: str) -> Stage:
         """Return the stage that says which of the model's questions its vote agrees on."""
@@ -139,7 +139,8 @@ class Parts:
         shots = data.shots or SHOTS
         settings = ExemplarSettings(decoding, self.reader, data.templates, shots, sample.engine, sample.endpoint, batching)
         inputs = {"questions": folder.questions, "model": model}
-        return Stage("exemplars", run_exemplars, settings, inputs, {"exemplars": folder.exemplars}, on_mesh=True)
+        outputs, on_mesh = {"exemplars": folder.exemplars}, sample.engine == "mesh"
+        return Stage("exemplars", run_exemplars, settings, inputs, outputs, on_mesh=on_mesh)
 
     def sample_settings(self, number: int = 1) -> SampleSettings:
         """Return the settings for sampling in round `number`, from the model that the round starts with."""

@@ -2,9 +2,11 @@
 
 import dataclasses
 import random
+import re
 
 from etils import epath
 
+from lmsi_jax.answers.declared import strip_thinking
 from lmsi_jax.answers.extract import truncate_at_next_turn
 from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.core.errors import UserError
@@ -16,12 +18,14 @@ from lmsi_jax.decoding.scheduler import Request
 from lmsi_jax.formatting.prompts import check_control_tokens
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
-from lmsi_jax.sharding import processes
 from lmsi_jax.stages.decode import Decoding, Job
-from lmsi_jax.stages.endpoint_sampling import run_job
+from lmsi_jax.stages.endpoint_sampling import once, run_job
 from lmsi_jax.tasks.prompts import conclusion
 from lmsi_jax.tasks.questions import load_questions
 
+_DECLARES = re.compile(
+    r"(?:(?:so|therefore|thus|hence)\b,?\s*)?\**(?:the\s+)?(?:final\s+)?answer\**\s*(?:is\b|:)|####", re.IGNORECASE
+)
 SHOTS = 4  # exemplars of a template, as in the paper
 ASKED = 2  # questions that the model is asked for each exemplar, since not every answer can be read
 
@@ -62,7 +66,7 @@ def run_exemplars(runtime: Runtime, settings: ExemplarSettings, inputs: Files, o
         largest=(decoding.sampling, settings.batching),
     )
     run_job(runtime, job, settings.engine, settings.endpoint)
-    processes.by_first(lambda: _write(settings, drawn, job.output, wanted, outputs))
+    once(settings.engine, lambda: _write(settings, drawn, job.output, wanted, outputs))
 
 
 def _write(settings: ExemplarSettings, drawn: list[Record], solutions: epath.Path, wanted: int, outputs: Files) -> None:
@@ -86,8 +90,9 @@ def exemplar(question: Record, solution: Record, reader: AnswerReader) -> Record
     if answer is None or solution.get("finish") == "length":
         return None
     concluding = conclusion(answer, reader.answer_type)
-    text = truncate_at_next_turn(solution["text"]).strip()
-    reasoning = text.rpartition("The answer is")[0].strip() if "The answer is" in text else text
+    text = truncate_at_next_turn(strip_thinking(solution["text"]) or "").strip()
+    declared = [each.start() for each in _DECLARES.finditer(text)]
+    reasoning = (text[: declared[-1]] if declared else text).strip(" *\n")
     if not reasoning or concluding in reasoning:
         return None
     choices = question["choices"]

@@ -54,7 +54,8 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
         )
     accepted = {r["id"]: accepted_answers(r) for r in read_jsonl(inputs["gold"])} if reads_gold else {}
     reviews = Reviews.of(read_growing(inputs["reviews"]), str(inputs["reviews"])) if "reviews" in inputs else Reviews({}, {})
-    rows, used, hinted = [], 0, 0
+    rows: list[Record] = []
+    used = hinted = 0
     for sampled in paths_by_question(paths):
         id = sampled[0]["id"]
         if id not in by_id or id not in votes:
@@ -65,15 +66,29 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
         used += bool(solutions)
         hinted += sum(bool(solution.question) for solution in solutions)
         sampled_with = {row["path"]: row.get("template", 0) for row in sampled}
+        if max(sampled_with.values()) >= len(templates):
+            raise UserError(
+                f"{paths} was sampled with {max(sampled_with.values()) + 1} or more templates of exemplars that the model "
+                f"wrote, and this command has {len(templates)}. Format such paths by lmsi run."
+            )
+        first = len(rows)
         for number, template in enumerate(templates):
             own = [solution for solution in solutions if sampled_with[solution.path] == number]
             written = _rows(settings, by_id[id], own, template.prompts)
             rows += [{**row, "template": number} for row in written] if len(templates) > 1 else written
+        if settings.format.distinct_direct:
+            rows[first:] = _distinct_direct(rows[first:])
     if not rows:
         raise _nothing_kept(settings, votes)
     special = _check_used(settings, hinted, rows)
     write_jsonl(outputs["examples"], rows)
     console.print(f"format: {len(rows)} training rows from {used} of {len(votes)} questions{special}")
+
+
+def _distinct_direct(rows: Sequence[Record]) -> list[Record]:
+    """Return the rows of one question without repetitions of direct ones, which several templates may give."""
+    kept = {(row["prompt"], row["target"], row["path"] if row["format"].endswith("cot") else -1): row for row in reversed(rows)}
+    return [row for row in rows if any(row is each for each in kept.values())]
 
 
 def _rows(settings: FormatSettings, question: Record, solutions: Sequence[Solution], prompts: Prompts) -> list[Record]:

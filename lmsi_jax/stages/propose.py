@@ -16,9 +16,8 @@ from lmsi_jax.decoding.scheduler import Request
 from lmsi_jax.formatting.prompts import check_control_tokens
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
-from lmsi_jax.sharding import processes
 from lmsi_jax.stages.decode import Decoding, Job
-from lmsi_jax.stages.endpoint_sampling import run_job
+from lmsi_jax.stages.endpoint_sampling import once, run_job
 from lmsi_jax.stages.path_files import read_votes
 from lmsi_jax.stages.prepare import write_leaks
 from lmsi_jax.tasks.config import ProposeConfig, QuestionConfig
@@ -49,11 +48,12 @@ def run_propose(runtime: Runtime, settings: ProposeSettings, inputs: Files, outp
         raise UserError(
             f"data.source='self' starts from at least two questions, or from a description of the task, and {len(given)} "
             f"{'question is' if len(given) == 1 else 'questions are'} given; name a file with --config.data.questions, raise "
-            f"--config.data.num_questions (10 in the paper), or set --config.propose.description."
+            f"--config.data.num_questions (10 in the paper; word_problems has its own), or set --config.propose.description."
         )
-    check_control_tokens(given, runtime.tokenizer(inputs["model"], control=settings.decoding.prompts.chat is not None))
+    tokenizer = runtime.tokenizer(inputs["model"], control=settings.decoding.prompts.chat is not None)
+    check_control_tokens(given, tokenizer)
     source = question_source(settings.data)
-    screen = Screen(Form.of(given, source.answer_type), given, held_out, options.similarity)
+    screen = Screen(Form.of(given, source.answer_type), given, held_out, options.similarity, tokenizer.control_names)
     proposals: list[Record] = []
     for number in range(1, options.passes + 1):
         file = scratch / f"pass-{number}.jsonl"
@@ -64,7 +64,7 @@ def run_propose(runtime: Runtime, settings: ProposeSettings, inputs: Files, outp
             judged = screen.judge(row["id"], row)
             seen = [each["id"] for each in shown[row["id"]]]
             proposals.append({**judged, "pass": number, "shown": seen, "text": row["text"], "finish": row["finish"]})
-    processes.by_first(lambda: _write(settings, proposals, held_out, outputs))
+    once(settings.engine, lambda: _write(settings, proposals, held_out, outputs))
 
 
 def _shown(settings: ProposeSettings, given: Sequence[Record], kept: Sequence[Record], number: int) -> dict[str, list[Record]]:

@@ -13,9 +13,8 @@ from lmsi_jax.decoding.config import Batching, EndpointConfig
 from lmsi_jax.decoding.scheduler import Enough, SampledPath
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
-from lmsi_jax.sharding import processes
 from lmsi_jax.stages.decode import Decoding, Job, requests
-from lmsi_jax.stages.endpoint_sampling import run_job
+from lmsi_jax.stages.endpoint_sampling import once, run_job
 from lmsi_jax.stages.spread import spread
 from lmsi_jax.stages.templates import load_templates
 from lmsi_jax.tasks.questions import load_questions
@@ -65,7 +64,7 @@ def run_sample(runtime: Runtime, settings: SampleSettings, inputs: Files, output
     if left:
         run_job(runtime, sampled, settings.engine, settings.endpoint)
     if known:
-        processes.by_first(lambda: _merge(job, known, sampled.output if left else None))
+        once(settings.engine, lambda: _merge(job, known, sampled.output if left else None))
 
 
 def _known(runtime: Runtime, job: Job) -> dict[str, list[Record]]:

@@ -9,10 +9,10 @@ from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
 from lmsi_jax.decoding.config import EndpointConfig
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.runtime import Runtime
-from lmsi_jax.sharding import processes
 from lmsi_jax.stages.decode import Job, requests
-from lmsi_jax.stages.endpoint_sampling import run_job
+from lmsi_jax.stages.endpoint_sampling import once, run_job
 from lmsi_jax.stages.templates import Template
+from lmsi_jax.tasks.questions import load_questions
 
 
 def spread(
@@ -20,10 +20,11 @@ def spread(
 ) -> None:
     """Write the paths of a job whose prompts are those of the first template, spread evenly over all templates.
 
-    The row of a path has the number of its `template`. A question has no paths from a template that shows it with a solution.
-    The paths are numbered through the templates, whose number is at most that of a question's paths.
+    The row of a path has the number of its `template`. Of several templates, one that shows a question with its solution gives
+    that question no paths. Path p of template t is path p T + t of its question, where T is the number of templates, so that
+    the first paths of a question are of different templates.
     """
-    paths, scratch = job.decoding.sampling.paths, job.scratch
+    paths = job.decoding.sampling.paths
     used = templates[:paths]
     if len(used) == 1:
         run_job(runtime, job, engine, endpoint)
@@ -31,16 +32,16 @@ def spread(
     tokenizer = runtime.tokenizer(job.checkpoint, control=job.decoding.prompts.chat is not None)
     shards = runtime.mesh.size("batch")
     counts = [paths // len(used) + (number < paths % len(used)) for number in range(len(used))]
+    texts = {row["id"]: row["question"] for row in load_questions(questions)}
     parts = []
     for number, (template, count) in enumerate(zip(used, counts, strict=True)):
         part = _part(job, number, template.prompts, count, shards)
         asked = requests(questions, template.prompts, tokenizer)
-        part = dataclasses.replace(part, requests=[request for request in asked if request.id not in template.asked])
+        part = dataclasses.replace(part, requests=[request for request in asked if texts[request.id] not in template.asked])
         run_job(runtime, part, engine, endpoint)
         parts.append(part.output)
     order = [request.id for request in job.requests]
-    processes.by_first(lambda: _merge(order, parts, counts, job.output))
-    processes.wait_for_all(f"templates of {scratch.name}")
+    once(engine, lambda: _merge(order, parts, job.output))
 
 
 def _part(job: Job, number: int, prompts: Prompts, count: int, shards: int) -> Job:
@@ -59,16 +60,15 @@ def _part(job: Job, number: int, prompts: Prompts, count: int, shards: int) -> J
         batching=dataclasses.replace(batching, lanes=widened, slots=slots),
         prefix=prompts.cot_examples,
         output=job.scratch / f"{job.output.stem}-template-{number}.jsonl",
+        scratch=job.scratch / f"{job.output.stem}-template-{number}",
         part=f"{job.part} template {number}".strip().replace(" ", "-"),
         largest=job.largest or (decoding.sampling, batching),
     )
 
 
-def _merge(order: Sequence[str], parts: Sequence[epath.Path], counts: Sequence[int], output: epath.Path) -> None:
+def _merge(order: Sequence[str], parts: Sequence[epath.Path], output: epath.Path) -> None:
     rows: dict[str, list[Record]] = {id: [] for id in order}
-    first = 0
-    for number, (part, count) in enumerate(zip(parts, counts, strict=True)):
+    for number, part in enumerate(parts):
         for row in read_jsonl(part):
-            rows[row["id"]].append({**row, "path": first + row["path"], "template": number})
-        first += count
-    write_jsonl(output, (row for id in order for row in rows[id]))
+            rows[row["id"]].append({**row, "path": row["path"] * len(parts) + number, "template": number})
+    write_jsonl(output, (row for id in order for row in sorted(rows[id], key=lambda row: row["path"])))

@@ -13,7 +13,7 @@ from lmsi_jax.tokenizers import ChatTemplate
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """Prompts with the same exemplars, and the ids of the questions that these exemplars ask."""
+    """Prompts with the same exemplars, and the questions that these exemplars ask, as texts."""
 
     prompts: Prompts
     asked: frozenset[str]
@@ -41,4 +41,4 @@ def load_templates(inputs: Files, prompts: Prompts, answer_type: str) -> list[Te
 def _template(rows: list[Record], answer_type: str, chat: ChatTemplate | None) -> Template:
     exemplars = tuple(Exemplar(r["question"], r["reasoning"], r["answer"], tuple(r.get("choices") or ())) for r in rows)
     prompts = Prompts.of(Task("", AnswerReader(answer_type), exemplars), chat)
-    return Template(prompts, frozenset(row["id"] for row in rows))
+    return Template(prompts, frozenset(row["question"] for row in rows))

@@ -3,16 +3,16 @@
 import dataclasses
 from collections.abc import Sequence
 
-from etils import epath
 from rich.table import Table
 from rich.text import Text
 
 from lmsi_jax.analysis.summary import Scores, grid, p_text, read_scores
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import Record
 from lmsi_jax.evaluation.scores import PROMPTINGS
-from lmsi_jax.evaluation.statistics import Estimate, holm, mcnemar, seeds_estimate
-from lmsi_jax.pipeline.run_folder import RunFolder
-from lmsi_jax.studies.study import Study
+from lmsi_jax.evaluation.statistics import Estimate, SeedsEstimate, holm, seeds_estimate
+from lmsi_jax.pipeline.workdir import check_workdir
+from lmsi_jax.studies.study import Plan, Run, Study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Result:
     """The accuracy of one arm with one prompting: of the last model of its runs, over questions and seeds.
 
     `base` is the accuracy of the first model of the same runs. `difference` and `p_holm` compare with the first arm of the
-    study on the same questions and seeds; they are None for that arm itself, and where no seed is finished in both.
+    study on the same questions and seeds; they are None for that arm itself, and where the arms share no seed or have other
+    questions.
     """
 
     arm: str
@@ -38,11 +39,12 @@ class Result:
 BySeed = dict[int, list[Record]]  # score rows by seed
 
 
-def read_results(study: Study, root: epath.Path) -> list[Result]:
+def read_results(plan: Plan) -> list[Result]:
     """Return the results of all arms that have finished runs, by prompting and then in the order of the arms."""
     found: list[Result] = []
+    study, done = plan.study, [run for run in plan.runs if _is_finished(run)]
     for prompting in study.shown:
-        first, last = _rows(study, root, prompting)
+        first, last = _rows(study, done, prompting)
         of_prompting = [
             _result(arm.name, prompting, first[arm.name], last[arm.name], last[study.arms[0].name])
             for arm in study.arms
@@ -54,56 +56,70 @@ def read_results(study: Study, root: epath.Path) -> list[Result]:
     return found
 
 
-def _rows(study: Study, root: epath.Path, prompting: str) -> tuple[dict[str, BySeed], dict[str, BySeed]]:
+def _is_finished(run: Run) -> bool:
+    """Return whether a run is done with the settings that the study has now."""
+    if not run.folder.manifest("report").exists():  # of the last stage
+        return False
+    try:
+        check_workdir(run.config, run.folder)
+    except UserError:
+        return False
+    return True
+
+
+def _rows(study: Study, done: Sequence[Run], prompting: str) -> tuple[dict[str, BySeed], dict[str, BySeed]]:
     """Return the score rows of the first and of the last model of each finished run, by arm and seed."""
     first: dict[str, BySeed] = {arm.name: {} for arm in study.arms}
     last: dict[str, BySeed] = {arm.name: {} for arm in study.arms}
-    for arm in study.arms:
-        for seed in study.seeds:
-            folder = RunFolder(root / arm.folder / f"seed-{seed}")
-            if not folder.manifest("report").exists():  # the last stage of a run
-                continue
-            scores: Scores = read_scores(folder)
-            rows = scores.of(prompting)
-            if scores.models and scores.models[-1] in rows:
-                last[arm.name][seed] = rows[scores.models[-1]]
-                if scores.models[0] in rows and len(scores.models) > 1:
-                    first[arm.name][seed] = rows[scores.models[0]]
+    for run in done:
+        scores: Scores = read_scores(run.folder)
+        rows = scores.of(prompting)
+        if scores.models and scores.models[-1] in rows:
+            last[run.arm.name][run.seed] = rows[scores.models[-1]]
+            if scores.models[0] in rows and len(scores.models) > 1:
+                first[run.arm.name][run.seed] = rows[scores.models[0]]
     return first, last
 
 
 def _result(arm: str, prompting: str, first: BySeed, last: BySeed, control: BySeed) -> Result:
     seeds = tuple(last)
     some = last[seeds[0]]
-    result = Result(arm, prompting, seeds, len(some), some[0]["num_paths"], _accuracy(first), _estimate(_correct(last)))
+    accuracy = _accuracy(last)
+    assert accuracy is not None
+    result = Result(arm, prompting, seeds, len(some), some[0]["num_paths"], _accuracy(first), accuracy)
     shared = [seed for seed in seeds if seed in control]
     if last is control or not shared:
         return result
-    pairs = [_paired(control[seed], last[seed]) for seed in shared]
-    if not all(pairs):
+    if any(_asked(control[seed]) != _asked(last[seed]) for seed in shared):
         return result
-    gains = [[float(after) - before for before, after in of_seed] for of_seed in pairs]
-    together = [pair for of_seed in pairs for pair in of_seed]
-    p_value = mcnemar([before for before, _ in together], [after for _, after in together])
-    return dataclasses.replace(result, difference=seeds_estimate(gains, -1.0, 1.0), p_value=p_value)
+    gains = {seed: _gains(control[seed], last[seed]) for seed in shared}
+    same = _same_questions({seed: last[seed] for seed in shared})
+    difference = seeds_estimate(list(gains.values()), -1.0, 1.0, same_questions=same)
+    return dataclasses.replace(result, difference=difference, p_value=difference.p_value)
 
 
-def _correct(rows: BySeed) -> list[list[float]]:
-    return [[float(row["correct"]) for row in of_seed] for of_seed in rows.values()]
+def _asked(rows: Sequence[Record]) -> list[tuple[str, str]]:
+    """Return what identifies the questions of score rows, in order."""
+    return sorted((row["id"], row.get("question_hash", "")) for row in rows)
 
 
-def _accuracy(rows: BySeed) -> Estimate | None:
-    return _estimate(_correct(rows)) if rows else None
+def _same_questions(rows: BySeed) -> bool:
+    first, *others = (_asked(of_seed) for of_seed in rows.values())
+    return all(asked == first for asked in others)
 
 
-def _estimate(scores: Sequence[Sequence[float]]) -> Estimate:
-    return seeds_estimate(scores, 0.0, 1.0)
+def _by_id(rows: Sequence[Record]) -> list[float]:
+    return [float(row["correct"]) for row in sorted(rows, key=lambda row: row["id"])]
 
 
-def _paired(before: Sequence[Record], after: Sequence[Record]) -> list[tuple[bool, bool]]:
-    """Return the scores of the questions that both have, in pairs."""
-    of_id = {row["id"]: row["correct"] for row in before}
-    return [(of_id[row["id"]], row["correct"]) for row in after if row["id"] in of_id]
+def _gains(before: Sequence[Record], after: Sequence[Record]) -> list[float]:
+    return [new - old for old, new in zip(_by_id(before), _by_id(after), strict=True)]
+
+
+def _accuracy(rows: BySeed) -> SeedsEstimate | None:
+    if not rows:
+        return None
+    return seeds_estimate([_by_id(of_seed) for of_seed in rows.values()], 0.0, 1.0, same_questions=_same_questions(rows))
 
 
 def result_table(study: Study, results: Sequence[Result]) -> Table:
@@ -113,7 +129,7 @@ def result_table(study: Study, results: Sequence[Result]) -> Table:
         f"{study.name}: accuracy in %, mean over {'-'.join(map(str, sizes))} seeds of {results[0].n:,} questions",
         ("arm",),
         ("before", "after", "difference", "p"),
-        f"difference: from '{study.arms[0].name}'; p: exact McNemar over the questions of all seeds, Holm over arms",
+        f"difference: from '{study.arms[0].name}'; p: Student's t over seeds (one seed: McNemar), Holm over arms",
     )
     if study.published:
         table.add_column("published", justify="right", no_wrap=True)

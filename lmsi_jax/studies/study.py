@@ -140,7 +140,10 @@ def _study(path: Path, about: str, values: dict[str, Any]) -> Study:
     for key in values:
         if key not in KEYS:
             raise UserError(f"{path}: a study has no '{key}'; the nearest key is '{nearest(key, KEYS)}' of {', '.join(KEYS)}.")
-    if not values.get("config"):
+    for key in ("seeds", "shown"):
+        if key in values and not isinstance(values[key], list | tuple):
+            raise UserError(f"{path}: `{key}` is {values[key]!r}; it must be a list.")
+    if not isinstance(values.get("config"), str) or not values["config"]:
         raise UserError(f"{path}: a study needs `config`, the config file that its runs start from, such as '../tiny.py'.")
     seeds = tuple(values.get("seeds", (0, 1, 2)))
     if not seeds or len(set(seeds)) < len(seeds) or not all(isinstance(seed, int) for seed in seeds):
@@ -175,7 +178,10 @@ def _arms(path: Path, values: dict[str, Any]) -> tuple[Arm, ...]:
     arms = tuple(Arm(str(name), {**common, **settings}) for name, settings in named.items())
     folders = [arm.folder for arm in arms]
     if len(set(folders)) < len(folders):
-        raise UserError(f"{path}: two arms have names that give the same folder: {', '.join(sorted(folders))}.")
+        raise UserError(
+            f"{path}: two arms have names that give the same folder: {', '.join(sorted(folders))}. Name them by `arms`, with "
+            f"letters and digits that differ."
+        )
     if len({_text(dict(sorted(arm.settings.items()))) for arm in arms}) < len(arms):
         raise UserError(f"{path}: two arms have the same settings, so that one of them would run for nothing.")
     return arms

@@ -2,11 +2,11 @@
 
 import dataclasses
 import importlib
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-from etils import epath
 
 from lmsi_jax.checkpoint.config import resolve_numerics
 from lmsi_jax.core.errors import UserError
@@ -22,7 +22,7 @@ from lmsi_jax.studies import sharing
 from lmsi_jax.studies.cost import Rates, Work, work_of
 from lmsi_jax.studies.page import write_page
 from lmsi_jax.studies.results import read_results, result_table
-from lmsi_jax.studies.study import Plan, Run, Study
+from lmsi_jax.studies.study import Plan, Run
 
 
 def sweep(plan: Plan, command_line: Sequence[str], options: Options) -> int:
@@ -32,6 +32,8 @@ def sweep(plan: Plan, command_line: Sequence[str], options: Options) -> int:
     with their tokens and a rough time.
     """
     recipe: Recipe[Any] = importlib.import_module(f"lmsi_jax.recipes.{plan.study.recipe}").RECIPE
+    resolved = (dataclasses.replace(run, config=resolve_numerics(run.config, jax.default_backend())) for run in plan.runs)
+    plan = dataclasses.replace(plan, runs=tuple(resolved))
     root, planned = plan.root, plan.runs
     options = dataclasses.replace(options, store=options.store or str(root / ".store"))
     if options.dry_run:
@@ -45,16 +47,21 @@ def sweep(plan: Plan, command_line: Sequence[str], options: Options) -> int:
                 run(recipe, each.config, str(each.folder.root), command_line, options)
             except UserError as error:
                 failed[each.name] = str(error)
-                console.print(f"{each.name} failed: {error}", markup=False)
-            _summarise(plan.study, root, failed)
+            except Exception as error:  # such as a device that is out of memory
+                failed[each.name] = f"{type(error).__name__}: {error}"
+                traceback.print_exc()
+            if each.name in failed:
+                console.print(f"{each.name} failed: {failed[each.name]}", markup=False)
+            _summarise(plan, failed)
     for name, problem in failed.items():
         console.print(f"failed: {name}: {problem}", markup=False)
     return len(failed)
 
 
-def _summarise(study: Study, root: epath.Path, failed: dict[str, str]) -> None:
+def _summarise(plan: Plan, failed: dict[str, str]) -> None:
     """Write the table of what is finished so far."""
-    results = read_results(study, root)
+    study, root = plan.study, plan.root
+    results = read_results(plan)
     write_text(root / "study.jsonl", "".join(dumps(dataclasses.asdict(row)) + "\n" for row in results))
     write_page(study, results, failed, root)
     if results:
@@ -64,8 +71,8 @@ def _summarise(study: Study, root: epath.Path, failed: dict[str, str]) -> None:
 
 def _foresee(recipe: Recipe[Any], planned: Sequence[Run]) -> None:
     """Print which stages of each run are done, shared or would run, with tokens and a rough time."""
-    configs = [resolve_numerics(each.config, jax.default_backend()) for each in planned]
-    stages = [recipe.stages(config, each.folder) for config, each in zip(configs, planned, strict=True)]
+    configs = [each.config for each in planned]
+    stages = [recipe.stages(each.config, each.folder) for each in planned]
     done = {each.name: _seconds(each.folder, of_run) for each, of_run in zip(planned, stages, strict=True)}
     finished = [
         (work_of(stage, config), done[each.name].get(stage.name, 0.0))

@@ -4,6 +4,7 @@ import re
 
 _WORD = re.compile(r"\w+")
 _PERMUTATIONS = 128  # hash functions of MinHash
+_HIGHEST = 0.9  # threshold of MinHash, whose bands are too few above it
 
 
 class NearCopies:
@@ -17,7 +18,7 @@ class NearCopies:
         from datasketch import MinHashLSH  # imports SciPy, which takes half a second
 
         self._threshold = threshold
-        self._index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+        self._index = MinHashLSH(threshold=min(threshold, _HIGHEST), num_perm=_PERMUTATIONS)
         self._trigrams: dict[str, frozenset[str]] = {}
         self._order: dict[str, int] = {}
 

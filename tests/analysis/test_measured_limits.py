@@ -34,7 +34,8 @@ def test_one_wrong_answer_for_all_is_reinforced_and_without_diversity():
     limit = reinforced(before, after)
     assert "in 100.0% [" in limit.sentence and limit.rows[2] == ("wrong before", "0", "0", "100")
     varied = diversity({"base": before, "round 1": after})
-    assert varied.rows[1][1:3] == ("1.0", "0.00") and varied.rows[0][1] > "5"
+    assert varied.rows[1][2:4] == ("1.0", "0.00") and varied.rows[0][2] > "5"
+    assert "own paths differ so in" in limit.sentence, "what chance alone gives"
     unchanged = reinforced(before, before)
     assert "in 0.0% [" in unchanged.sentence
 
@@ -100,7 +101,7 @@ def test_a_gap_of_knowledge_is_a_warning_with_its_numbers():
     assert limit.warns and "20.0% of the questions to train on and 0.0% of the training paths" in limit.sentence
     assert "“are”" in limit.rows[0][0] or "“lost”" in limit.rows[0][0] or "“then”" in limit.rows[0][0]
     (calm,) = knowledge({}, [Round("rounds/1", [{**v, "confidence": 0.5} for v in votes], {}, trained, (), True)], texts, {})
-    assert not calm.warns and "No kind of question was found" in calm.sentence
+    assert not calm.warns and "none tells a kind" in calm.sentence
 
 
 def test_a_run_without_scores_or_votes_has_no_limits():

@@ -17,7 +17,7 @@ from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.stages import exemplars, propose, spread, templates
 from lmsi_jax.stages.decode import Decoding, Job
-from lmsi_jax.stages.exemplars import ExemplarSettings, run_exemplars
+from lmsi_jax.stages.exemplars import ExemplarSettings, exemplar, run_exemplars
 from lmsi_jax.stages.format import FormatSettings, run_format
 from lmsi_jax.stages.propose import AgreementSettings, ProposeSettings, run_agreement, run_propose
 from lmsi_jax.stages.templates import load_templates
@@ -196,6 +196,22 @@ def test_exemplars_are_the_models_own_solutions(tmp_path, monkeypatch):
         made_exemplars(tmp_path, monkeypatch, lambda job, request, path: " I do not know.")
 
 
+@pytest.mark.parametrize(
+    ("text", "reasoning"),
+    [
+        (" 2 + 3 = 5. The answer is 5.", "2 + 3 = 5."),
+        (" 2 + 3 = 5. So the answer is 5.", "2 + 3 = 5."),
+        (" 2 + 3 = 5. Therefore, the final answer is 5.", "2 + 3 = 5."),
+        ("<think>Hm.</think> 2 + 3 = 5.\n**Answer:** 5", "2 + 3 = 5."),
+        (" The answer is 5.", None),
+    ],
+)
+def test_an_exemplar_concludes_once(text, reasoning):
+    """Catches: a solution that concludes twice in the prompt, or that has no reasoning; thoughts in a prompt."""
+    row = exemplar({"id": "a", "question": "2 + 3?", "choices": None}, {"text": text, "finish": "stop"}, READER)
+    assert (row and row["reasoning"]) == reasoning
+
+
 def test_paths_are_spread_over_templates_and_trained_with_their_own(tmp_path, monkeypatch, tokenizer):
     """Catches: paths lost or numbered twice, a question whose own solution is in its prompt, another template's rows."""
     solved = lambda job, request, path: f" So {request.id[1:]} it is. The answer is {request.id[1:]}."  # noqa: E731
@@ -219,10 +235,12 @@ def test_paths_are_spread_over_templates_and_trained_with_their_own(tmp_path, mo
     assert [(each.batching.lanes, each.batching.slots) for each in writer.jobs] == [(10, 3), (10, 3), (16, 2)]
     assert len({each.decoding.stream for each in writer.jobs}) == 3
     paths = list(read_jsonl(inputs["paths"]))
-    own = {id: number for number, template in enumerate(loaded) for id in template.asked}
-    numbers = {0: [0, 1, 2], 1: [3, 4, 5], 2: [6, 7]}
+    asked = {row["question"]: row["id"] for row in questions(8)}
+    own = {asked[text]: number for number, template in enumerate(loaded) for text in template.asked}
+    assert len({each.scratch for each in writer.jobs}) == 3, "a server's replies of one template are not those of another"
+    numbers = {0: [0, 3, 6], 1: [1, 4, 7], 2: [2, 5]}
     for id in [f"q{i}" for i in range(8)]:
-        wanted = [(path, t) for t in numbers if own.get(id) != t for path in numbers[t]]
+        wanted = sorted((path, t) for t in numbers if own.get(id) != t for path in numbers[t])
         assert [(row["path"], row["template"]) for row in paths if row["id"] == id] == wanted
     run_vote(None, VoteSettings(READER, VoteConfig()), inputs, {"votes": inputs["votes"]})
     settings = FormatSettings(0, READER, ZERO_SHOT, SelectConfig(), FormatConfig())

@@ -1,6 +1,7 @@
 """Studies: their files, what arms share, results over seeds, and a sweep whose arms fail or are interrupted."""
 
 import dataclasses
+import json
 import subprocess
 
 import numpy as np
@@ -9,8 +10,8 @@ from etils import epath
 
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
-from lmsi_jax.evaluation.statistics import seeds_estimate
-from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.core.settings import to_dict
+from lmsi_jax.evaluation.statistics import mcnemar, seeds_estimate
 from lmsi_jax.pipeline.stage import Stage
 from lmsi_jax.studies.page import write_page
 from lmsi_jax.studies.results import read_results, result_table
@@ -53,6 +54,9 @@ def test_arms_are_named_or_combined(tmp_path):
         ("{'config': 'c.py', 'arms': {'x y': {}, 'x-y': {'a': 1}}}", "give the same folder"),
         ("{'config': 'c.py', 'arms': {'x': {'a': 1}, 'y': {'a': 1}}}", "have the same settings"),
         ("{'config': 'c.py', 'arms': {'x': {}}, 'seeds': (1, 1)}", "must be different whole numbers"),
+        ("{'config': 'c.py', 'arms': {'x': {}}, 'seeds': 3}", "`seeds` is 3; it must be a list"),
+        ("{'config': 5, 'arms': {'x': {}}}", "needs `config`"),
+        ("{'config': 'c.py', 'arms': {'x': {}}, 'shown': 'cot'}", "`shown` is 'cot'; it must be a list"),
         ("{'config': 'c.py', 'arms': {'x': {}}, 'shown': ['acc']}", "names acc; there are standard"),
         ("{'config': 'c.py', 'arm': {'x': {}}}", "the nearest key is 'arms'"),
         ("{'config': 'c.py', 'arms': {'x': {}}, 'published': {'y': {}}}", "are no arms; there are x"),
@@ -109,7 +113,7 @@ def test_equal_stages_on_equal_inputs_are_shared(tmp_path):
 def test_the_interval_over_seeds_covers():
     """Catches: an interval over questions only, which misses what seeds add; one that is far too wide for equal seeds."""
     rng = np.random.default_rng(0)
-    for spread, least, most in ((0.0, 0.93, 0.05), (0.03, 0.82, 0.2)):
+    for spread, least, most in ((0.0, 0.92, 0.09), (0.03, 0.92, 0.3)):
         covered, widths = 0, []
         for _ in range(300):
             shares = np.clip(0.6 + spread * rng.standard_normal(3), 0, 1)
@@ -120,43 +124,88 @@ def test_the_interval_over_seeds_covers():
     assert seeds_estimate([[0.0] * 50, [0.0] * 50], 0.0, 1.0).high < 0.06, "equal values still have an interval"
     assert seeds_estimate([[1.0, 0.0] * 40], 0.0, 1.0).low == pytest.approx(0.39, abs=0.02), "one seed: over questions"
 
+    shared = rng.random(500)
+    covered = 0
+    for _ in range(300):
+        draw = rng.choice(shared, 200)
+        scores = [(rng.random(200) < draw).astype(float).tolist() for _ in range(3)]
+        estimate = seeds_estimate(scores, 0.0, 1.0, same_questions=True)
+        covered += estimate.low <= shared.mean() <= estimate.high
+    assert covered / 300 >= 0.93, "questions that all seeds share are as many as one seed has"
 
-def finished_run(folder, base, after):
+
+def test_seeds_that_differ_by_chance_are_no_effect():
+    """Catches: a p-value over the pooled questions of all seeds, for which any two training runs differ."""
+    rng = np.random.default_rng(0)
+    small = 0
+    for _ in range(400):
+        shares = 0.6 + 0.03 * rng.standard_normal((2, 3))
+        before, after = (rng.random((3, 500)) < share[:, None] for share in shares)
+        gains = (after.astype(float) - before).tolist()
+        small += seeds_estimate(gains, -1.0, 1.0).p_value < 0.05
+    assert small / 400 < 0.09
+    real = [(rng.random(500) < 0.8).astype(float) - (rng.random(500) < 0.5) for _ in range(3)]
+    assert seeds_estimate([gain.tolist() for gain in real], -1.0, 1.0).p_value < 0.02
+    one = [1.0] * 30 + [-1.0] * 10 + [0.0] * 60
+    assert seeds_estimate([one], -1.0, 1.0).p_value == pytest.approx(
+        mcnemar([False] * 30 + [True] * 10, [True] * 30 + [False] * 10)
+    )
+
+
+def finished_run(run, base, after, hashes="h"):
     """The scores of a run that is done, as far as results read them."""
-    about = {"prompting": "cot", "num_paths": 1}
+    folder, about = run.folder, {"prompting": "cot", "num_paths": 1}
     for model, right in (("base", base), ("round-1", after)):
-        rows = ({"id": f"q{i}", "correct": bool(c), **about} for i, c in enumerate(right))
+        rows = ({"id": f"q{i}", "question_hash": f"{hashes}{i}", "correct": bool(c), **about} for i, c in enumerate(right))
         write_jsonl(folder.scores(model, "cot"), rows)
     folder.manifest("report").parent.mkdir(parents=True, exist_ok=True)
     folder.manifest("report").write_text("{}")
+    folder.config.write_text(json.dumps(to_dict(run.config)))
     folder.history.write_text('{"recipe": "self_improve", "stages": ["eval/base/evaluate", "eval/round-1/evaluate"]}')
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    seed: int = 0
+    a: int = 0
+    mesh: str = "one"
+
+
+def planned(tmp_path, body):
+    def load(file, settings):
+        values = dict(setting.removeprefix("--config.").split("=") for setting in settings)
+        return Setting(**{name: int(value) for name, value in values.items()})
+
+    return plan_runs(load_study(written(tmp_path, body)), str(tmp_path / "w"), load)
+
+
 def test_results_compare_arms_on_equal_questions_and_seeds(tmp_path):
-    """Catches: a difference from another seed, arms without p-values adjusted for their number, a run that is not finished."""
+    """Catches: a difference from another seed, p-values that ignore the number of arms, a run of other settings."""
     body = (
-        "{'config': 'c.py', 'seeds': (0, 1), 'arms': {'x': {}, 'y': {'a': 1}, 'z': {'a': 2}}, 'shown': ('cot',), "
-        "'published': {'y': {'cot': (56.5, 73.5)}, 'z': {'cot': (None, 61.6)}}}"
+        "{'config': 'c.py', 'seeds': (0, 1, 2), 'arms': {'x': {}, 'y': {'a': 1}, 'z': {'a': 2}, 'u': {'a': 3}, 'v': {'a': 4}}, "
+        "'shown': ('cot',), 'published': {'y': {'cot': (56.5, 73.5)}, 'z': {'cot': (None, 61.6)}}}"
     )
-    study, root = load_study(written(tmp_path, body)), epath.Path(tmp_path) / "w"
-    rng = np.random.default_rng(0)
-    base = {seed: rng.random(200) < 0.4 for seed in (0, 1)}
-    for arm, share in (("x", 0.5), ("y", 0.8)):
-        for seed in (0, 1):
-            finished_run(RunFolder(root / arm / f"seed-{seed}"), base[seed], rng.random(200) < share)
-    finished_run(RunFolder(root / "z/seed-0"), base[0], rng.random(200) < 0.5)
-    (root / "z/seed-0/manifests/report.json").unlink()
-    finished_run(RunFolder(root / "z/seed-1"), base[1], rng.random(200) < 0.52)
-    rows = {row.arm: row for row in read_results(study, root)}
-    assert rows["x"].difference is None and rows["x"].seeds == (0, 1) and rows["z"].seeds == (1,)
-    assert rows["x"].base.value == pytest.approx(np.mean([base[0].mean(), base[1].mean()]))
-    assert 0 < rows["y"].difference.low < rows["y"].difference.value < 0.4 and rows["y"].p_holm < 1e-8
+    plan, rng = planned(tmp_path, body), np.random.default_rng(0)
+    runs = {(run.arm.name, run.seed): run for run in plan.runs}
+    base = {seed: rng.random(200) < 0.4 for seed in (0, 1, 2)}
+    for arm, share in (("x", 0.5), ("y", 0.8), ("z", 0.52)):
+        for seed in (0, 1, 2):
+            finished_run(runs[arm, seed], base[seed], rng.random(200) < share, f"h{seed}-")
+    (runs["z", 0].folder.manifest("report")).unlink()
+    finished_run(runs["u", 1], base[1], rng.random(200) < 0.5, "other")
+    finished_run(dataclasses.replace(runs["v", 1], config=Setting(1, 99)), base[1], rng.random(200) < 0.5)
+    rows = {row.arm: row for row in read_results(plan)}
+    assert rows["x"].difference is None and rows["x"].seeds == (0, 1, 2) and rows["z"].seeds == (1, 2)
+    assert rows["x"].base.value == pytest.approx(np.mean([base[seed].mean() for seed in (0, 1, 2)]))
+    assert 0.1 < rows["y"].difference.low < rows["y"].difference.value < 0.4 and rows["y"].p_holm < 0.05
     assert rows["y"].p_holm == pytest.approx(2 * rows["y"].p_value) and rows["z"].p_holm == rows["z"].p_value
-    write_page(study, list(rows.values()), {"z, seed 0": "no <room>"}, root)
-    page = (root / "study.html").read_text()
+    assert rows["u"].difference is None, "it was scored on other questions"
+    assert "v" not in rows, "its settings are no longer those of the study"
+    write_page(plan.study, list(rows.values()), {"z, seed 0": "no <room>"}, plan.root)
+    page = (plan.root / "study.html").read_text()
     assert ">56.5 → 73.5<" in page and ">61.6<" in page
-    assert "z, seed 0 failed: no &lt;room&gt;" in page and "1 of 6 runs are not finished" in page and "<svg" in page
-    assert result_table(study, list(rows.values())).row_count == 4
+    assert "z, seed 0 failed: no &lt;room&gt;" in page and "6 of 15 runs are not finished" in page and "<svg" in page
+    assert result_table(plan.study, list(rows.values())).row_count == 5
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmsi_jax.answers.labels import LETTERS
 from lmsi_jax.tasks.proposals import REASONS, Form, Screen, draw_shown, proposal_prompt, read_proposal, with_votes
 from lmsi_jax.tasks.similarity import NearCopies, jaccard, trigrams
 
@@ -17,6 +18,16 @@ QUESTION = "Tom has 3 nuts and Ann has 4. How many nuts is that in all?"
     ("text", "finish", "form", "reason"),
     [
         (f" {QUESTION}", "stop", ASKS, ""),
+        (f"Sure! Here is one more question of this kind: {QUESTION}", "stop", ASKS, ""),
+        (f"**Question:** {QUESTION}", "stop", ASKS, ""),
+        (f"<think>Which one?</think> {QUESTION}", "stop", ASKS, ""),
+        ("3.5 kg of apples cost 7 dollars. How much is 1 kg?", "stop", ASKS, ""),
+        ("小明有3个苹果，小红有4个。一共有几个苹果？", "stop", ASKS, ""),
+        ("If the answer is 7, what was the question?", "stop", ASKS, "answered"),
+        ("If the answer is 7, what was the question?", "stop", Form(1, False, answers=True), ""),
+        (f" {QUESTION}\nAnswer choices: (A) 7 (B) 8", "stop", Form(1, None), ""),
+        (f" {QUESTION}", "stop", Form(1, None), ""),
+        (f" {QUESTION}\nAnswer choices: {' '.join(f'({c}) {c}' for c in 'ABCDEFGHIJK')}", "stop", OFFERS, "options"),
         (f"Q: {QUESTION}", "stop", ASKS, ""),
         (f"7. {QUESTION}\n", "stop", ASKS, ""),
         ("How? No.", "stop", ASKS, "no_question"),
@@ -57,14 +68,14 @@ def test_anything_a_model_writes_is_kept_or_refused_with_a_reason(text, finish, 
     proposal = read_proposal(text, finish, form)
     assert proposal.reason in ("", *REASONS)
     if not proposal.reason:
-        assert len(proposal.question.split()) >= 3 and bool(proposal.choices) == form.has_options
+        assert proposal.question and bool(proposal.choices) == form.has_options and len(proposal.choices) <= len(LETTERS)
 
 
 def test_the_form_is_that_of_all_given_questions():
     """Catches: options or question marks that one given question has and another lacks."""
     rows = [{"question": "Is it? Or not?", "choices": None}, {"question": "Is it?", "choices": ["a", "b"]}]
-    assert Form.of(rows, "number") == Form(2, False)
-    assert Form.of([*rows, {"question": "Compute it.", "choices": None}], "number") == Form(0, False)
+    assert Form.of(rows, "number") == Form(2, None)
+    assert Form.of([*rows, {"question": "Compute it.", "choices": None}], "number") == Form(0, None)
     assert Form.of([], "choice") == Form(1, True)
 
 
@@ -77,6 +88,10 @@ def test_a_copy_of_a_given_held_out_or_earlier_question_is_refused():
     rows = [screen.judge(f"p{i}", {"text": f" {text}", "finish": "stop"}) for i, text in enumerate((*written, written[2]))]
     assert [row["reason"] for row in rows] == ["like_given", "like_held_out", None, "like_proposal"]
     assert [row.get("like") for row in rows] == ["g", "h", None, "p2"]
+    guarded = Screen(ASKS, [], [], 1.0, ("<|im_end|>",))
+    assert guarded.judge("p", {"text": f" <|im_end|> {QUESTION}", "finish": "stop"})["reason"] == "no_question"
+    twice = [guarded.judge(f"p{i}", {"text": f" {QUESTION}", "finish": "stop"})["reason"] for i in range(2)]
+    assert twice == [None, "like_proposal"], "a similarity of 1 refuses equal words"
     other = screen.judge("p9", {"text": " Eva made 9 beads on Friday. How many beads is that now?", "finish": "stop"})
     assert other["reason"] is None
 
