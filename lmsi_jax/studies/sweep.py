@@ -37,7 +37,7 @@ def sweep(plan: Plan, command_line: Sequence[str], options: Options) -> int:
     root, planned = plan.root, plan.runs
     options = dataclasses.replace(options, store=options.store or str(root / ".store"))
     if options.dry_run:
-        _foresee(recipe, planned)
+        _foresee(recipe, planned, options)
         return 0
     failed: dict[str, str] = {}
     with locked(root):
@@ -69,11 +69,12 @@ def _summarise(plan: Plan, failed: dict[str, str]) -> None:
     console.print(f"study: {root / 'study.html'}", markup=False)
 
 
-def _foresee(recipe: Recipe[Any], planned: Sequence[Run]) -> None:
+def _foresee(recipe: Recipe[Any], planned: Sequence[Run], options: Options) -> None:
     """Print which stages of each run are done, shared or would run, with tokens and a rough time."""
     configs = [each.config for each in planned]
     stages = [recipe.stages(each.config, each.folder) for each in planned]
-    done = {each.name: _seconds(each.folder, of_run) for each, of_run in zip(planned, stages, strict=True)}
+    pairs = zip(planned, stages, strict=True)
+    done = {each.name: _seconds(each.folder, of_run, any_code=options.any_code) for each, of_run in pairs}
     finished = [
         (work_of(stage, config), done[each.name].get(stage.name, 0.0))
         for each, config, of_run in zip(planned, configs, stages, strict=True)
@@ -84,7 +85,8 @@ def _foresee(recipe: Recipe[Any], planned: Sequence[Run]) -> None:
     for each, config, of_run in zip(planned, configs, sharing.plan(stages), strict=True):
         work, words = Work(), []
         for item in of_run:
-            state = "done" if item.stage.name in done[each.name] else "shared" if item.is_shared else ""
+            shares = item.is_shared and options.store != "none"
+            state = "done" if item.stage.name in done[each.name] else "shared" if shares else ""
             needed = work_of(item.stage, config)
             alone += needed
             work += Work() if state else needed
@@ -97,9 +99,9 @@ def _foresee(recipe: Recipe[Any], planned: Sequence[Run]) -> None:
     console.print(rates.about, markup=False)
 
 
-def _seconds(folder: RunFolder, stages: Sequence[Stage]) -> dict[str, float]:
+def _seconds(folder: RunFolder, stages: Sequence[Stage], *, any_code: bool) -> dict[str, float]:
     """Return the seconds of each stage of a run that is done; 0 for one that was taken from the store."""
-    ledger, seconds = Ledger(folder), {}
+    ledger, seconds = Ledger(folder, any_code=any_code), {}
     for stage in stages:
         file = folder.manifest(stage.name)
         if file.exists() and ledger.why_stale(stage) is None:

@@ -227,6 +227,7 @@ def test_a_sweep_shares_goes_on_and_outlives_a_failure(compile_cache, tmp_path):
     foreseen = sweep("--dry-run")
     assert foreseen.returncode == 0 and not (tmp_path / "w").exists(), foreseen.stderr
     assert "rounds/1/sample (shared)" in foreseen.stdout and "Without sharing" in foreseen.stdout
+    assert "(shared)" not in sweep("--dry-run", "--store=none").stdout
     done = sweep()
     assert done.returncode == 1, done.stdout + done.stderr
     assert "failed: short rows, seed 0: A training row could be too long" in done.stdout
