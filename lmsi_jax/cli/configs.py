@@ -1,10 +1,8 @@
 """Builds a checked config dataclass from a config file and `--config.a.b=value` flags."""
 
 import dataclasses
-import importlib.util
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import flags
@@ -12,6 +10,7 @@ from ml_collections import ConfigDict, config_flags
 
 from lmsi_jax.core import secrets
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.python_file import call
 from lmsi_jax.core.settings import build, to_dict, unknown_key
 
 T = TypeVar("T")
@@ -38,18 +37,11 @@ def load_config(cls: type[T], file: str | None, overrides: Sequence[str]) -> T:
 
 
 def _read(file: str) -> dict[str, Any]:
-    path = Path(file)
-    if not path.exists():
-        raise UserError(f"--config={file} does not exist; the configs of the project are in configs/.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--config={file} is not a Python file with a get_config() function.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        return module.get_config().to_dict()
-    except Exception as error:
-        raise UserError(f"--config={file} failed: {type(error).__name__}: {error}.") from error
+    config, _ = call(file, "get_config", "configs/")
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={file}: get_config() returns a {type(config).__name__}, not a ConfigDict.")
+    values: dict[str, Any] = config.to_dict()
+    return values
 
 
 def _update(merged: ConfigDict, cls: type, values: dict[str, Any], path: str = "") -> None:

@@ -13,7 +13,6 @@ A study is a Python file with `get_study()`, which returns a dict:
 """
 
 import dataclasses
-import importlib.util
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 from etils import epath
 
 from lmsi_jax.core.errors import UserError, nearest
+from lmsi_jax.core.python_file import call
 from lmsi_jax.evaluation.scores import PROMPTINGS
 from lmsi_jax.pipeline.run_folder import RunFolder
 
@@ -116,24 +116,10 @@ def plan_runs(study: Study, workdir: str, load: Callable[[str, Sequence[str]], A
 
 def load_study(file: str) -> Study:
     """Return the study of a file. Raises UserError, which names the problem, when the file does not define one."""
-    path = Path(file)
-    if not path.exists():
-        raise UserError(f"--config={file} does not exist; the studies of the project are in configs/studies/.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--config={file} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        values = module.get_study()
-    except Exception as error:
-        raise UserError(
-            f"--config={file} failed: {type(error).__name__}: {error}. A study is a file with get_study(), such as those in "
-            f"configs/studies/."
-        ) from error
+    values, about = call(file, "get_study", "configs/studies/")
     if not isinstance(values, dict):
         raise UserError(f"{file}: get_study() returns a {type(values).__name__}, not a dict.")
-    return _study(path, (module.__doc__ or "").strip(), values)
+    return _study(Path(file), about, values)
 
 
 def _study(path: Path, about: str, values: dict[str, Any]) -> Study:
