@@ -53,7 +53,7 @@ def run_sample(runtime: Runtime, settings: SampleSettings, inputs: Files, output
         scratch=scratch,
         enough=_enough(settings, questions),
     )
-    if len(templates) > 1:
+    if "exemplars" in inputs:
         spread(runtime, job, templates, questions, settings.engine, settings.endpoint)
         return
     known = _known(runtime, job)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
 from lmsi_jax.decoding.config import EndpointConfig
 from lmsi_jax.formatting.prompts import Prompts
@@ -20,19 +21,24 @@ def spread(
 ) -> None:
     """Write the paths of a job whose prompts are those of the first template, spread evenly over all templates.
 
-    The row of a path has the number of its `template`. Of several templates, one that shows a question with its solution gives
-    that question no paths. Path p of template t is path p T + t of its question, where T is the number of templates, so that
-    the first paths of a question are of different templates.
+    The row of a path has the number of its `template`. A template that shows a question with its solution gives that question
+    no paths. Path p of template t is path p T + t of its question, where T is the number of templates, so that the first paths
+    of a question are of different templates. Raises UserError when no question is left.
     """
     paths = job.decoding.sampling.paths
-    used = templates[:paths]
+    used, texts = templates[:paths], {row["id"]: row["question"] for row in load_questions(questions)}
+    if all(text in template.asked for text in texts.values() for template in used):
+        raise UserError(
+            f"All {len(texts)} questions are exemplars of every template, so that none is left to sample paths for; give more "
+            f"questions, or lower --config.data.templates or --config.data.shots."
+        )
     if len(used) == 1:
-        run_job(runtime, job, engine, endpoint)
+        left = [request for request in job.requests if texts[request.id] not in used[0].asked]
+        run_job(runtime, dataclasses.replace(job, requests=left), engine, endpoint)
         return
     tokenizer = runtime.tokenizer(job.checkpoint, control=job.decoding.prompts.chat is not None)
     shards = runtime.mesh.size("batch")
     counts = [paths // len(used) + (number < paths % len(used)) for number in range(len(used))]
-    texts = {row["id"]: row["question"] for row in load_questions(questions)}
     parts = []
     for number, (template, count) in enumerate(zip(used, counts, strict=True)):
         part = _part(job, number, template.prompts, count, shards)

@@ -257,18 +257,24 @@ def test_paths_are_spread_over_templates_and_trained_with_their_own(tmp_path, mo
 
 
 def test_one_path_takes_the_first_template(tmp_path, monkeypatch):
-    """Catches: greedy decoding that is spread, or that has another stream than without templates."""
+    """Catches: greedy decoding that is spread or has another stream; a question whose solution is in its only prompt."""
     writer = Writer(lambda job, request, path: " The answer is 1.")
     monkeypatch.setattr(spread, "run_job", writer)
-    given = [templates.Template(ZERO_SHOT, frozenset({"q0"}))] * 3
+    rows, file = questions(2), epath.Path(tmp_path) / "questions.jsonl"
+    write_jsonl(file, rows)
     job = Job(
         decoding=decoding(paths=1),
         batching=Batching(),
         prefix="",
-        requests=[Request("q0")],
+        requests=[Request("q0"), Request("q1")],
         checkpoint=epath.Path(tmp_path),
         output=epath.Path(tmp_path) / "paths.jsonl",
         scratch=epath.Path(tmp_path),
     )
-    spread.spread(RUNTIME, job, given, epath.Path(tmp_path), "mesh", EndpointConfig())
+    first, both = (templates.Template(ZERO_SHOT, frozenset(row["question"] for row in rows[:n])) for n in (1, 2))
+    spread.spread(RUNTIME, job, [templates.Template(ZERO_SHOT, frozenset())] * 3, file, "mesh", EndpointConfig())
     assert writer.jobs == [job]
+    spread.spread(RUNTIME, job, [first] * 3, file, "mesh", EndpointConfig())
+    assert writer.jobs[1].requests == [Request("q1")] and writer.jobs[1].decoding == job.decoding
+    with pytest.raises(UserError, match="All 2 questions are exemplars of every template"):
+        spread.spread(RUNTIME, job, [both] * 3, file, "mesh", EndpointConfig())
