@@ -49,6 +49,7 @@ def read_votes(file: epath.Path) -> dict[str, Record]:
         texts, lists = ("id", "paths_hash"), {"answers": str | None, "kept": int, "abstained": dict}
         wrong = [field for field in texts if not isinstance(row.get(field), str)]
         wrong += [field for field, item in lists.items() if not _is_list(row.get(field), item)]
+        wrong += ["answer"] if "answer" not in row or not isinstance(row["answer"], str | None) else []
         wrong += ["confidence"] if finite(row.get("confidence")) is None else []
         if wrong:
             raise UserError(

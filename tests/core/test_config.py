@@ -34,7 +34,7 @@ def test_unknown_keys_name_the_nearest():
         ({"sample": {"paths": "many"}}, "sample.paths='many' is a str, not a int"),
         ({"sample": {"paths": True}}, "sample.paths=True is a bool"),
         ({"sample": 3}, "'sample' is a section"),
-        ({"rounds": 0}, "rounds=0: at least one round"),
+        ({"rounds": -1}, "rounds=-1 must be at least 0"),
         ({"format": {"formats": ("few_shot",)}}, "unknown: few_shot"),
         ({"finetune": {"batch": 10, "accumulate": 4}}, "finetune.batch=10 is not a multiple of finetune.accumulate=4"),
         ({"finetune": {"beta2": 1.5}}, r"beta2=1.5 is not within \[0, 1\)"),

@@ -130,7 +130,7 @@ def test_thousands_of_questions_killed_at_twenty_instants(nothing, tmp_path, mon
     monkeypatch.setattr(engine, "decode", decode)
     kills = 0
     while not output.exists():
-        calls_left = draw.randrange(1, 12) if kills < 20 else -1
+        calls_left = draw.randrange(1, 6) if kills < 20 else -1
         try:
             stage.decode_to_file(runtime, job)
         except Killed:

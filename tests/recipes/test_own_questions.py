@@ -39,8 +39,9 @@ def test_a_run_on_questions_and_exemplars_of_its_own(compile_cache, tmp_path):
     ("settings", "problem"),
     [
         ({"data.exemplars": "none"}, "has no exemplars for the training rows in the format.s. few_shot_cot, few_shot_direct"),
-        ({"data.exemplars": "self", "sample.adaptive.rule": "beta"}, "so that no vote can stop them"),
-        ({"data.exemplars": "self", "faithfulness": 4}, "run lmsi faithfulness with"),
+        ({"data.exemplars": "self", "data.templates": 2, "sample.adaptive.rule": "beta"}, "so that no vote can stop them"),
+        ({"data.exemplars": "self", "data.templates": 2, "faithfulness": 4}, "run lmsi faithfulness with"),
+        ({"data.exemplars": "self", "data.templates": 9}, "data.templates=9 is more than sample.paths=4"),
         ({"data.source": "self", "data.num_questions": 1}, "at least two questions, or from a description of the task, and 1"),
         ({"data.source": "self", "propose.shown": 0}, "propose.shown=0 must be at least 1"),
         ({"data.source": "self", "propose.similarity": 1.5}, "propose.similarity=1.5 is not within"),

@@ -99,7 +99,7 @@ def test_a_copy_of_a_given_held_out_or_earlier_question_is_refused():
 words = st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f", "g"]), min_size=1, max_size=12).map(" ".join)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(words, min_size=1, max_size=12), words)
 def test_near_copies_have_the_exact_similarity(texts, wanted):
     """Catches: a similarity that is MinHash's estimate; an equal text that is missed; the wrong one of two copies."""
