@@ -3,7 +3,6 @@
 No gold answer is read.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,15 +78,8 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 def _lower(inside: np.ndarray, outside: np.ndarray) -> float:
     """Return the one-sided p-value of the rank-sum test (Mann and Whitney 1947) that the first values are lower."""
-    n, m = len(inside), len(outside)
-    if n < FEWEST or m < FEWEST:
+    from scipy import stats  # takes half a second to import, and only a report needs it
+
+    if min(len(inside), len(outside)) < FEWEST or len(np.unique(np.concatenate([inside, outside]))) == 1:
         return 1.0
-    together = np.concatenate([inside, outside])
-    distinct, inverse, counts = np.unique(together, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    statistic = ranks[:n].sum() - n * (n + 1) / 2
-    total = n + m
-    spread = n * m / 12 * (total + 1 - (counts**3 - counts).sum() / (total * (total - 1)))
-    if len(distinct) == 1 or spread <= 0:
-        return 1.0
-    return 0.5 * math.erfc((n * m / 2 - statistic) / math.sqrt(2 * spread))
+    return float(stats.mannwhitneyu(inside, outside, use_continuity=False, alternative="less", method="asymptotic").pvalue)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from lmsi_jax.analysis.kinds import Kind, weak_kinds
 from lmsi_jax.analysis.plan import title
-from lmsi_jax.analysis.rounds import NOTHING, Round
+from lmsi_jax.analysis.rounds import NOTHING, Round, interval, share
 from lmsi_jax.analysis.summary import Scores
 from lmsi_jax.core.records import Record
 from lmsi_jax.evaluation.compare import right_answers
-from lmsi_jax.evaluation.statistics import gain_interval, mean_estimate, wilson_interval
+from lmsi_jax.evaluation.statistics import gain_interval, mean_estimate
 from lmsi_jax.voting.calibration import pass_at_k
+from lmsi_jax.voting.majority import vote
 
 BINS = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 
@@ -44,8 +45,8 @@ def measured_limits(
     return [*found, *knowledge(votes, voted, questions, held_out)]
 
 
-def _within(share: float, low: float, high: float) -> bool:
-    return low < share <= high or (low == 0.0 and share == 0.0)
+def _within(value: float, low: float, high: float) -> bool:
+    return low < value <= high or (low == 0.0 and value == 0.0)
 
 
 def consensus(votes: Mapping[str, list[Record]], greedy: Mapping[str, list[Record]], voted: Sequence[Round]) -> Limit:
@@ -54,21 +55,21 @@ def consensus(votes: Mapping[str, list[Record]], greedy: Mapping[str, list[Recor
     The gain is that of greedy decoding on held-out questions, by the first model's vote share.
     """
     trained = Counter(id for id, _ in voted[0].trained or ()) if voted else Counter[str]()
-    labels = {vote["id"]: vote["confidence"] for vote in voted[0].votes} if voted else {}
+    labels = {row["id"]: row["confidence"] for row in voted[0].votes} if voted else {}
     base = {row["id"]: row["confidence"] for row in next(iter(votes.values()), [])}
     before, after = _sides(greedy)
     total = sum(after[id] - before[id] for id in after if id in before)
     rows, weakest = [], ""
     for low, high in BINS:
-        label_ids = [id for id, share in labels.items() if _within(share, low, high)]
-        asked = [id for id, share in base.items() if _within(share, low, high) and id in before and id in after]
+        label_ids = [id for id, value in labels.items() if _within(value, low, high)]
+        asked = [id for id, value in base.items() if _within(value, low, high) and id in before and id in after]
         paths = sum(trained[id] for id in label_ids)
         gain = sum(after[id] - before[id] for id in asked)
         cells = (
             f"{low:.0%} to {high:.0%}",
-            _part(len(label_ids), len(labels)),
-            _part(paths, trained.total()),
-            _part(len(asked), len(base)),
+            share(len(label_ids), len(labels)),
+            share(paths, trained.total()),
+            share(len(asked), len(base)),
             f"{100 * sum(before[id] for id in asked) / len(asked):.1f}" if asked else NOTHING,
             f"{100 * sum(after[id] for id in asked) / len(asked):.1f}" if asked else NOTHING,
             f"{100 * gain / len(base):+.1f}" if base and before else NOTHING,
@@ -94,14 +95,9 @@ def _sides(greedy: Mapping[str, list[Record]]) -> tuple[dict[str, float], dict[s
     return first, last
 
 
-def _part(count: int, total: int) -> str:
-    return f"{count / total:.1%}" if total else NOTHING
-
-
 def state(row: Record) -> str:
     """Return "right", "wrong" or "undecided": without an answer, or with two answers of equally many votes."""
-    counts = Counter(answer for answer in row["answers"] if answer is not None).most_common(2)
-    if not counts or (len(counts) > 1 and counts[0][1] == counts[1][1]):
+    if not vote(row["answers"]).margin:
         return "undecided"
     return "right" if row["correct"] else "wrong"
 
@@ -115,12 +111,11 @@ def reinforced(before: Sequence[Record], after: Sequence[Record]) -> Limit:
     flow = Counter((state(old), state(new)) for old, new in pairs)
     states = ("right", "undecided", "wrong")
     rows = tuple((f"{old} before", *(f"{flow[old, new]:,}" for new in states)) for old in states)
-    low, high = wilson_interval(surer, len(wrong))
     sentence = "No vote of the first model was wrong."
     if wrong:
         sentence = (
             f"Of {len(wrong):,} held-out questions on which the first model's vote was wrong, the last model gives the same "
-            f"wrong answer a larger share of its paths in {surer / len(wrong):.1%} [{low:.1%}, {high:.1%}].{_by_chance(before)}"
+            f"wrong answer a larger share of its paths in {interval(surer, len(wrong))}.{_by_chance(before)}"
         )
     return Limit("Reinforced errors", sentence, ("held-out votes", *(f"{name} after" for name in states)), rows)
 
@@ -151,16 +146,15 @@ def diversity(votes: Mapping[str, Sequence[Record]]) -> Limit:
     """Return how different the paths of a question are, and whether any of them is right, for each model."""
     rows, coverage, distinct = [], {}, {}
     for name, scored in votes.items():
-        answers = [[answer for answer in row["answers"] if answer is not None] for row in scored]
         k = min(row["num_paths"] for row in scored)
         covered = mean_estimate(pass_at_k([_right(row) for row in scored], k))
-        coverage[name], distinct[name] = covered.value, sum(len(set(each)) for each in answers) / len(answers)
+        coverage[name], distinct[name] = covered.value, sum(len(vote(row["answers"]).counts) for row in scored) / len(scored)
         rows.append(
             (
                 name,
                 f"{scored[0].get('temperature', math.nan):g}",
                 f"{distinct[name]:.1f}",
-                f"{sum(map(_entropy, answers)) / len(answers):.2f}",
+                f"{sum(vote(row['answers']).entropy for row in scored) / len(scored):.2f}",
                 f"{covered.value:.1%} [{covered.low:.1%}, {covered.high:.1%}]",
                 f"{sum(row['correct'] for row in scored) / len(scored):.1%}",
             )
@@ -178,11 +172,6 @@ def diversity(votes: Mapping[str, Sequence[Record]]) -> Limit:
     return Limit("Diversity", sentence, head, tuple(rows), warns=high < 0)
 
 
-def _entropy(answers: Sequence[str]) -> float:
-    counts = Counter(answers)
-    return -sum(count / len(answers) * math.log(count / len(answers)) for count in counts.values()) if answers else 0.0
-
-
 def knowledge(
     votes: Mapping[str, list[Record]], voted: Sequence[Round], questions: Mapping[str, str], held_out: Mapping[str, str]
 ) -> list[Limit]:
@@ -192,7 +181,7 @@ def knowledge(
     """
     if not voted:
         return []
-    shares = {vote["id"]: vote["confidence"] for vote in voted[0].votes}
+    shares = {row["id"]: row["confidence"] for row in voted[0].votes}
     trained = Counter(id for id, _ in voted[0].trained or ())
     kinds = weak_kinds(questions, shares)
     rows = [_kind_row(kind, shares, trained, votes, held_out) for kind in kinds]
@@ -201,10 +190,10 @@ def knowledge(
         sentence = "Among the words of the questions, none tells a kind on which the votes agree far less than on the others."
         return [Limit("Gaps of knowledge", f"{sentence}{none}")]
     first, ids = kinds[0], set(kinds[0].ids)
-    other = [share for id, share in shares.items() if id not in ids]
+    other = [value for id, value in shares.items() if id not in ids]
     sentence = (
-        f"The model may lack what {first.name} need. They are {_part(len(ids), len(shares))} of the questions to train on and "
-        f"{_part(sum(trained[id] for id in ids), trained.total())} of the training paths, and their votes have a mean share of "
+        f"The model may lack what {first.name} need. They are {share(len(ids), len(shares))} of the questions to train on and "
+        f"{share(sum(trained[id] for id in ids), trained.total())} of the training paths, and their votes have a mean share of "
         f"{sum(shares[id] for id in ids) / len(ids):.2f} (others: {sum(other) / len(other):.2f}; rank-sum test, "
         f"p = {first.p_value:.0e}). A vote cannot teach what no path knows.{none}"
     )
@@ -229,14 +218,14 @@ def _kind_row(
         cells.append(
             (
                 f"{sum(row['confidence'] for row in of_kind) / len(of_kind):.2f}" if of_kind else NOTHING,
-                _part(sum(row["correct"] for row in of_kind), len(of_kind)),
+                share(sum(row["correct"] for row in of_kind), len(of_kind)),
             )
         )
     before, after = cells if cells else ((NOTHING, NOTHING), (NOTHING, NOTHING))
     return (
         kind.name,
-        f"{len(kind.ids):,} ({_part(len(kind.ids), len(shares))})",
-        _part(sum(trained[id] for id in kind.ids), trained.total()),
+        f"{len(kind.ids):,} ({share(len(kind.ids), len(shares))})",
+        share(sum(trained[id] for id in kind.ids), trained.total()),
         f"{sum(shares[id] for id in kind.ids) / len(kind.ids):.2f}",
         before[0],
         after[0],

@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from lmsi_jax.analysis.rounds import Gold
+from lmsi_jax.analysis.rounds import Gold, interval
 from lmsi_jax.core.records import Record, read_jsonl
-from lmsi_jax.evaluation.statistics import wilson_interval
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.tasks.proposals import REASONS
 
@@ -34,5 +33,4 @@ def proposal_facts(folder: RunFolder, votes: Sequence[Record], gold: Gold) -> li
 
 
 def _share(count: int, n: int) -> str:
-    low, high = wilson_interval(count, n)
-    return f"{count:,} of {n:,}, {count / n:.1%} [{low:.1%}, {high:.1%}]"
+    return f"{count:,} of {n:,}, {interval(count, n)}"

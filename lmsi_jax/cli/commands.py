@@ -173,9 +173,12 @@ COMMANDS = {
     )
 }  # fmt: skip
 # Flags whose meaning depends on the command.
-HELP = {("sweep", "config"): Flag("a Python file with get_study(), such as those in configs/studies", value="FILE.py")} | {
-    (name, "from"): Flag("run this stage and all after it again", value="STAGE")
-    for name in ("run", "pretrain", "distill", "faithfulness", "monitor")
+HELP = {
+    ("sweep", "config"): Flag("a Python file with get_study(), such as those in configs/studies", value="FILE.py"),
+    **{
+        (name, "from"): Flag("run this stage and all after it again", value="STAGE")
+        for name in ("run", "pretrain", "distill", "faithfulness", "monitor")
+    },
 }
 
 

@@ -105,7 +105,7 @@ class Parts:
     @property
     def writes_questions(self) -> bool:
         """Whether the model writes the questions to train on."""
-        return self._config.data.source == "self"
+        return self._config.data.source == OWN
 
     def propose(self, model: epath.Path) -> Stage:
         """Return the stage in which a model writes the questions of the run."""

@@ -4,9 +4,8 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent import futures
-from typing import TypeVar
 
 from etils import epath
 
@@ -21,25 +20,8 @@ from lmsi_jax.decoding.endpoint import Choice, Endpoint
 from lmsi_jax.decoding.scheduler import Request, SampledPath
 from lmsi_jax.decoding.stop import cut
 from lmsi_jax.pipeline.runtime import Runtime
-from lmsi_jax.sharding import processes
-from lmsi_jax.stages.decode import Job, decode_to_file
+from lmsi_jax.stages.decode import Job
 from lmsi_jax.tokenizers import Tokenizer
-
-T = TypeVar("T")
-
-
-def once(engine: str, work: Callable[[], T]) -> T:
-    """Do `work` once: on the first of the processes that decode together. A server's job runs on one process only."""
-    return work() if engine == "openai" else processes.by_first(work)
-
-
-def run_job(runtime: Runtime, job: Job, engine: str, endpoint: EndpointConfig) -> None:
-    """Write the paths of a job: on the mesh, or by a server if the engine is "openai"."""
-    if engine == "openai":
-        control = job.decoding.prompts.chat is not None
-        sample_to_file(runtime, job, endpoint, runtime.tokenizer(job.checkpoint, control=control))
-    else:
-        decode_to_file(runtime, job)
 
 
 def sample_to_file(runtime: Runtime, job: Job, config: EndpointConfig, tokenizer: Tokenizer) -> None:

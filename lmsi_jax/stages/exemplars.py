@@ -19,7 +19,7 @@ from lmsi_jax.formatting.prompts import check_control_tokens
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.stages.decode import Decoding, Job
-from lmsi_jax.stages.endpoint_sampling import once, run_job
+from lmsi_jax.stages.jobs import once, run_job
 from lmsi_jax.tasks.prompts import conclusion
 from lmsi_jax.tasks.questions import load_questions
 

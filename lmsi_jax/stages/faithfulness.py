@@ -22,7 +22,7 @@ from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding import processes
 from lmsi_jax.stages.decode import Decoding, Job, requests
-from lmsi_jax.stages.endpoint_sampling import run_job
+from lmsi_jax.stages.jobs import run_job
 from lmsi_jax.stages.path_files import paths_by_question
 from lmsi_jax.tasks.prompts import conclusion
 from lmsi_jax.tasks.questions import check_gold, load_questions

@@ -9,9 +9,10 @@ from lmsi_jax.answers.reader import accepted_answers
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, write_jsonl
 from lmsi_jax.pipeline.run_folder import Files
-from lmsi_jax.tasks.broken import GOLD, broken_questions
+from lmsi_jax.tasks.broken import broken_questions
 from lmsi_jax.tasks.config import QuestionConfig
 from lmsi_jax.tasks.overlap import describe, overlap
+from lmsi_jax.tasks.questions import GOLD
 from lmsi_jax.tasks.sources import question_source
 
 

@@ -14,7 +14,7 @@ from lmsi_jax.decoding.scheduler import Enough, SampledPath
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.stages.decode import Decoding, Job, requests
-from lmsi_jax.stages.endpoint_sampling import once, run_job
+from lmsi_jax.stages.jobs import once, run_job
 from lmsi_jax.stages.spread import spread
 from lmsi_jax.stages.templates import load_templates
 from lmsi_jax.tasks.questions import load_questions

@@ -11,7 +11,7 @@ from lmsi_jax.decoding.config import EndpointConfig
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.stages.decode import Job, requests
-from lmsi_jax.stages.endpoint_sampling import once, run_job
+from lmsi_jax.stages.jobs import once, run_job
 from lmsi_jax.stages.templates import Template
 from lmsi_jax.tasks.questions import load_questions
 

@@ -8,6 +8,7 @@ from lmsi_jax.checkpoint import folder as checkpoints
 from lmsi_jax.core.machine import matmul_peak
 from lmsi_jax.model import transformer
 from lmsi_jax.pipeline.stage import Stage
+from lmsi_jax.tasks.config import OWN
 from lmsi_jax.tasks.sources import question_source
 
 DECODING, TRAINING = 0.1, 0.4  # share of the speed of matrix products that small models reach on a CPU
@@ -72,7 +73,7 @@ def work_of(stage: Stage, config: Any) -> Work:
     length, source = sample.max_tokens / 2, question_source(config.data)
     sampled = trained = 0.0
     if stage.short_name == "sample":
-        own = config.data.source == "self"
+        own = config.data.source == OWN
         count = config.propose.proposals * config.propose.passes if own else len(source.training(config.seed))
         sampled = count * sample.paths * length
     elif stage.short_name == "propose":

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 
 from lmsi_jax.core.records import Record
+from lmsi_jax.tasks.questions import GOLD
 
 OFF_TOPIC = (
     "What is the capital of the country to the north of yours?",
@@ -13,7 +14,6 @@ OFF_TOPIC = (
     "Is it better to read in the morning or in the evening?",
     "Why does bread rise when it is baked?",
 )
-GOLD = ("answer", "answers", "rationale")  # fields that no stage of a round may see, and that a broken question has no longer
 
 
 def broken_questions(rows: Sequence[Record], share: float, seed: int) -> list[Record]:

@@ -6,7 +6,7 @@ from typing import Literal
 from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_positive, require_share
 from lmsi_jax.trust.steps import CONTRACTS
 
-NONE, OWN = "none", "self"  # values of `data.exemplars` that are no files
+NONE, OWN = "none", "self"  # no exemplars; questions or exemplars of the model's own
 
 
 def _require_terms(terms: tuple[int, int], path: str) -> None:

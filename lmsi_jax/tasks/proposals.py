@@ -49,8 +49,10 @@ class Form:
 
     @classmethod
     def of(cls, questions: Sequence[Record], answer_type: str) -> "Form":
-        """Return the form of these questions. Without any, a question has one question mark, and options if its answer is a
-        choice."""
+        """Return the form of these questions.
+
+        Without any, a question has one question mark, and options if its answer is a choice.
+        """
         if not questions:
             return cls(1, answer_type == "choice")
         marks = [len(_MARK.findall(row["question"])) for row in questions]

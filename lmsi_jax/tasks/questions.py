@@ -8,6 +8,8 @@ from lmsi_jax.answers.labels import LETTERS
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import Record, read_jsonl
 
+GOLD = ("answer", "answers", "rationale")  # fields of a question that no stage of a round may see
+
 
 def load_questions(path: os.PathLike | str) -> list[Record]:
     """Return the questions of a file. A row without `id` gets its row number, and a row without `choices` gets None.

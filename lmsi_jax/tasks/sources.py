@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from lmsi_jax.core.errors import UserError, unknown
 from lmsi_jax.core.records import Record
-from lmsi_jax.tasks.config import QuestionConfig
+from lmsi_jax.tasks.config import OWN, QuestionConfig
 from lmsi_jax.tasks.dataset import Dataset
 from lmsi_jax.tasks.questions import check_gold, first_questions, load_questions
 from lmsi_jax.tasks.sets import DATASETS
@@ -54,7 +54,7 @@ class WordProblems:
 
     def training(self, seed: int) -> list[Record]:
         config = self._config
-        if config.source == "self" and config.num_eval and not config.num_questions:
+        if config.source == OWN and config.num_eval and not config.num_questions:
             return []
         if not (config.num_questions and config.num_eval):
             raise UserError(
@@ -107,7 +107,7 @@ class QuestionFiles:
 
     def training(self, seed: int) -> list[Record]:
         config = self._config
-        if config.source == "self" and not config.questions:
+        if config.source == OWN and not config.questions:
             return []
         if not config.questions:
             raise UserError(
@@ -190,4 +190,4 @@ def question_source(config: QuestionConfig) -> QuestionSource:
             f"data.answer_type='{config.answer_type}', and the answers of {dataset.name} are of type '{dataset.answer_type}'; "
             f"leave data.answer_type empty."
         )
-    return QuestionFiles(config, dataset) if config.source in ("jsonl", "self") else PublishedSet(config, dataset)
+    return QuestionFiles(config, dataset) if config.source in ("jsonl", OWN) else PublishedSet(config, dataset)
