@@ -14,6 +14,7 @@ A study is a Python file with `get_study()`, which returns a dict:
 
 import dataclasses
 import itertools
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What a study runs. `about` is the docstring of its file."""
+    """What a study runs. `about` is the first paragraph of its file's docstring."""
 
     name: str
     about: str
@@ -119,7 +120,7 @@ def load_study(file: str) -> Study:
     values, about = call(file, "get_study", "configs/studies/")
     if not isinstance(values, dict):
         raise UserError(f"{file}: get_study() returns a {type(values).__name__}, not a dict.")
-    return _study(Path(file), about, values)
+    return _study(Path(file), about.partition("\n\n")[0], values)
 
 
 def _study(path: Path, about: str, values: dict[str, Any]) -> Study:
@@ -142,8 +143,8 @@ def _study(path: Path, about: str, values: dict[str, Any]) -> Study:
     strange = [name for name in published if name not in {arm.name for arm in arms}]
     if strange:
         raise UserError(f"{path}: published={strange!r} are no arms; there are {', '.join(arm.name for arm in arms)}.")
-    config = path.parent / values["config"]
-    return Study(path.stem, about, values.get("recipe", "self_improve"), str(config), seeds, arms, shown, published)
+    config = os.path.normpath(path.parent / values["config"])
+    return Study(path.stem, about, values.get("recipe", "self_improve"), config, seeds, arms, shown, published)
 
 
 def _arms(path: Path, values: dict[str, Any]) -> tuple[Arm, ...]:
