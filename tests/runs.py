@@ -1,6 +1,8 @@
 """A small run of the whole loop, through the command line."""
 
 import os
+import random
+import socket
 import sys
 from pathlib import Path
 
@@ -26,6 +28,22 @@ def environment(cache) -> dict[str, str]:
         **os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PLATFORMS": "cpu",
     }  # fmt: skip
+
+
+def free_port() -> int:
+    """A port that is free, and so is the one before it, at which processes meet.
+
+    It lies below the ports that the kernel gives to outgoing connections, one of which could take it before it is used.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_001, 32_000)
+        with socket.socket() as first, socket.socket() as second:
+            try:
+                first.bind(("", port - 1))
+                second.bind(("", port))
+            except OSError:
+                continue
+        return port
 
 
 def run_workdir(workdir, *args: str, store="none", **config) -> list[str]:

@@ -55,7 +55,7 @@ def own_configs():
                 yield pytest.param(config, id=path.name)
 
 
-@pytest.mark.parametrize("config", own_configs())
+@pytest.mark.parametrize("config", list(own_configs()))
 def test_prompts_and_rows_of_shipped_configs_fit(config):
     """Catches: a shipped config whose questions and paths may not fit its training rows, which only a start of it shows."""
     few = dataclasses.replace(config.data, num_questions=10, num_eval=10)

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -16,15 +15,8 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl
 from lmsi_jax.sharding import processes
 from tests.conftest import mesh_of
-from tests.runs import environment, records, run_workdir
+from tests.runs import environment, free_port, records, run_workdir
 from tests.server import Server
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
 
 # Each process of this has other memory to spare, as hosts do.
 UNLIKE_HOSTS = """

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from etils import epath
 from lmsi_jax.analysis.reviews import audit
 from lmsi_jax.core.records import read_jsonl
 from tests.review.run import GROUP, make_run
+from tests.runs import free_port
 
 BROWSER = [shutil.which("chromium"), shutil.which("chromedriver")]
 SCRIPT = "<script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\"> 3 + 4 = 7. The answer is 7."
@@ -25,10 +25,7 @@ class Server:
     """`lmsi review` on a free port, which can be killed and started again."""
 
     def __init__(self, workdir, home):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.workdir, self.home = workdir, home
+        self.port, self.workdir, self.home = free_port(), workdir, home
         self.start()
 
     def start(self):
