@@ -138,6 +138,14 @@ class RunFolder:
     def scores(self, model: str, prompting: str) -> epath.Path:
         return self.root / "eval" / model / f"{prompting}.jsonl"
 
+    def transfer(self, model: str) -> epath.Path:
+        """The scores of a model with other prompts and on other tasks."""
+        return self.root / "transfer" / f"{model}.jsonl"
+
+    def text_loss(self, model: str) -> epath.Path:
+        """The loss of a model on texts like those that its base was trained on."""
+        return self.root / "transfer" / f"{model}-texts.jsonl"
+
     def corpus(self, name: str) -> epath.Path:
         """The texts to pre-train on ("train"), or those of the validation loss ("held_out")."""
         return self.root / "corpus" / f"{name}.jsonl"

@@ -41,12 +41,23 @@ from lmsi_jax.stages.propose import AgreementSettings, ProposeSettings, run_agre
 from lmsi_jax.stages.report import ReportSettings, run_report
 from lmsi_jax.stages.sample import SampleSettings, run_sample
 from lmsi_jax.stages.steps import StepsSettings, run_steps
+from lmsi_jax.stages.transfer import OtherTask, TextLossSettings, TransferSettings, run_text_loss, run_transfer
 from lmsi_jax.stages.vote import VoteSettings, run_vote
 from lmsi_jax.tasks.config import OWN, QuestionConfig
 from lmsi_jax.tasks.sources import question_source
-from lmsi_jax.tasks.task import answer_reader
+from lmsi_jax.tasks.task import answer_reader, load_task
 from lmsi_jax.voting.config import SelectConfig, VoteConfig
 from lmsi_jax.voting.select import RULES
+
+# What another task has its own of.
+OTHER_TASK: dict[str, Any] = {
+    "exemplars": "",
+    "shots": 0,
+    "answer_type": "",
+    "eval_split": "",
+    "questions": "",
+    "eval_questions": "",
+}
 
 
 class Parts:
@@ -259,6 +270,34 @@ class Parts:
         outputs = {prompting: self._folder.scores(name, prompting) for prompting in self._promptings}
         inputs = {"held_out": self._folder.held_out, "model": model, **self._own_exemplars}
         return Stage(f"eval/{name}/evaluate", run_evaluate, settings, inputs, outputs, on_mesh=True)
+
+    def transfer(self, name: str, model: epath.Path, number: int) -> list[Stage]:
+        """Return the stages that measure a model with other prompts, on other tasks and on texts, as far as they are set."""
+        config, data, numerics = self._config.evaluate, self._config.data, self._numerics
+        result: list[Stage] = []
+        if config.transfer:
+            others = [
+                dataclasses.replace(data, **OTHER_TASK, task=task, num_eval=config.transfer) for task in config.other_tasks
+            ]
+            settings = TransferSettings(
+                self._decoding("transfer", is_trained=number > 0),
+                load_task(data),
+                tuple(OtherTask(load_task(other), part(other, QuestionConfig)) for other in others),
+                checkpoints.load_chat_template(self._source.checkpoint) if data.chat else None,
+                config.transfer,
+                name,
+                part(self._config.sample, Batching),
+            )
+            inputs = {"held_out": self._folder.held_out, "model": model, **self._own_exemplars}
+            outputs = {"transfer": self._folder.transfer(name)}
+            result.append(Stage(f"transfer/{name}/prompts", run_transfer, settings, inputs, outputs, on_mesh=True))
+        if config.texts:
+            files = {} if config.texts == "builtin" else {"texts": epath.Path(config.texts)}
+            measured = TextLossSettings(config.texts, numerics, self._config.finetune.row_length, name)
+            outputs = {"texts": self._folder.text_loss(name)}
+            stage = Stage(f"transfer/{name}/texts", run_text_loss, measured, {"model": model, **files}, outputs, on_mesh=True)
+            result.append(stage)
+        return result
 
 
 def reviews_of(select: SelectConfig) -> Files:

@@ -23,7 +23,7 @@ def stages(config: Config, folder: RunFolder) -> list[Stage]:
     if parts.writes_exemplars:
         result.append(parts.exemplars(base))
     if parts.is_scored:
-        result.append(parts.evaluate("base", base, 0))
+        result += [parts.evaluate("base", base, 0), *parts.transfer("base", base, 0)]
     model, models = base, {"base": base}
     for number in range(1, config.rounds + 1):
         group, name = f"rounds/{number}", f"round-{number}"
@@ -39,6 +39,8 @@ def stages(config: Config, folder: RunFolder) -> list[Stage]:
         if parts.is_scored:
             result.append(parts.evaluate(name, trained, number))
         model = models[name] = trained
+    if parts.is_scored and config.rounds:
+        result += parts.transfer(name, model, config.rounds)
     if config.faithfulness and not parts.is_scored:
         raise UserError(
             f"faithfulness={config.faithfulness} needs held-out questions with answers; name a file with "

@@ -2,8 +2,10 @@
 
 import dataclasses
 
+from etils import epath
+
 from lmsi_jax.answers.reader import AnswerReader
-from lmsi_jax.core.records import Record, read_jsonl
+from lmsi_jax.core.records import read_jsonl
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.tasks.prompts import Exemplar
@@ -26,19 +28,24 @@ def load_templates(inputs: Files, prompts: Prompts, answer_type: str) -> list[Te
     """
     if "exemplars" not in inputs:
         return [Template(prompts, frozenset())]
-    rows: dict[int, list[Record]] = {}
-    for row in read_jsonl(inputs["exemplars"]):
-        rows.setdefault(row["template"], []).append(row)
     if prompts.chat is None:
         chat = None
     else:
         from lmsi_jax.checkpoint.folder import load_chat_template  # imports JAX, which plain prompts do not need
 
         chat = load_chat_template(str(inputs["model"]))
-    return [_template(rows[number], answer_type, chat) for number in sorted(rows)]
+    return [_template(exemplars, answer_type, chat) for exemplars in read_exemplars(inputs["exemplars"])]
 
 
-def _template(rows: list[Record], answer_type: str, chat: ChatTemplate | None) -> Template:
-    exemplars = tuple(Exemplar(r["question"], r["reasoning"], r["answer"], tuple(r.get("choices") or ())) for r in rows)
+def read_exemplars(file: epath.Path) -> list[tuple[Exemplar, ...]]:
+    """Return the exemplars of each template of a file that a model wrote."""
+    templates: dict[int, list[Exemplar]] = {}
+    for row in read_jsonl(file):
+        exemplar = Exemplar(row["question"], row["reasoning"], row["answer"], tuple(row.get("choices") or ()))
+        templates.setdefault(row["template"], []).append(exemplar)
+    return [tuple(templates[number]) for number in sorted(templates)]
+
+
+def _template(exemplars: tuple[Exemplar, ...], answer_type: str, chat: ChatTemplate | None) -> Template:
     prompts = Prompts.of(Task("", AnswerReader(answer_type), exemplars), chat)
-    return Template(prompts, frozenset(row["question"] for row in rows))
+    return Template(prompts, frozenset(exemplar.question for exemplar in exemplars))

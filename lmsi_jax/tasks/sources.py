@@ -8,10 +8,11 @@ from lmsi_jax.core.errors import UserError, unknown
 from lmsi_jax.core.records import Record
 from lmsi_jax.tasks.config import OWN, QuestionConfig
 from lmsi_jax.tasks.dataset import Dataset
+from lmsi_jax.tasks.other_problems import make_other_problem
 from lmsi_jax.tasks.questions import check_gold, first_questions, load_questions
 from lmsi_jax.tasks.sets import DATASETS
 from lmsi_jax.tasks.splits import load_split
-from lmsi_jax.tasks.word_problems import make_problem
+from lmsi_jax.tasks.word_problems import Problem, make_problem
 from lmsi_jax.tasks.word_reading import read_problem
 
 TYPE_EXEMPLARS = {"span": "drop"}  # answer types that use the exemplars of a data set
@@ -46,10 +47,11 @@ class QuestionSource(Protocol):
 class WordProblems:
     """Generated English word problems (tasks/word_problems.py), as many as the config sets."""
 
+    contract: tuple[str, ...] = ("each_once", "all_used")
+
     def __init__(self, config: QuestionConfig):
         self._config, self.exemplars, self.is_scored = config, "word_problems", True
         self.labels: tuple[str, ...] = ()
-        self.contract: tuple[str, ...] = ("each_once", "all_used")
         self.answer_type: str = config.answer_type or "number"
 
     def training(self, seed: int) -> list[Record]:
@@ -59,7 +61,7 @@ class WordProblems:
         if not (config.num_questions and config.num_eval):
             raise UserError(
                 f"data.num_questions={config.num_questions} and data.num_eval={config.num_eval} must both be at least 1: the "
-                f"task 'word_problems' generates its questions, so both numbers are required."
+                f"task '{config.task}' generates its questions, so both numbers are required."
             )
         return list(self._generated(seed, "train", config.num_questions))
 
@@ -71,12 +73,15 @@ class WordProblems:
         problem = read_problem(question)
         return None if problem is None else str(problem.answer)
 
+    def _make(self, rng: random.Random, terms: tuple[int, int], largest: int) -> Problem:
+        return make_problem(rng, terms, largest)
+
     def _generated(self, seed: int, split: str, count: int, taken: Iterable[str] = ()) -> Iterator[Record]:
         config, seen = self._config, set(taken)
         for number in range(count):
             rng = random.Random(f"questions {seed} {split} {number}")
             for _ in range(1000):
-                problem = make_problem(rng, config.terms, config.largest)
+                problem = self._make(rng, config.terms, config.largest)
                 if problem.question not in seen:
                     break
             else:
@@ -92,6 +97,29 @@ class WordProblems:
                 "answer": str(problem.answer),
                 "terms": len(problem.terms),
             }
+
+
+class LongerWordProblems(WordProblems):
+    """Word problems with more quantities than `data.terms` has: one to three more than the most, and at most ten."""
+
+    def _make(self, rng: random.Random, terms: tuple[int, int], largest: int) -> Problem:
+        most = min(terms[1], 7)  # families with as few as 7 names would repeat themselves beyond that
+        while True:
+            problem = make_problem(rng, (most + 1, min(most + 3, 10)), largest)
+            if len(problem.terms) > most:
+                return problem
+
+
+class OtherWordProblems(WordProblems):
+    """Word problems of families that the corpus of the built-in model does not have (tasks/other_problems.py)."""
+
+    contract: tuple[str, ...] = ()
+
+    def solve(self, question: str) -> str | None:
+        return None
+
+    def _make(self, rng: random.Random, terms: tuple[int, int], largest: int) -> Problem:
+        return make_other_problem(rng, terms, largest)
 
 
 class QuestionFiles:
@@ -175,7 +203,12 @@ class PublishedSet:
         return [questions[i] for i in chosen]
 
 
-SOURCES: dict[str, Callable[[QuestionConfig], QuestionSource]] = {"word_problems": WordProblems, "jsonl": QuestionFiles}
+SOURCES: dict[str, Callable[[QuestionConfig], QuestionSource]] = {
+    "word_problems": WordProblems,
+    "longer_word_problems": LongerWordProblems,
+    "other_word_problems": OtherWordProblems,
+    "jsonl": QuestionFiles,
+}
 
 
 def question_source(config: QuestionConfig) -> QuestionSource:

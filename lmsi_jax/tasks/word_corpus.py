@@ -17,6 +17,7 @@ from lmsi_jax.tasks.suggestions import (
 )
 from lmsi_jax.tasks.word_problems import STYLES, make_problem, make_solution
 
+BUILT_IN = CorpusConfig(documents=64_000, terms=(2, 5), largest=199)  # what the built-in model was trained on
 FORMS = {"worked": (0.6, 2, 3), "direct": (0.2, 2, 4), "step_by_step": (0.2, 1, 2)}  # share; fewest and most problems
 
 

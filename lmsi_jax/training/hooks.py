@@ -66,8 +66,8 @@ def early_stop(best: Best, patience: int) -> Stop:
     return stop
 
 
-def validation_loss(mesh: Mesh, objective: Objective, rows: PackedRows, batch: int, every: int) -> Hook:
-    """Return a hook that measures the mean loss over all of `rows` as "validation_loss", `batch` rows at a time."""
+def losses(mesh: Mesh, objective: Objective, rows: PackedRows, batch: int) -> Callable[[Any], list[tuple[float, float]]]:
+    """Return a function of parameters: the (total, count) of the loss of each `batch` of `rows`, in their order."""
     prompts = place_prompts(mesh, rows.prompts)
 
     @jit
@@ -82,9 +82,19 @@ def validation_loss(mesh: Mesh, objective: Objective, rows: PackedRows, batch: i
             arrays["weights"] = arrays["weights"] * ~padding[:, None]
             yield place_batch(mesh, Batch(arrays, prompts))
 
+    def measure(params: Any) -> list[tuple[float, float]]:
+        means = [loss(params, part) for part in parts()]
+        return [(float(mean.total), float(mean.count)) for mean in jax.device_get(means)]
+
+    return measure
+
+
+def validation_loss(mesh: Mesh, objective: Objective, rows: PackedRows, batch: int, every: int) -> Hook:
+    """Return a hook that measures the mean loss over all of `rows` as "validation_loss", `batch` rows at a time."""
+    of_batches = losses(mesh, objective, rows, batch)
+
     def measure(params: Any) -> Mapping[str, float]:
-        losses = [loss(params, part) for part in parts()]
-        totals, counts = jax.device_get(([mean.total for mean in losses], [mean.count for mean in losses]))
+        totals, counts = zip(*of_batches(params), strict=True)
         return {"validation_loss": math.fsum(totals) / math.fsum(counts)}
 
     return Hook(every, measure)
