@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
                 "hinted": 0.5,
             },
             "finetune": {"steps": 200, "batch": 24, "row_length": 256, "learning_rate": 3e-4, "warmup": 20},
+            "evaluate": {"transfer": 0},
             "faithfulness": 256,
             "interventions": {"kinds": ("early", "hint", "answer_first", "always_same")},
         }

@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
                 "questions_per_shard": 128,
             },
             "select": {"max_paths": 4, "distinct": True},
+            "evaluate": {"transfer": 256, "other_tasks": ("longer_word_problems", "other_word_problems"), "texts": "builtin"},
             "finetune": {"steps": 300, "batch": 24, "row_length": 256, "learning_rate": 1.5e-4, "warmup": 20},
         }
     )

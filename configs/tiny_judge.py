@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
             "select": {"vote": "valid_first", "steps": True, "max_paths": 4, "distinct": True},
             "format": {"formats": ("few_shot_cot",), "corruptions": ("result", "operand", "answer")},
             "finetune": {"steps": 700, "batch": 12, "row_length": 480, "learning_rate": 1e-3, "warmup": 50},
-            "evaluate": {"self_consistency": False},
+            "evaluate": {"self_consistency": False, "transfer": 0},
             "faithfulness": 512,
             "interventions": {"kinds": ("early", "judge"), "judgements": 8},
         }

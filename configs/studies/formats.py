@@ -7,7 +7,7 @@ lmsi sweep --config=configs/studies/formats.py --workdir=runs/formats
 def get_study() -> dict:
     return {
         "config": "../tiny.py",
-        "settings": {"data.num_eval": 2048, "evaluate.self_consistency": False},
+        "settings": {"evaluate.transfer": 0, "data.num_eval": 2048, "evaluate.self_consistency": False},
         "arms": {
             "all four": {},
             "without CoT formats": {"format.formats": ("few_shot_direct", "zero_shot_direct")},

@@ -7,7 +7,7 @@ lmsi sweep --config=configs/studies/questions.py --workdir=runs/questions
 def get_study() -> dict:
     return {
         "config": "../tiny.py",
-        "settings": {"data.num_eval": 512, "select.min_confidence": 0.2},
+        "settings": {"evaluate.transfer": 0, "data.num_eval": 512, "select.min_confidence": 0.2},
         "arms": {
             "600 given": {},
             "150 given": {"data.num_questions": 150},

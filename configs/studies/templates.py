@@ -7,7 +7,7 @@ lmsi sweep --config=configs/studies/templates.py --workdir=runs/templates
 def get_study() -> dict:
     return {
         "config": "../tiny.py",
-        "settings": {"data.num_eval": 512, "rounds": 0, "sample.slots": 8},
+        "settings": {"evaluate.transfer": 0, "data.num_eval": 512, "rounds": 0, "sample.slots": 8},
         "arms": {
             "human exemplars": {},
             "zero-shot": {"data.exemplars": "none", "format.formats": ("zero_shot_cot",)},

@@ -7,7 +7,7 @@ lmsi sweep --config=configs/studies/threshold.py --workdir=runs/threshold
 def get_study() -> dict:
     return {
         "config": "../tiny.py",
-        "settings": {"data.num_eval": 512},
+        "settings": {"evaluate.transfer": 0, "data.num_eval": 512},
         "grid": {"select.min_confidence": (0.0, 0.25, 0.4, 0.6)},
         "shown": ("cot", "self_consistency"),
     }

@@ -7,7 +7,7 @@ lmsi sweep --config=configs/studies/weights.py --workdir=runs/weights
 def get_study() -> dict:
     return {
         "config": "../tiny.py",
-        "settings": {"data.num_eval": 2048, "evaluate.self_consistency": False},
+        "settings": {"evaluate.transfer": 0, "data.num_eval": 2048, "evaluate.self_consistency": False},
         "arms": {
             "token": {},
             "row": {"finetune.weighting": "row"},

@@ -144,7 +144,7 @@ def accuracy_by_arm(ax: Axes, arms: Sequence[tuple[str, Estimate, Estimate | Non
     ):
         known = [(place, each) for place, each in enumerate(estimates) if each is not None]
         x, y = [each.value for _, each in known], [place for place, _ in known]
-        error = [[each.value - each.low for _, each in known], [each.high - each.value for _, each in known]]
+        error = [[max(0.0, e.value - e.low) for _, e in known], [max(0.0, e.high - e.value) for _, e in known]]
         if known:
             ax.errorbar(x, y, xerr=error, color=HEX[colour], marker="o", markersize=5, linestyle="", capsize=3, label=label)
     names = {place: name for place, (name, _, _) in enumerate(arms)}

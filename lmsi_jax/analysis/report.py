@@ -15,13 +15,25 @@ import jinja2
 from etils import epath
 
 from lmsi_jax.analysis.browser import read_questions, round_payload
-from lmsi_jax.analysis.limits import biases, limits, method
+from lmsi_jax.analysis.limits.cost import cost
+from lmsi_jax.analysis.limits.remarks import biases, limits, method
+from lmsi_jax.analysis.limits.transfer import transfer_limits
+from lmsi_jax.analysis.limits.votes import vote_limits
 from lmsi_jax.analysis.measure_table import measure_rows, measured_models
-from lmsi_jax.analysis.measured_limits import measured_limits
 from lmsi_jax.analysis.plan import Planned, read_plan, title
 from lmsi_jax.analysis.proposals import proposal_facts
 from lmsi_jax.analysis.reviews import audit, audit_rows
-from lmsi_jax.analysis.rounds import REUSED, Gold, Round, label_precision, label_rows, read_gold, read_rounds, stage_times
+from lmsi_jax.analysis.rounds import (
+    REUSED,
+    Gold,
+    Round,
+    label_precision,
+    label_rows,
+    read_gold,
+    read_manifests,
+    read_rounds,
+    stage_times,
+)
 from lmsi_jax.analysis.summary import Score, p_text, read_scores, summarise
 from lmsi_jax.analysis.validity import read_steps, validity_rows
 from lmsi_jax.core.errors import UserError
@@ -73,7 +85,8 @@ def _environment(*, escapes: bool) -> jinja2.Environment:
 
 
 def _context(folder: RunFolder) -> dict[str, Any]:
-    from lmsi_jax.analysis.figures import figures  # matplotlib is slow to import, and only a report needs it
+    from lmsi_jax.analysis import plots  # matplotlib is slow to import, and only a report needs it
+    from lmsi_jax.analysis.figures import figures
 
     config, planned = read_json(folder.config), read_plan(folder)
     about = read_json(folder.history) if folder.history.exists() else {}
@@ -86,7 +99,9 @@ def _context(folder: RunFolder) -> dict[str, Any]:
     held_out = list(read_jsonl(folder.held_out)) if folder.held_out.exists() else []
     leaks = list(read_jsonl(folder.leaks)) if folder.leaks.exists() else None
     measures = list(read_jsonl(folder.measures)) if folder.measures.exists() else []
-    audits = {r.name: audit(folder, r.group) for r in voted}
+    audits, manifests = {r.name: audit(folder, r.group) for r in voted}, read_manifests(folder, planned)
+    measured = vote_limits(scores, rounds, _texts(questions.values()), _texts(held_out))
+    measured += [*transfer_limits(folder, scores.models), *filter(None, [cost(manifests, rows, config)])]
     return {
         "name": folder.root.name,
         "verdict": verdict(rows, voted) or _last_losses(folder, planned) or "Nothing has been scored or voted yet.",
@@ -99,7 +114,8 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "measured": measured_models(measures),
         "measures": measure_rows(measures),
         "biases": biases(measures),
-        "measured_limits": measured_limits(scores, rounds, _texts(questions.values()), _texts(held_out)),
+        "measured_limits": measured,
+        "drawings": {limit.title: plots.accuracy_by_arm(limit.drawn) for limit in measured if limit.drawn},
         "limits": limits(config, voted, steps, rows),
         "reviews": {name: audit_rows(found) for name, found in audits.items() if found},
         "command": shlex.join(about.get("command_line", [])),
@@ -112,7 +128,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "validity": validity_rows(voted, steps, gold, contract),
         "has_gold": bool(gold),
         "payloads": [round_payload(folder, r, s, questions, gold) for r, s in zip(voted, steps, strict=True)],
-        "stages": _stages(folder, planned),
+        "stages": _stages(folder, manifests),
         "config": json.dumps(config, indent=2, ensure_ascii=False),
     }
 
@@ -240,9 +256,9 @@ def _facts(
     return facts
 
 
-def _stages(folder: RunFolder, planned: Planned) -> list[dict[str, Any]]:
+def _stages(folder: RunFolder, manifests: Sequence[Record]) -> list[dict[str, Any]]:
     """Return each finished stage with its time, its share of the total and, where measured, its tokens per second."""
-    times = stage_times(folder, planned)
+    times = stage_times(manifests)
     total, table = sum(spent for spent, _ in times.values()), []
     for name, (spent, categories) in times.items():
         metrics = read_metrics(folder.stage_metrics(name))

@@ -115,13 +115,17 @@ def _read_round(folder: RunFolder, group: str, planned: Planned) -> Round:
     return Round(group, votes, dict(formats), trained, missing, started=any(present.values()))
 
 
-def stage_times(folder: RunFolder, planned: Planned) -> dict[str, tuple[float, dict[str, float]]]:
-    """Return (seconds, seconds by category) of each finished stage by name, in run order, without the report stage."""
+def read_manifests(folder: RunFolder, planned: Planned) -> list[Record]:
+    """Return the manifests of the finished stages, in run order, without that of the report."""
     files = folder.manifest("*").parent.glob("*.json")
     manifests = {m["stage"]: m for m in map(read_json, files)}
     order = [*planned.stages, *sorted(manifests.keys() - set(planned.stages))]
-    done = [manifests[name] for name in order if name in manifests and name != "report"]
-    return {m["stage"]: (float(m["seconds"]), {REUSED: 0.0} if m.get("reused") else m.get("times", {})) for m in done}
+    return [manifests[name] for name in order if name in manifests and name != "report"]
+
+
+def stage_times(manifests: Sequence[Record]) -> dict[str, tuple[float, dict[str, float]]]:
+    """Return (seconds, seconds by category) of each stage by name."""
+    return {m["stage"]: (float(m["seconds"]), {REUSED: 0.0} if m.get("reused") else m.get("times", {})) for m in manifests}
 
 
 def label_precision(votes: Sequence[Record], gold: Gold) -> tuple[int, int]:

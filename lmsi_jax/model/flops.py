@@ -1,5 +1,7 @@
 """Number of floating-point operations of the transformer's matrix products."""
 
+from collections.abc import Sequence
+
 from lmsi_jax.model import transformer
 from lmsi_jax.model.config import ModelConfig
 
@@ -14,9 +16,26 @@ def training_flops(
     appendix B of Chowdhery et al. 2022 (arXiv 2204.02311), plus the product with the unembedding.
     """
     n, t, p, s = rows, length, prompts, prompt_length
-    table = config.vocab * config.width
-    dense = transformer.count_params(config) - table * (1 if config.tied_embedding else 2)
-    attention = 4 * config.layers * config.heads * config.head_width
+    dense, table, attention = _operands(config)
     weights = 2 * dense * (n * t + p * s) + 2 * table * n * t
     read = attention * (n * t * (t + s) + p * s * s)
     return float((3 if trains_weights else 2) * weights + 3 * read)
+
+
+def decoding_flops(config: ModelConfig, prompt: int, question: int, paths: Sequence[int]) -> float:
+    """Return the floating-point operations of one question: of its `question` tokens, and of paths of these lengths.
+
+    All attend to a shared prompt of `prompt` tokens, whose own operations are `decoding_flops(config, 0, prompt, ())`.
+    """
+    dense, table, attention = _operands(config)
+    operations = 2.0 * dense * question + attention * question * (prompt + question / 2)
+    for tokens in paths:
+        operations += 2 * (dense + table) * tokens + attention * tokens * (prompt + question + tokens / 2)
+    return operations
+
+
+def _operands(config: ModelConfig) -> tuple[int, int, int]:
+    """Return (parameters of the layers, parameters of the unembedding, operations of attention per pair of tokens)."""
+    table = config.vocab * config.width
+    dense = transformer.count_params(config) - table * (1 if config.tied_embedding else 2)
+    return dense, table, 4 * config.layers * config.heads * config.head_width

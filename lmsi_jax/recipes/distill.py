@@ -30,6 +30,7 @@ def stages(config: DistillConfig, folder: RunFolder) -> list[Stage]:
     result += base_stages(config.base, config.seed, folder, "student") if trained_here else []
     if teacher.is_scored:
         result += [student.evaluate("student", student.checkpoint, 0, "student")]
+        result += student.transfer("student", student.checkpoint, 0)
         result += [teacher.evaluate("teacher", teacher.checkpoint, 0, "teacher")]
     result += [
         teacher.sample(GROUP, 1, teacher.checkpoint),
@@ -39,7 +40,7 @@ def stages(config: DistillConfig, folder: RunFolder) -> list[Stage]:
         student.finetune(GROUP, 1, student.checkpoint, distilled),
     ]
     if teacher.is_scored:
-        result.append(student.evaluate("distilled", distilled, 1, "distilled"))
+        result += [student.evaluate("distilled", distilled, 1, "distilled"), *student.transfer("distilled", distilled, 1)]
     return [*result, report(config, folder, result)]
 
 

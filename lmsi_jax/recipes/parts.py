@@ -14,6 +14,7 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.settings import part
 from lmsi_jax.decoding.config import Batching, Sampling
+from lmsi_jax.evaluation.config import ScoreConfig
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.recipe import Check
 from lmsi_jax.pipeline.run_folder import Files, RunFolder
@@ -41,11 +42,20 @@ from lmsi_jax.stages.propose import AgreementSettings, ProposeSettings, run_agre
 from lmsi_jax.stages.report import ReportSettings, run_report
 from lmsi_jax.stages.sample import SampleSettings, run_sample
 from lmsi_jax.stages.steps import StepsSettings, run_steps
-from lmsi_jax.stages.transfer import OtherTask, TextLossSettings, TransferSettings, run_text_loss, run_transfer
+from lmsi_jax.stages.transfer import (
+    Asked,
+    TextLossSettings,
+    TransferSettings,
+    asked_of,
+    asked_with,
+    run_text_loss,
+    run_transfer,
+)
 from lmsi_jax.stages.vote import VoteSettings, run_vote
-from lmsi_jax.tasks.config import OWN, QuestionConfig
+from lmsi_jax.tasks.config import OWN, DataConfig, QuestionConfig
 from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader, load_task
+from lmsi_jax.tokenizers import ChatTemplate
 from lmsi_jax.voting.config import SelectConfig, VoteConfig
 from lmsi_jax.voting.select import RULES
 
@@ -261,7 +271,14 @@ class Parts:
         decoding, batching = self._decoding("evaluate", number, is_trained=number > 0), part(config.sample, Batching)
         decoding = dataclasses.replace(decoding, sampling=dataclasses.replace(decoding.sampling, keep=()))
         return EvaluateSettings(
-            decoding, self.reader, config.data.task, config.evaluate, name, self._checks, checkpoint, batching
+            decoding,
+            self.reader,
+            config.data.task,
+            part(config.evaluate, ScoreConfig),
+            name,
+            self._checks,
+            checkpoint,
+            batching,
         )
 
     def evaluate(self, name: str, model: epath.Path, number: int, checkpoint: int | str | None = None) -> Stage:
@@ -276,14 +293,13 @@ class Parts:
         config, data, numerics = self._config.evaluate, self._config.data, self._numerics
         result: list[Stage] = []
         if config.transfer:
-            others = [
-                dataclasses.replace(data, **OTHER_TASK, task=task, num_eval=config.transfer) for task in config.other_tasks
-            ]
+            template = checkpoints.load_chat_template(self._source.checkpoint) if data.chat else None
+            other = dataclasses.replace(data, **OTHER_TASK, num_eval=config.transfer)
+            others = [_other_task(dataclasses.replace(other, task=task), template) for task in config.other_tasks]
             settings = TransferSettings(
                 self._decoding("transfer", is_trained=number > 0),
-                load_task(data),
-                tuple(OtherTask(load_task(other), part(other, QuestionConfig)) for other in others),
-                checkpoints.load_chat_template(self._source.checkpoint) if data.chat else None,
+                self.reader,
+                (*asked_with(load_task(data), template), *others),
                 config.transfer,
                 name,
                 part(self._config.sample, Batching),
@@ -293,11 +309,24 @@ class Parts:
             result.append(Stage(f"transfer/{name}/prompts", run_transfer, settings, inputs, outputs, on_mesh=True))
         if config.texts:
             files = {} if config.texts == "builtin" else {"texts": epath.Path(config.texts)}
+            if not all(file.exists() for file in files.values()):
+                raise UserError(
+                    f"evaluate.texts={config.texts} does not exist; name a JSON Lines file with `text`, or builtin."
+                )
             measured = TextLossSettings(config.texts, numerics, self._config.finetune.row_length, name)
             outputs = {"texts": self._folder.text_loss(name)}
             stage = Stage(f"transfer/{name}/texts", run_text_loss, measured, {"model": model, **files}, outputs, on_mesh=True)
             result.append(stage)
         return result
+
+
+def _other_task(data: DataConfig, template: ChatTemplate | None) -> Asked:
+    try:
+        if not question_source(data).is_scored:
+            raise UserError(f"'{data.task}' has no held-out questions with data.source='{data.source}'; use files or tfds.")
+        return asked_of(load_task(data), template, part(data, QuestionConfig))
+    except UserError as error:
+        raise UserError(f"evaluate.other_tasks: {error}") from error
 
 
 def reviews_of(select: SelectConfig) -> Files:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from lmsi_jax.checkpoint.config import Numerics
-from lmsi_jax.core import clock, rng
+from lmsi_jax.core import clock, rng, work
 from lmsi_jax.core.metric_log import MetricWriter
 from lmsi_jax.core.profile import Trace
 from lmsi_jax.core.progress import ProgressBar, console
@@ -18,6 +18,7 @@ from lmsi_jax.decoding.config import Batching, Sampling
 from lmsi_jax.decoding.engine import Limits
 from lmsi_jax.decoding.scheduler import Engine, Enough, Request, SampledPath
 from lmsi_jax.formatting.prompts import Prompts, check_control_tokens
+from lmsi_jax.model.flops import decoding_flops
 from lmsi_jax.pipeline.runtime import Model, Runtime
 from lmsi_jax.sharding import processes
 from lmsi_jax.sharding.rules import use_mesh
@@ -100,7 +101,8 @@ def _decode_shards(runtime: Runtime, job: Job, shards: Sequence[tuple[Sequence[R
         gathered=job.batching.gather,
         weights=decoding.sampling.weights,
     )
-    limits, planned = _fitted(runtime, job, model, size)
+    lengths = {request.id: len(model.tokenizer.encode(request.text + request.begun)) for request in job.requests}
+    limits, planned = _fitted(runtime, job, model, size, max(lengths.values()))
     title = f"{runtime.stage} {job.part}".strip()
     console.print(f"{title}: {limits.lanes} lanes of {limits.slots} slots, {planned}")
     key = rng.stage_key(decoding.seed, *decoding.stream)
@@ -108,6 +110,8 @@ def _decode_shards(runtime: Runtime, job: Job, shards: Sequence[tuple[Sequence[R
     with memory.explain_out_of_memory(planned, limits):
         engine = Engine(runtime.mesh, model.config, model.tokenizer, limits)
         prefix = engine.prefill(model.params, job.prefix, prefix_file)
+        shared = len(model.tokenizer.start(job.prefix))
+        work.add(operations=decoding_flops(model.config, 0, shared, ()))
         with contextlib.ExitStack() as stack:
             log = _DecodingLog(stack, runtime, job, title, sum(len(requests) for requests, _ in shards))
             for number, (requests, file) in enumerate(shards):
@@ -117,17 +121,19 @@ def _decode_shards(runtime: Runtime, job: Job, shards: Sequence[tuple[Sequence[R
                     id, prompt_hash = paths[0].id, job.prompt_hash(by_id[paths[0].id])
                     rows[id] = [{**path.record(decoding.sampling.keep), "prompt_hash": prompt_hash} for path in paths]
                     log.add(paths, engine, write=len(rows) < len(requests))
+                    tokens = [path.num_tokens for path in paths]
+                    operations = decoding_flops(model.config, shared, lengths[id], tokens)
+                    work.add(tokens=float(sum(tokens)), operations=operations)
                 if processes.writes(number):
                     write_jsonl(file, (row for request in requests for row in rows[request.id]))
                 log.end_shard(engine)
             log.end(engine)
 
 
-def _fitted(runtime: Runtime, job: Job, model: Model, questions: int) -> tuple[Limits, memory.Memory]:
+def _fitted(runtime: Runtime, job: Job, model: Model, questions: int, longest: int) -> tuple[Limits, memory.Memory]:
     """Return the shapes to decode with, and their memory. Lanes are limited to what fits, the same on all hosts."""
     mesh, config = runtime.mesh, model.config
     sampling, batching = job.largest or (job.decoding.sampling, job.batching)
-    longest = max(len(model.tokenizer.encode(request.text + request.begun)) for request in job.requests)
     prefix, weights = len(model.tokenizer.start(job.prefix)), memory.bytes_on_device(model.params)
     limits = memory.limits(job.decoding.sampling, job.batching, longest, job.batching.lanes or questions)
     largest = memory.limits(sampling, batching, longest)

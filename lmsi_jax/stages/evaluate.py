@@ -11,7 +11,7 @@ from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, write_jsonl
 from lmsi_jax.core.settings import untraced
 from lmsi_jax.decoding.config import Batching, EndpointConfig, Sampling
-from lmsi_jax.evaluation.config import EvaluateConfig
+from lmsi_jax.evaluation.config import ScoreConfig
 from lmsi_jax.evaluation.scores import PROMPTINGS, score
 from lmsi_jax.evaluation.statistics import mean_estimate, share_estimate
 from lmsi_jax.pipeline.run_folder import Files
@@ -31,14 +31,14 @@ class EvaluateSettings:
     decoding: Decoding  # for self-consistency; greedy decoding uses its stop strings and, for CoT, its max_tokens
     reader: AnswerReader
     task: str
-    evaluate: EvaluateConfig
+    evaluate: ScoreConfig
     model: str
     checks: tuple[str, ...]  # what makes a path valid in the vote of valid paths first
     checkpoint: int | str  # in a self-improvement run, the round that trained the model; 0 for the base
     batching: Batching = untraced(Batching())
 
 
-def promptings(config: EvaluateConfig, answer_type: str) -> list[str]:
+def promptings(config: ScoreConfig, answer_type: str) -> list[str]:
     """Return the prompting methods that a model is scored with, in the order of the paper's tables."""
     voted = config.self_consistency
     left_out = {"self_consistency": not voted, "valid_first": not (voted and config.valid_first and answer_type == "number")}

@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from etils import epath
 
 from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.checkpoint.config import Numerics
+from lmsi_jax.checkpoint.folder import load_chat_template
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
@@ -40,35 +41,43 @@ ROWS_AT_ONCE = 2  # per shard of the batch; also the size of what the interval o
 
 
 @dataclasses.dataclass(frozen=True)
-class OtherTask:
-    """A task that the model is not trained on."""
+class Asked:
+    """Questions that are asked with one prompt: the held-out questions of the run, or those of another task."""
 
-    task: Task
-    questions: QuestionConfig
+    variant: Variant
+    reader: AnswerReader
+    questions: QuestionConfig | None = None  # of another task
+    task: str = ""  # its name
+
+    @property
+    def kind(self) -> str:
+        return "task" if self.questions else "prompt"
+
+    @property
+    def name(self) -> str:
+        return self.task or self.variant.name
 
 
 @dataclasses.dataclass(frozen=True)
 class TransferSettings:
-    """`task` is that of the run; `limit` is the number of questions that are asked with each prompt, and of each other task."""
+    """`limit` is the number of questions that are asked with each prompt of the run's task."""
 
     decoding: Decoding
-    task: Task
-    others: tuple[OtherTask, ...]
-    template: ChatTemplate | None
+    reader: AnswerReader
+    asked: tuple[Asked, ...]
     limit: int
     model: str
     batching: Batching = untraced(Batching())
 
 
-@dataclasses.dataclass(frozen=True)
-class _Asked:
-    """Questions that are asked with one prompt."""
+def asked_with(task: Task, template: ChatTemplate | None) -> list[Asked]:
+    """Return the prompts that the questions of the run's task are asked with."""
+    return [Asked(variant, task.reader) for variant in prompt_variants(task, template)]
 
-    kind: str  # "prompt" or "task"
-    variant: Variant
-    name: str
-    reader: AnswerReader
-    questions: list[Record]
+
+def asked_of(task: Task, template: ChatTemplate | None, questions: QuestionConfig) -> Asked:
+    """Return how the questions of another task are asked: with its own prompt."""
+    return Asked(prompt_variants(task, template)[0], task.reader, questions, task.name)
 
 
 def run_transfer(runtime: Runtime, settings: TransferSettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
@@ -77,23 +86,28 @@ def run_transfer(runtime: Runtime, settings: TransferSettings, inputs: Files, ou
     All prompts are in one job, each in full, so that one program decodes them. A row of `transfer` is a score (see
     evaluation/scores.py) with the `kind`, "prompt" or "task", and the `name` of what is other.
     """
-    decoding = settings.decoding
-    asked = _asked(settings, inputs)
-    tokenizer = runtime.tokenizer(inputs["model"], control=decoding.prompts.chat is not None)
-    for each in asked:
-        check_control_tokens(each.questions, tokenizer)
+    decoding, chat = settings.decoding, settings.decoding.prompts.chat is not None
+    asked = settings.asked
+    if "exemplars" in inputs:  # of the model's own: those of its first template
+        task = Task("", settings.reader, read_exemplars(inputs["exemplars"])[0])
+        own = asked_with(task, load_chat_template(str(inputs["model"])) if chat else None)
+        asked = (*own, *(each for each in asked if each.questions))
+    held_out = load_questions(inputs["held_out"])[: settings.limit]
+    questions = [question_source(each.questions).held_out(decoding.seed) if each.questions else held_out for each in asked]
+    tokenizer = runtime.tokenizer(inputs["model"], control=chat)
+    for rows in questions:
+        check_control_tokens(rows, tokenizer)
     greedy = decoding.sampling.greedy(decoding.sampling.max_tokens)
+    greedy = dataclasses.replace(greedy, stops=(*greedy.stops, f"\n{QUESTION}"), keep=())
     paths = scratch / "paths.jsonl"
     job = Job(
-        decoding=dataclasses.replace(
-            decoding, sampling=dataclasses.replace(greedy, stops=(*greedy.stops, f"\n{QUESTION}"), keep=())
-        ),
+        decoding=dataclasses.replace(decoding, sampling=greedy),
         batching=settings.batching.for_greedy(runtime.mesh.size("batch"), decoding.sampling.paths),
         prefix="",
         requests=[
             Request(f"{number}/{row['id']}", each.variant.render(row["question"], row["choices"]))
-            for number, each in enumerate(asked)
-            for row in each.questions
+            for number, (each, rows) in enumerate(zip(asked, questions, strict=True))
+            for row in rows
         ],
         checkpoint=inputs["model"],
         output=paths,
@@ -101,33 +115,20 @@ def run_transfer(runtime: Runtime, settings: TransferSettings, inputs: Files, ou
         largest=(decoding.sampling, settings.batching),
     )
     decode_to_file(runtime, job)
-    processes.by_first(functools.partial(_write, settings, asked, paths, outputs))
+    processes.by_first(functools.partial(_write, settings.model, asked, questions, paths, outputs))
 
 
-def _asked(settings: TransferSettings, inputs: Files) -> list[_Asked]:
-    task = settings.task
-    if "exemplars" in inputs:  # of the model's own: those of its first template
-        task = dataclasses.replace(task, exemplars=read_exemplars(inputs["exemplars"])[0])
-    held_out = load_questions(inputs["held_out"])[: settings.limit]
-    found = [
-        _Asked("prompt", variant, variant.name, task.reader, held_out) for variant in prompt_variants(task, settings.template)
-    ]
-    for other in settings.others:
-        questions = question_source(other.questions).held_out(settings.decoding.seed)
-        variant = prompt_variants(other.task, settings.template)[0]
-        found.append(_Asked("task", variant, other.task.name, other.task.reader, questions))
-    return found
-
-
-def _write(settings: TransferSettings, asked: list[_Asked], paths: epath.Path, outputs: Files) -> None:
+def _write(
+    model: str, asked: Sequence[Asked], questions: Sequence[Sequence[Record]], paths: epath.Path, outputs: Files
+) -> None:
     decoded = {rows[0]["id"]: [{**row, "id": row["id"].partition("/")[2]} for row in rows] for rows in paths_by_question(paths)}
     rows = []
-    for number, each in enumerate(asked):
-        of_prompt = [decoded[f"{number}/{question['id']}"] for question in each.questions]
-        scored = score(each.questions, of_prompt, each.reader)
-        rows += [{**row, "kind": each.kind, "name": each.name, "model": settings.model} for row in scored]
+    for number, (each, of_task) in enumerate(zip(asked, questions, strict=True)):
+        of_prompt = [decoded[f"{number}/{question['id']}"] for question in of_task]
+        scored = score(of_task, of_prompt, each.reader)
+        rows += [{**row, "kind": each.kind, "name": each.name, "model": model} for row in scored]
         right = sum(row["correct"] for row in scored) / len(scored)
-        console.print(f"eval {settings.model}, {each.kind} {each.name}: {right:.1%} of {len(scored)}", markup=False)
+        console.print(f"transfer {model}, {each.kind} {each.name}: {right:.1%} of {len(scored)}", markup=False)
     write_jsonl(outputs["transfer"], rows)
 
 

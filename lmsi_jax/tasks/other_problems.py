@@ -40,5 +40,6 @@ def _each(rng: random.Random, largest: int) -> Problem:
     """Several people have equally many each, and somebody has a number of their own."""
     (name, *_), thing, box = rng.sample(NAMES, 2), rng.choice(THINGS), rng.choice(BOXES)
     count, each, own = rng.randint(2, 9), rng.randint(2, 9), rng.randint(2, largest)
-    question = f"There are {count} {box} with {each} {thing} each, and {name} has {own} {thing}. How many {thing} are there altogether?"
-    return Problem(question, (Term(box, count * each, (count, each)), Term(name, own)))
+    told = f"There are {count} {box} with {each} {thing} each, and {name} has {own} {thing}."
+    terms = (Term(box, count * each, (count, each)), Term(name, own))
+    return Problem(f"{told} How many {thing} are there altogether?", terms)

@@ -84,7 +84,8 @@ def losses(mesh: Mesh, objective: Objective, rows: PackedRows, batch: int) -> Ca
 
     def measure(params: Any) -> list[tuple[float, float]]:
         means = [loss(params, part) for part in parts()]
-        return [(float(mean.total), float(mean.count)) for mean in jax.device_get(means)]
+        totals, counts = jax.device_get(([mean.total for mean in means], [mean.count for mean in means]))
+        return [(float(total), float(count)) for total, count in zip(totals, counts, strict=True)]
 
     return measure
 

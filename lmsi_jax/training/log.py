@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from lmsi_jax.core import clock
+from lmsi_jax.core import clock, work
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.machine import peak_operations
 from lmsi_jax.core.metric_log import MetricWriter
@@ -41,10 +41,10 @@ class StepLog:
     MFU is the share of the devices' peak floating-point operations per second.
     """
 
-    def __init__(self, mesh: Mesh, config: TrainConfig, work: Work, writer: MetricWriter, start: int, on_step: OnStep):
-        self._config, self._work, self._writer, self._on_step = config, work, writer, on_step
+    def __init__(self, mesh: Mesh, config: TrainConfig, of_step: Work, writer: MetricWriter, start: int, on_step: OnStep):
+        self._config, self._work, self._writer, self._on_step = config, of_step, writer, on_step
         devices = list(mesh.devices.devices.flat)
-        self._peak = peak_operations(devices, work.dtype)
+        self._peak = peak_operations(devices, of_step.dtype)
         if self._peak is None:
             console.print(f"The peak speed of {devices[0].device_kind} is unknown, so the metrics have no mfu.")
         self._last, self._at = start, time.perf_counter()
@@ -59,6 +59,7 @@ class StepLog:
                 f"the loss at step {step} is {values['loss']} (gradient norm {values['grad_norm']}). Training has diverged; "
                 f"lower learning_rate (now {self._config.learning_rate}).",
             )
+        work.add(tokens=float(self._work.tokens), operations=self._work.flops)
         self._on_step(step, values)
         return values
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from lmsi_jax.analysis.limits import biases, limits, method
+from lmsi_jax.analysis.limits.remarks import biases, limits, method
 from lmsi_jax.analysis.measure_table import MEANINGS, meaning, measure_rows
 from lmsi_jax.analysis.report import write_report
 from lmsi_jax.core.files import write_text

@@ -1,5 +1,7 @@
 """Every source of questions behind the one protocol."""
 
+import re
+
 import pytest
 
 from lmsi_jax.answers.extract import TYPES, canonical
@@ -7,12 +9,24 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import write_jsonl
 from lmsi_jax.tasks.config import DataConfig
 from lmsi_jax.tasks.sets import DATASETS
-from lmsi_jax.tasks.sources import SOURCES, PublishedSet, QuestionFiles, QuestionSource, WordProblems, question_source
+from lmsi_jax.tasks.sources import (
+    SOURCES,
+    LongerWordProblems,
+    OtherWordProblems,
+    PublishedSet,
+    QuestionFiles,
+    QuestionSource,
+    WordProblems,
+    question_source,
+)
 from lmsi_jax.tasks.task import EXEMPLARS, load_task
+from lmsi_jax.tasks.word_reading import read_problem
 
 # (class, task, source): the rows of SOURCES, a data set from its published files, and one from question files.
 KINDS = [
     (WordProblems, "word_problems", "jsonl"),
+    (LongerWordProblems, "longer_word_problems", "jsonl"),
+    (OtherWordProblems, "other_word_problems", "jsonl"),
     (QuestionFiles, "jsonl", "jsonl"),
     (QuestionFiles, "gsm8k", "jsonl"),
     (PublishedSet, "gsm8k", "files"),
@@ -57,7 +71,24 @@ def test_each_source_is_what_the_protocol_says(folder, kind, task, source):
 def test_every_source_has_an_example_here():
     """Catches: a new row of SOURCES, or a class of data sets, that the test above does not see."""
     assert {task for _, task, _ in KINDS} - DATASETS.keys() == SOURCES.keys()
-    assert {kind for kind, _, _ in KINDS} == {WordProblems, QuestionFiles, PublishedSet}
+    assert {kind for kind, _, _ in KINDS} == {type(SOURCES[name](DataConfig())) for name in SOURCES} | {PublishedSet}
+
+
+def test_longer_and_other_word_problems_are_unlike_those_trained_on():
+    """Catches: a test of generalisation on the questions that were trained on, or answers that do not follow from the text."""
+    longer = question_source(DataConfig(task="longer_word_problems", terms=(2, 5), num_questions=1, num_eval=200))
+    assert {row["terms"] for row in longer.held_out(0)} == {6, 7, 8}
+    other = question_source(DataConfig(task="other_word_problems", largest=50, num_questions=1, num_eval=300)).held_out(0)
+    for row in other:
+        a, b, *rest = map(int, re.findall(r"\d+", row["question"]))
+        if "each" in row["question"]:
+            expected = a * b + rest[0]
+        elif "still need" in row["question"]:
+            expected = a - b - rest[0]
+        else:
+            expected = 2 * a + (b if " more " in row["question"] else -b)
+        assert int(row["answer"]) == expected >= 1, row
+        assert read_problem(row["question"]) is None, "the corpus has no such question"
 
 
 def test_question_files_without_held_out_ones_are_not_scored(folder):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmsi_jax.analysis.kinds import weak_kinds
-from lmsi_jax.analysis.measured_limits import consensus, diversity, knowledge, measured_limits, reinforced, state
+from lmsi_jax.analysis.limits.votes import consensus, diversity, knowledge, reinforced, state, vote_limits
 from lmsi_jax.analysis.rounds import Round
 from lmsi_jax.analysis.summary import Scores
 from lmsi_jax.tasks.word_problems import make_problem
@@ -106,4 +106,4 @@ def test_a_gap_of_knowledge_is_a_warning_with_its_numbers():
 
 def test_a_run_without_scores_or_votes_has_no_limits():
     """Catches: a report of an unfinished run that fails."""
-    assert measured_limits(Scores([], {}), [], {}, {}) == []
+    assert vote_limits(Scores([], {}), [], {}, {}) == []

@@ -6,33 +6,22 @@ No measure of consensus, diversity or knowledge reads a gold answer of a trainin
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from lmsi_jax.analysis.kinds import Kind, weak_kinds
+from lmsi_jax.analysis.limits.limit import Limit
 from lmsi_jax.analysis.plan import title
 from lmsi_jax.analysis.rounds import NOTHING, Round, interval, share
 from lmsi_jax.analysis.summary import Scores
 from lmsi_jax.core.records import Record
 from lmsi_jax.evaluation.compare import right_answers
-from lmsi_jax.evaluation.statistics import gain_interval, mean_estimate
+from lmsi_jax.evaluation.statistics import Estimate, gain_interval, mean_estimate, share_estimate
 from lmsi_jax.voting.calibration import pass_at_k
 from lmsi_jax.voting.majority import vote
 
 BINS = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 
 
-@dataclass(frozen=True)
-class Limit:
-    """One limit: what was measured, in a sentence and in a table. `warns` marks one that a user has to look at."""
-
-    title: str
-    sentence: str
-    head: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    warns: bool = False
-
-
-def measured_limits(
+def vote_limits(
     scores: Scores, rounds: Sequence[Round], questions: Mapping[str, str], held_out: Mapping[str, str]
 ) -> list[Limit]:
     """Return the limits that the records of a run allow to measure. Questions are texts by id."""
@@ -59,7 +48,7 @@ def consensus(votes: Mapping[str, list[Record]], greedy: Mapping[str, list[Recor
     base = {row["id"]: row["confidence"] for row in next(iter(votes.values()), [])}
     before, after = _sides(greedy)
     total = sum(after[id] - before[id] for id in after if id in before)
-    rows, weakest = [], ""
+    rows, drawn, weakest = [], list[tuple[str, Estimate, Estimate | None]](), ""
     for low, high in BINS:
         label_ids = [id for id, value in labels.items() if _within(value, low, high)]
         asked = [id for id, value in base.items() if _within(value, low, high) and id in before and id in after]
@@ -75,6 +64,9 @@ def consensus(votes: Mapping[str, list[Record]], greedy: Mapping[str, list[Recor
             f"{100 * gain / len(base):+.1f}" if base and before else NOTHING,
         )
         rows.append(cells)
+        if asked:
+            sides = [share_estimate(round(sum(side[id] for id in asked)), len(asked)) for side in (before, after)]
+            drawn.append((f"vote share {cells[0]}", sides[1], sides[0]))
         if not weakest and labels:
             gain_of_all = f"{100 * total / max(len(base), 1):+.1f} points"
             gained = f". On held-out questions, {cells[6]} of the gain of {gain_of_all} are from those with as low a vote share"
@@ -83,7 +75,7 @@ def consensus(votes: Mapping[str, list[Record]], greedy: Mapping[str, list[Recor
                 f"{cells[1]} of those to train on and give {cells[2]} of the training paths{gained if base and before else ''}."
             )
     head = ("vote share", "training questions", "training paths", "held out", "greedy before", "greedy after", "gain, points")
-    return Limit("Reliance on consensus", weakest or "Nothing has been trained on yet.", head, tuple(rows))
+    return Limit("Reliance on consensus", weakest or "Nothing has been trained on yet.", head, tuple(rows), drawn=tuple(drawn))
 
 
 def _sides(greedy: Mapping[str, list[Record]]) -> tuple[dict[str, float], dict[str, float]]:
