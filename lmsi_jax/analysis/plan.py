@@ -24,7 +24,8 @@ def read_plan(folder: RunFolder) -> Planned:
     about = read_json(folder.history) if folder.history.exists() else {}
     stages: list[str] = about.get("stages", [])
     models = [stage.split("/")[1] for stage in stages if re.fullmatch(r"eval/[^/]+/evaluate", stage)]
-    groups = [stage.removesuffix("/vote") for stage in stages if stage.endswith("/vote")]
+    voted = [stage.removesuffix("/vote") for stage in stages if stage.endswith("/vote")]
+    groups = [group for group in voted if not group.startswith("tasks/")]  # further tasks have reports of their own
     scored = [path.name for path in _folders(folder.scores("*", "*").parent.parent)]
     rounds = [f"rounds/{path.name}" for path in _folders(folder.root / "rounds")]
     models, groups = [*models, *sorted(scored, key=_natural)], [*groups, *sorted(rounds, key=_natural)]

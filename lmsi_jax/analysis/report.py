@@ -245,6 +245,8 @@ def _facts(
     if "data" in config:
         facts["Task"] = config["data"]["task"]
         facts["Questions"] = f"{questions:,} unlabelled" + (f", {rows[0].n:,} held out" if rows else "")
+    if config.get("more_tasks"):
+        facts["Trained together with"] = ", ".join(f"{name} (tasks/{name}/report.html)" for name in config["more_tasks"])
     if "sample" in config:
         facts["Paths"] = f"{config['sample']['paths']} per question"
     if "rounds" in config:

@@ -131,6 +131,10 @@ class RunFolder:
         """The training rows of a group."""
         return self.root / group / "examples.jsonl"
 
+    def mixture(self, group: str) -> epath.Path:
+        """The training rows of a group for all tasks of the run, if it has several."""
+        return self.root / group / "mixture.jsonl"
+
     def model(self, name: str) -> epath.Path:
         """The checkpoint folder of a model that the run trains."""
         return self.root / "models" / name

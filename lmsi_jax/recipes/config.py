@@ -107,6 +107,7 @@ class Config(LoopConfig, InterventionConfig):
     """A self-improvement run."""
 
     rounds: int = 1  # 0 only scores the model
+    more_tasks: tuple[str, ...] = ()  # tasks besides data.task that train the same model, with as many questions each
     train_from: Literal["base", "previous"] = "base"  # the model that a round's fine-tuning starts from
     faithfulness: int = 0  # held-out questions of the tests of faithfulness, which cover the base and each round; 0 = no tests
     model: SourceConfig = SourceConfig()
@@ -139,6 +140,11 @@ class Config(LoopConfig, InterventionConfig):
                 f"faithfulness={self.faithfulness} with data.exemplars='{OWN}': set faithfulness=0, and run lmsi faithfulness "
                 f"with --config.data.exemplars=W/exemplars.jsonl.",
             )
+        require(
+            not self.more_tasks or OWN not in (self.data.exemplars, self.data.source),
+            f"more_tasks={self.more_tasks} with questions or exemplars that the model writes ('{OWN}'): only one task can have "
+            f"such; leave more_tasks empty.",
+        )
         require_at_least(0, self, path, "rounds")
         require(
             self.rounds <= 1 or self.sample.engine == "mesh",

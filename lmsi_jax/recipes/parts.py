@@ -212,8 +212,11 @@ class Parts:
     def finetune_settings(self, number: int = 1) -> FinetuneSettings:
         return FinetuneSettings(self._config.seed, f"finetune {number}", self._numerics, self._config.finetune)
 
-    def finetune(self, group: str, number: int, model: epath.Path, trained: epath.Path) -> Stage:
-        inputs, settings = {"examples": self._folder.examples(group), "model": model}, self.finetune_settings(number)
+    def finetune(
+        self, group: str, number: int, model: epath.Path, trained: epath.Path, rows: epath.Path | None = None
+    ) -> Stage:
+        """Return the stage that trains a model on `rows`, by default those of the group."""
+        inputs, settings = {"examples": rows or self._folder.examples(group), "model": model}, self.finetune_settings(number)
         return Stage(f"{group}/finetune", run_finetune, settings, inputs, {"trained": trained}, on_mesh=True)
 
     def greedy_settings(self, name: str, number: int, options: InterventionConfig, limit: int = 0) -> GreedySettings:
@@ -339,17 +342,19 @@ def reviews_of(select: SelectConfig) -> Files:
     return {"reviews": file}
 
 
-def report(config: Any, folder: RunFolder, made: Sequence[Stage]) -> Stage:
+def report(config: Any, folder: RunFolder, made: Sequence[Stage], *, is_part: bool = False) -> Stage:
     """Return the stage that writes the report and the card.
 
-    It runs again when any record of the stages `made` has changed, or any human review.
+    It runs again when any record of the stages `made` has changed, or any human review. With `is_part` the folder is a part of
+    a run, and the stage also writes the files that describe it.
     """
     outputs = [path for stage in made for path in stage.outputs.values() if path.suffix == ".jsonl"]
     reviews = [folder.reviews(stage.name.rpartition("/")[0]) for stage in made if stage.short_name == "vote"]
     records = {folder.label(path): path for path in (*outputs, *(path for path in reviews if path.exists()))}
-    return Stage(
-        "report", run_report, ReportSettings(config), records, {"report": folder.report, "card": folder.card}, is_shared=False
-    )
+    settings = ReportSettings(config, tuple(stage.name for stage in made) if is_part else ())
+    written = {"report": folder.report, "card": folder.card}
+    written |= {"config": folder.config, "history": folder.history} if is_part else {}
+    return Stage("report", run_report, settings, records, written, is_shared=False)
 
 
 def model_checks(section: str, *, samples: bool = True, trains: bool = True) -> list[Check[Any]]:

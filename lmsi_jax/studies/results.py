@@ -19,9 +19,9 @@ from lmsi_jax.studies.study import Plan, Run, Study
 class Result:
     """The accuracy of one arm with one prompting: of the last model of its runs, over questions and seeds.
 
-    `base` is the accuracy of the first model of the same runs. `difference` and `p_holm` compare with the first arm of the
-    study on the same questions and seeds; they are None for that arm itself, and where the arms share no seed or have other
-    questions.
+    `base` is the accuracy of the first model of the same runs. `difference` and `p_holm` compare with the arm's control, the
+    first arm of the study if it names no other, on the same questions and seeds. They are None for that arm itself, and where
+    the arms share no seed or have other questions.
     """
 
     arm: str
@@ -46,7 +46,7 @@ def read_results(plan: Plan) -> list[Result]:
     for prompting in study.shown:
         first, last = _rows(study, done, prompting)
         of_prompting = [
-            _result(arm.name, prompting, first[arm.name], last[arm.name], last[study.arms[0].name])
+            _result(arm.name, prompting, first[arm.name], last[arm.name], last[study.control(arm.name)])
             for arm in study.arms
             if last[arm.name]
         ]
@@ -129,7 +129,7 @@ def result_table(study: Study, results: Sequence[Result]) -> Table:
         f"{study.name}: accuracy in %, mean over {'-'.join(map(str, sizes))} seeds of {results[0].n:,} questions",
         ("arm",),
         ("before", "after", "difference", "p"),
-        f"difference: from '{study.arms[0].name}'; p: Student's t over seeds (one seed: McNemar), Holm over arms",
+        f"difference: from {_control_text(study)}; p: Student's t over seeds (one seed: McNemar), Holm over arms",
     )
     if study.published:
         table.add_column("published", justify="right", no_wrap=True)
@@ -147,6 +147,10 @@ def result_table(study: Study, results: Sequence[Result]) -> Table:
                     *([published(study, row)] if study.published else []),
                 )
     return table
+
+
+def _control_text(study: Study) -> str:
+    return "the arm that the study names" if study.controls else f"'{study.arms[0].name}'"
 
 
 def published(study: Study, row: Result) -> str:

@@ -9,6 +9,7 @@ A study is a Python file with `get_study()`, which returns a dict:
     arms      the settings of each arm by the arm's name; the first arm is the one that the others are compared with
     grid      in place of `arms`: lists of values by setting; each combination is an arm
     shown     the promptings of the table, in order; all that were scored by default
+    controls  the arm that another one is compared with, by the name of the latter; the first arm where there is none
     published accuracies in % that were published for an arm, as {arm: {prompting: (before, after)}}; None where there is none
 """
 
@@ -28,7 +29,7 @@ from lmsi_jax.evaluation.scores import PROMPTINGS
 from lmsi_jax.pipeline.run_folder import RunFolder
 
 Settings = Mapping[str, Any]  # values by the full names of settings
-KEYS = ("recipe", "config", "seeds", "settings", "arms", "grid", "shown", "published")
+KEYS = ("recipe", "config", "seeds", "settings", "arms", "grid", "controls", "shown", "published")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,13 @@ class Study:
     config: str
     seeds: tuple[int, ...]
     arms: tuple[Arm, ...]
+    controls: Mapping[str, str]
     shown: tuple[str, ...]
     published: Mapping[str, Mapping[str, tuple[float | None, float | None]]]
+
+    def control(self, arm: str) -> str:
+        """Return the name of the arm that another one is compared with."""
+        return self.controls.get(arm, self.arms[0].name)
 
     @property
     def varied(self) -> set[str]:
@@ -140,11 +146,13 @@ def _study(path: Path, about: str, values: dict[str, Any]) -> Study:
     if unknown:
         raise UserError(f"{path}: shown={shown!r} names {', '.join(unknown)}; there are {', '.join(PROMPTINGS)}.")
     arms, published = _arms(path, values), values.get("published", {})
-    strange = [name for name in published if name not in {arm.name for arm in arms}]
-    if strange:
-        raise UserError(f"{path}: published={strange!r} are no arms; there are {', '.join(arm.name for arm in arms)}.")
+    controls, names = values.get("controls", {}), [arm.name for arm in arms]
+    for key, named in (("published", published), ("controls", (*controls, *controls.values()))):
+        strange = [name for name in named if name not in names]
+        if strange:
+            raise UserError(f"{path}: {key}={strange!r} are no arms; there are {', '.join(names)}.")
     config = os.path.normpath(path.parent / values["config"])
-    return Study(path.stem, about, values.get("recipe", "self_improve"), config, seeds, arms, shown, published)
+    return Study(path.stem, about, values.get("recipe", "self_improve"), config, seeds, arms, controls, shown, published)
 
 
 def _arms(path: Path, values: dict[str, Any]) -> tuple[Arm, ...]:

@@ -99,6 +99,27 @@ class WordProblems:
             }
 
 
+class ListProblems(WordProblems):
+    """Word problems that add several quantities."""
+
+    families: tuple[str, ...] = ("place", "days", "people")
+
+    def _make(self, rng: random.Random, terms: tuple[int, int], largest: int) -> Problem:
+        return make_problem(rng, terms, largest, self.families)
+
+
+class StoryProblems(ListProblems):
+    """Word problems in which somebody gets some things, and may lose others."""
+
+    families = ("story",)
+
+
+class BoxProblems(ListProblems):
+    """Word problems with boxes of several things each."""
+
+    families = ("boxes",)
+
+
 class LongerWordProblems(WordProblems):
     """Word problems with more quantities than `data.terms` has: one to three more than the most, and at most ten."""
 
@@ -205,6 +226,9 @@ class PublishedSet:
 
 SOURCES: dict[str, Callable[[QuestionConfig], QuestionSource]] = {
     "word_problems": WordProblems,
+    "list_problems": ListProblems,
+    "story_problems": StoryProblems,
+    "box_problems": BoxProblems,
     "longer_word_problems": LongerWordProblems,
     "other_word_problems": OtherWordProblems,
     "jsonl": QuestionFiles,

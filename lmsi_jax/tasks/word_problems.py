@@ -7,6 +7,7 @@ not an error in all.
 
 import dataclasses
 import random
+from collections.abc import Sequence
 
 NAMES = ("Tom", "Ann", "Bob", "Eva", "Max", "Lily", "Sam", "Nina", "Paul", "Rosa", "Hugo", "Mia")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -45,10 +46,18 @@ class Problem:
         return sum(-term.value if term.subtracted else term.value for term in self.terms)
 
 
-def make_problem(rng: random.Random, terms: tuple[int, int], largest: int) -> Problem:
-    """Return a random problem. Its number of terms is uniform over `terms`, both ends included, but at most 7 or 8 in some."""
+def make_problem(
+    rng: random.Random,
+    terms: tuple[int, int],
+    largest: int,
+    families: Sequence[str] = ("place", "days", "people", "story", "boxes"),
+) -> Problem:
+    """Return a random problem of one of `families`, of which "story" may take away and "boxes" multiplies.
+
+    Its number of terms is uniform over `terms`, both ends included, but at most 7 or 8 in some families.
+    """
     count = rng.randint(*terms)
-    family = rng.choice((_place, _days, _people, _story, _boxes))
+    family = {"place": _place, "days": _days, "people": _people, "story": _story, "boxes": _boxes}[rng.choice(families)]
     while True:
         problem = family(rng, count, largest)
         if problem.answer >= 1:

@@ -11,11 +11,14 @@ from lmsi_jax.tasks.config import DataConfig
 from lmsi_jax.tasks.sets import DATASETS
 from lmsi_jax.tasks.sources import (
     SOURCES,
+    BoxProblems,
+    ListProblems,
     LongerWordProblems,
     OtherWordProblems,
     PublishedSet,
     QuestionFiles,
     QuestionSource,
+    StoryProblems,
     WordProblems,
     question_source,
 )
@@ -25,6 +28,9 @@ from lmsi_jax.tasks.word_reading import read_problem
 # (class, task, source): the rows of SOURCES, a data set from its published files, and one from question files.
 KINDS = [
     (WordProblems, "word_problems", "jsonl"),
+    (ListProblems, "list_problems", "jsonl"),
+    (StoryProblems, "story_problems", "jsonl"),
+    (BoxProblems, "box_problems", "jsonl"),
     (LongerWordProblems, "longer_word_problems", "jsonl"),
     (OtherWordProblems, "other_word_problems", "jsonl"),
     (QuestionFiles, "jsonl", "jsonl"),
@@ -74,10 +80,17 @@ def test_every_source_has_an_example_here():
     assert {kind for kind, _, _ in KINDS} == {type(SOURCES[name](DataConfig())) for name in SOURCES} | {PublishedSet}
 
 
-def test_longer_and_other_word_problems_are_unlike_those_trained_on():
+def test_parts_and_neighbours_of_the_word_problems_are_what_their_names_say():
     """Catches: a test of generalisation on the questions that were trained on, or answers that do not follow from the text."""
     longer = question_source(DataConfig(task="longer_word_problems", terms=(2, 5), num_questions=1, num_eval=200))
     assert {row["terms"] for row in longer.held_out(0)} == {6, 7, 8}
+    for name, words in (
+        ("list", "in all|have|together"),
+        ("story", "have now"),
+        ("box", "[0-9] (boxes|bags|jars|packs|trays)"),
+    ):
+        rows = question_source(DataConfig(task=f"{name}_problems", num_questions=1, num_eval=100)).held_out(0)
+        assert all(re.search(words, row["question"]) for row in rows), name
     other = question_source(DataConfig(task="other_word_problems", largest=50, num_questions=1, num_eval=300)).held_out(0)
     for row in other:
         a, b, *rest = map(int, re.findall(r"\d+", row["question"]))
