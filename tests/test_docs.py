@@ -18,6 +18,7 @@ from lmsi_jax.recipes.config import Config
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.stages import checks
 from lmsi_jax.studies.study import load_study, plan_runs
+from lmsi_jax.tasks.sets import DATASETS
 
 ROOT = Path(__file__).parents[1]
 STUDIES = [*sorted((ROOT / "configs/studies").glob("*.py")), *sorted((ROOT / "configs/paper").glob("*.py"))]
@@ -61,6 +62,18 @@ def test_prompts_and_rows_of_shipped_configs_fit(config):
     few = dataclasses.replace(config.data, num_questions=10, num_eval=10)
     config = resolve_numerics(dataclasses.replace(config, data=few), "cpu")
     assert " of 2048" in checks.lengths(config, Runtime(MeshConfig(), epath.Path("metrics")), "model", trains=True)
+
+
+def test_data_sets_of_studies_have_the_source_that_they_name():
+    """Catches: a table of the paper that ends with "TensorFlow Datasets has no gsm8k" on a machine with eight GPUs."""
+    for path in [*STUDIES, *(ROOT / "configs").glob("*.py")]:
+        text = path.read_text()
+        named = re.findall(r'"data.task": "(\w+)"([^}]*)', text) + re.findall(r'"task": "(\w+)"([^}]*)', text)
+        default = re.search(r'"settings": \{[^}]*"data.source": "tfds"', text) is not None
+        for task, own in named:
+            source = re.search(r'source": "(\w+)"', own)
+            if source and source[1] == "tfds" or not source and default:
+                assert DATASETS[task].read_tfds is not None, (path, task)
 
 
 def test_every_config_is_listed():

@@ -8,8 +8,7 @@ from etils import epath
 
 import lmsi_jax.analysis
 from lmsi_jax.core.files import write_text
-from lmsi_jax.evaluation.scores import PROMPTINGS
-from lmsi_jax.studies.results import Result, cells, published
+from lmsi_jax.studies.results import Result, cells, published, title
 from lmsi_jax.studies.study import Study
 
 TEMPLATES = Path(lmsi_jax.analysis.__file__).parent
@@ -23,7 +22,7 @@ def write_page(study: Study, results: Sequence[Result], failed: Mapping[str, str
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     drawn = {name: [(r.arm, r.accuracy, r.base) for r in results if r.prompting == name] for name in study.shown}
-    figures = [(PROMPTINGS[name], plots.accuracy_by_arm(rows)) for name, rows in drawn.items() if rows]
+    figures = [(title(name), plots.accuracy_by_arm(rows)) for name, rows in drawn.items() if rows]
     context = {
         "study": study,
         "rows": [cells(row) + ([published(study, row)] if study.published else []) for row in results],

@@ -8,16 +8,17 @@ from rich.text import Text
 
 from lmsi_jax.analysis.summary import Scores, grid, p_text, read_scores
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import Record
+from lmsi_jax.core.records import Record, read_jsonl
 from lmsi_jax.evaluation.scores import PROMPTINGS
 from lmsi_jax.evaluation.statistics import Estimate, SeedsEstimate, holm, seeds_estimate
+from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.pipeline.workdir import check_workdir
 from lmsi_jax.studies.study import Plan, Run, Study
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The accuracy of one arm with one prompting: of the last model of its runs, over questions and seeds.
+    """The accuracy of one arm with one prompting, or on another task: of the last model of its runs.
 
     `base` is the accuracy of the first model of the same runs. `difference` and `p_holm` compare with the arm's control, the
     first arm of the study if it names no other, on the same questions and seeds. They are None for that arm itself, and where
@@ -73,12 +74,27 @@ def _rows(study: Study, done: Sequence[Run], prompting: str) -> tuple[dict[str, 
     last: dict[str, BySeed] = {arm.name: {} for arm in study.arms}
     for run in done:
         scores: Scores = read_scores(run.folder)
-        rows = scores.of(prompting)
+        rows = scores.of(prompting) if prompting in PROMPTINGS else _of_other_task(run.folder, scores.models, prompting)
         if scores.models and scores.models[-1] in rows:
             last[run.arm.name][run.seed] = rows[scores.models[-1]]
             if scores.models[0] in rows and len(scores.models) > 1:
                 first[run.arm.name][run.seed] = rows[scores.models[0]]
     return first, last
+
+
+def _of_other_task(folder: RunFolder, models: Sequence[str], task: str) -> dict[str, list[Record]]:
+    """Return the score rows of a task that was only tested, by model."""
+    found: dict[str, list[Record]] = {}
+    for model in models:
+        file = folder.transfer(model)
+        rows = [row for row in read_jsonl(file) if (row["kind"], row["name"]) == ("task", task)] if file.exists() else []
+        found |= {model: rows} if rows else {}
+    return found
+
+
+def title(shown: str) -> str:
+    """Return a prompting or another task in words."""
+    return PROMPTINGS.get(shown, shown)
 
 
 def _result(arm: str, prompting: str, first: BySeed, last: BySeed, control: BySeed) -> Result:
@@ -134,7 +150,7 @@ def result_table(study: Study, results: Sequence[Result]) -> Table:
     if study.published:
         table.add_column("published", justify="right", no_wrap=True)
     for prompting in dict.fromkeys(row.prompting for row in results):
-        table.add_row(Text(PROMPTINGS[prompting], style="bold"))
+        table.add_row(Text(title(prompting), style="bold"))
         for row in results:
             if row.prompting == prompting:
                 gain, before = row.difference, row.base
@@ -163,7 +179,7 @@ def cells(row: Result) -> list[str]:
     """Return a result as the cells of a row of the page's table."""
     gain = row.difference
     return [
-        PROMPTINGS[row.prompting],
+        title(row.prompting),
         row.arm,
         str(len(row.seeds)),
         f"{row.n:,}",

@@ -8,7 +8,7 @@ A study is a Python file with `get_study()`, which returns a dict:
     settings  settings of all runs, by name, such as {"data.num_eval": 2048}
     arms      the settings of each arm by the arm's name; the first arm is the one that the others are compared with
     grid      in place of `arms`: lists of values by setting; each combination is an arm
-    shown     the promptings of the table, in order; all that were scored by default
+    shown     the promptings of the table, in order, and the names of other tasks; all promptings that were scored by default
     controls  the arm that another one is compared with, by the name of the latter; the first arm where there is none
     published accuracies in % that were published for an arm, as {arm: {prompting: (before, after)}}; None where there is none
 """
@@ -27,6 +27,8 @@ from lmsi_jax.core.errors import UserError, nearest
 from lmsi_jax.core.python_file import call
 from lmsi_jax.evaluation.scores import PROMPTINGS
 from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.tasks.sets import DATASETS
+from lmsi_jax.tasks.sources import SOURCES
 
 Settings = Mapping[str, Any]  # values by the full names of settings
 KEYS = ("recipe", "config", "seeds", "settings", "arms", "grid", "controls", "shown", "published")
@@ -142,9 +144,10 @@ def _study(path: Path, about: str, values: dict[str, Any]) -> Study:
     if not seeds or len(set(seeds)) < len(seeds) or not all(isinstance(seed, int) for seed in seeds):
         raise UserError(f"{path}: seeds={seeds!r} must be different whole numbers, at least one.")
     shown = tuple(values.get("shown", PROMPTINGS))
-    unknown = [name for name in shown if name not in PROMPTINGS]
+    known = (*PROMPTINGS, *SOURCES, *DATASETS)
+    unknown = [name for name in shown if name not in known]
     if unknown:
-        raise UserError(f"{path}: shown={shown!r} names {', '.join(unknown)}; there are {', '.join(PROMPTINGS)}.")
+        raise UserError(f"{path}: shown={shown!r} names {', '.join(unknown)}; there are {', '.join(known)}.")
     arms, published = _arms(path, values), values.get("published", {})
     controls, names = values.get("controls", {}), [arm.name for arm in arms]
     for key, named in (("published", published), ("controls", (*controls, *controls.values()))):

@@ -19,7 +19,7 @@ class QuestionConfig:
 
     task: str = "word_problems"  # word_problems, jsonl, or a data set of tasks/sets
     source: Literal["jsonl", "files", "tfds", "self"] = "jsonl"  # your files, a data set's own ones, TFDS; or see ProposeConfig
-    folder: str = ""  # files: the folder of the published files; tfds: the data directory, "" = the TFDS default
+    folder: str = ""  # files: the published files, or a folder of them for each data set; tfds: "" = its default directory
     train_split: str = ""  # files, tfds: the split to train on; "" = the paper's
     eval_split: str = ""  # files, tfds: the split to score; "" = the paper's
     train_on_test: bool = False  # allow self-training on the questions that are scored

@@ -16,7 +16,8 @@ SHOWN = 5  # malformed rows that an error lists
 def load_split(dataset: Dataset, split: str, source: str, folder: str, *, skip_malformed: bool = False) -> list[Record]:
     """Return the questions of one split: `id`, `question`, `choices`, `answer`, and `answers` when several are accepted.
 
-    `source` is "files" (the published files, in `folder`) or "tfds" (`folder` is the data directory, "" = the TFDS default).
+    `source` is "files" (the published files, in `folder` or in its folder of the data set's name) or "tfds" (`folder` is the
+    data directory, "" = the TFDS default).
     Raises UserError that lists rows that cannot be read; with `skip_malformed` they are skipped and counted instead.
     """
     rows, read = _from_files(dataset, split, folder) if source == "files" else _from_tfds(dataset, split, folder)
@@ -59,9 +60,13 @@ def _from_files(dataset: Dataset, split: str, folder: str) -> Source:
             f"data.source='files' needs the folder of {dataset.name}'s published files ({', '.join(dataset.files.values())}); "
             f"set --config.data.folder=DIR."
         )
-    path = epath.Path(folder) / dataset.files[split]
+    own, file = epath.Path(folder) / dataset.name, dataset.files[split]
+    path = own / file if own.is_dir() else epath.Path(folder) / file
     if not path.exists():
-        raise UserError(f"{path} does not exist; it is the file of {dataset.name}'s split '{split}'.")
+        raise UserError(
+            f"{path} does not exist; it is the file of {dataset.name}'s split '{split}', in data.folder or in its folder "
+            f"{dataset.name}."
+        )
     return dataset.rows(path), dataset.read
 
 
