@@ -1,0 +1,1 @@
+"""Reinforcement learning: advantages, losses, divergences, preferences, rewards, signals of collapse."""
