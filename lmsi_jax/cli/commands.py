@@ -6,7 +6,7 @@ from absl import flags
 
 import lmsi_jax
 from lmsi_jax.core.errors import UserError, nearest
-from lmsi_jax.recipes.config import Config, DistillConfig, FaithfulnessConfig, MonitorConfig, PretrainConfig
+from lmsi_jax.recipes.config import Config, DistillConfig, FaithfulnessConfig, MonitorConfig, PretrainConfig, RlRunConfig
 from lmsi_jax.studies.study import Study
 
 SETTING = "--config."  # the prefix of a flag that overrides one setting of the config
@@ -55,7 +55,7 @@ FLAGS: dict[str, Flag] = {
     "above": Flag("review only labels with a vote share above this: 0.25 or 0.5", float, value="SHARE"),
     "port": Flag("the port of the page (8717); 0 is any free one", int, value="N"),
     "tool": Flag("label_studio, argilla, prodigy or inspect", value="NAME"),
-    "recipe": Flag("self_improve (the default), pretrain, distill, faithfulness or monitor", value="NAME"),
+    "recipe": Flag("self_improve (the default), pretrain, distill, faithfulness, monitor or rl", value="NAME"),
     "dtype": Flag("float32, bfloat16 or float16; by default that of the checkpoint", value="NAME"),
     "adapter": Flag("write only the LoRA adapters, as a PEFT folder", bool),
     "verify": Flag("read the result back and compare logits", bool),
@@ -159,6 +159,10 @@ COMMANDS = {
             RUNNER, config=MonitorConfig,
         ),
         Command(
+            "rl", "train on rewards of paths that the model samples itself", "recipes.run", ("config", "workdir"), RUNNER,
+            config=RlRunConfig, profiled=("train",),
+        ),
+        Command(
             "sweep", "run a study: arms that differ in some settings, over seeds", "recipes.sweep", ("config", "workdir"),
             ("dry-run", "reconfigure", "any-code", "store"), config=Study, one_process=True,
         ),
@@ -177,7 +181,7 @@ HELP = {
     ("sweep", "config"): Flag("a Python file with get_study(), such as those in configs/studies", value="FILE.py"),
     **{
         (name, "from"): Flag("run this stage and all after it again", value="STAGE")
-        for name in ("run", "pretrain", "distill", "faithfulness", "monitor")
+        for name in ("run", "pretrain", "distill", "faithfulness", "monitor", "rl")
     },
 }
 

@@ -142,6 +142,11 @@ class RunFolder:
     def scores(self, model: str, prompting: str) -> epath.Path:
         return self.root / "eval" / model / f"{prompting}.jsonl"
 
+    @property
+    def rollouts(self) -> epath.Path:
+        """The paths of reinforcement learning, with their rewards and advantages."""
+        return self.root / "rollouts.jsonl"
+
     def transfer(self, model: str) -> epath.Path:
         """The scores of a model with other prompts and on other tasks."""
         return self.root / "transfer" / f"{model}.jsonl"

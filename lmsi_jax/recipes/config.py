@@ -1,7 +1,7 @@
 """The root config of each recipe. A config file (`configs/*.py`) overrides some values of one of them."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from lmsi_jax.capacity.config import PlanConfig
 from lmsi_jax.checkpoint.config import SourceConfig
@@ -10,9 +10,10 @@ from lmsi_jax.decoding.config import SampleConfig
 from lmsi_jax.evaluation.config import EvaluateConfig
 from lmsi_jax.formatting.config import FORMATS, FormatConfig
 from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.rl.config import RlConfig
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.tasks.config import NONE, OWN, CorpusConfig, DataConfig, ProposeConfig
-from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.training.config import TrainConfig, UpdateConfig
 from lmsi_jax.trust.bias import require_place_for_answer
 from lmsi_jax.trust.corruptions import CORRUPTIONS
 from lmsi_jax.trust.interventions import KINDS, Options
@@ -234,14 +235,46 @@ class MonitorConfig(LoopConfig):
         for name in self.against:
             require_one_of("against", name, (*CHECKS, *CONTRACTS))
         require(self.sample.engine == "mesh", "sample.engine='openai': the server's model is not that of a round; use 'mesh'.")
-        used = {
+        unused = {
             "select": SelectConfig(max_paths=self.select.max_paths, distinct=self.select.distinct),
             "format": FormatConfig(formats=self.format.formats, distinct_direct=self.format.distinct_direct),
             "evaluate": EvaluateConfig(),
         }
-        for name, section in used.items():
-            for key, value in to_dict(getattr(self, name)).items():
-                require(value == to_dict(section)[key], f"{name}.{key}={value!r} has no effect in lmsi monitor; leave it out.")
+        require_unused(self, "lmsi monitor", unused)
+
+
+@dataclasses.dataclass(frozen=True)
+class RlRunConfig(LoopConfig):
+    """Reinforcement learning of a model on groups of paths that it samples itself."""
+
+    model: SourceConfig = SourceConfig()
+    rl: RlConfig = RlConfig()
+    train: UpdateConfig = UpdateConfig(learning_rate=1e-4, schedule="constant", warmup=10, weight_decay=0.0)
+
+    def check(self, path: str) -> None:
+        super().check(path)
+        require_given(self)
+        require(self.sample.engine == "mesh", "sample.engine='openai': the server's model does not learn; use 'mesh'.")
+        steps, each = self.train.steps, self.rl.steps_per_batch
+        require(
+            steps % each == 0,
+            f"train.steps={steps} is not a multiple of the {each} steps on each batch of rollouts (rl.updates x rl.epochs); "
+            f"set it to {steps // each * each or each}.",
+        )
+        require(
+            self.train.row_length >= self.sample.max_tokens,
+            f"train.row_length={self.train.row_length} and a path may have sample.max_tokens={self.sample.max_tokens} tokens; "
+            f"raise the former.",
+        )
+        unused = {"propose": ProposeConfig(), "format": FormatConfig(), "finetune": TrainConfig(), "select": SelectConfig()}
+        require_unused(self, "lmsi rl", unused)
+
+
+def require_unused(config: LoopConfig, command: str, sections: dict[str, Any]) -> None:
+    """Raise UserError when a section of the config has a value other than this one, since the command does not read it."""
+    for name, section in sections.items():
+        for key, value in to_dict(getattr(config, name)).items():
+            require(value == to_dict(section)[key], f"{name}.{key}={value!r} has no effect in {command}; leave it out.")
 
 
 # By the name of the module that defines the recipe.
@@ -251,4 +284,5 @@ ROOTS: dict[str, type] = {
     "distill": DistillConfig,
     "faithfulness": FaithfulnessConfig,
     "monitor": MonitorConfig,
+    "rl": RlRunConfig,
 }

@@ -4,6 +4,7 @@ A curriculum is another such function.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.training.config import TrainConfig
 from lmsi_jax.training.objective import Batch, place_prompts
 
-Batches = Callable[[int], Batch]  # step number, counted from 1 -> batch on the host
+# (step number, counted from 1; a function that returns the model before that step) -> batch on the host
+Batches = Callable[[int, Callable[[], Any]], Batch]
 
 
 def batch_rows(seed: int, step: int, num_rows: int, batch: int) -> np.ndarray:
@@ -32,7 +34,7 @@ def shuffled(mesh: Mesh, rows: PackedRows, batch: int, seed: int) -> Batches:
     if len(rows) == 0:
         raise UserError("There is nothing to train on: no path was kept. Look at votes.jsonl for the reason codes.")
     prompts = place_prompts(mesh, rows.prompts)
-    return lambda step: Batch(rows.take(batch_rows(seed, step - 1, len(rows), batch)), prompts)
+    return lambda step, model: Batch(rows.take(batch_rows(seed, step - 1, len(rows), batch)), prompts)
 
 
 def check_batch(mesh: Mesh, config: TrainConfig, name: str) -> None:

@@ -8,14 +8,11 @@ from lmsi_jax.model.config import LoraConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Batches, optimiser, learning-rate schedule, checkpoints and logging of a training run."""
+class UpdateConfig:
+    """Optimiser, learning-rate schedule, checkpoints and logging of any training run."""
 
     steps: int = 200
-    batch: int = 32  # packed rows per step
     row_length: int = 256  # tokens per packed row, without a shared prompt
-    share_prompts: bool = True  # compute a prompt that many rows begin with once per step, not in each row
-    weighting: Literal["token", "row", "question"] = "token"  # what has equal weight in the loss; see formatting/examples.py
     optimizer: Literal["adamw", "adafactor"] = "adamw"  # adafactor keeps row and column sums instead of two moments
     remat: Literal["none", "dots", "full"] = "none"  # activations kept for the backward pass; see model/transformer.py
     learning_rate: float = 5e-4
@@ -25,29 +22,42 @@ class TrainConfig:
     weight_decay: float = 0.01
     beta2: float = 0.98
     clip: float = 1.0  # maximum global gradient norm
-    z_loss: float = 0.0  # coefficient of the z-loss, 1e-4 in PaLM; see training/objective.py
-    accumulate: int = 1  # microbatches per step (gradient accumulation); batch must be a multiple
+    accumulate: int = 1  # microbatches per step (gradient accumulation); the rows of a step must be a multiple
     lora: LoraConfig = LoraConfig()
     save_every: int = untraced(200)  # steps between checkpoints
     log_every: int = untraced(10)  # steps between rows of the metrics file
     profile: tuple[int, int] = untraced((0, 0))  # first and last step of an XProf trace; (0, 0) = none
 
     def check(self, path: str) -> None:
-        require_at_least(1, self, path, "steps", "batch", "row_length", "accumulate", "save_every", "log_every")
+        require_at_least(1, self, path, "steps", "row_length", "accumulate", "save_every", "log_every")
         require_positive(self, path, "learning_rate", "clip")
-        require(
-            self.batch % self.accumulate == 0,
-            f"{path}batch={self.batch} is not a multiple of {path}accumulate={self.accumulate}; every microbatch has "
-            f"the same number of rows.",
-        )
         require(0 <= self.beta2 < 1, f"{path}beta2={self.beta2} is not within [0, 1); it is the decay of Adam's second moment.")
         require(self.weight_decay >= 0, f"{path}weight_decay={self.weight_decay} is negative; 0 turns it off.")
         require(
             0 <= self.final_learning_rate <= 1,
             f"{path}final_learning_rate={self.final_learning_rate} is not a share within 0..1 of learning_rate.",
         )
-        require(self.z_loss >= 0, f"{path}z_loss={self.z_loss} is negative; PaLM uses 1e-4, and 0 turns it off.")
         require(
             0 <= self.warmup < self.steps,
             f"{path}warmup={self.warmup} must be at least 0 and less than {path}steps={self.steps}.",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(UpdateConfig):
+    """Training on packed rows, for pre-training and fine-tuning."""
+
+    batch: int = 32  # packed rows per step
+    share_prompts: bool = True  # compute a prompt that many rows begin with once per step, not in each row
+    weighting: Literal["token", "row", "question"] = "token"  # what has equal weight in the loss; see formatting/examples.py
+    z_loss: float = 0.0  # coefficient of the z-loss, 1e-4 in PaLM; see training/objective.py
+
+    def check(self, path: str) -> None:
+        super().check(path)
+        require_at_least(1, self, path, "batch")
+        require(
+            self.batch % self.accumulate == 0,
+            f"{path}batch={self.batch} is not a multiple of {path}accumulate={self.accumulate}; every microbatch has "
+            f"the same number of rows.",
+        )
+        require(self.z_loss >= 0, f"{path}z_loss={self.z_loss} is negative; PaLM uses 1e-4, and 0 turns it off.")

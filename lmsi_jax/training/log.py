@@ -13,7 +13,7 @@ from lmsi_jax.core.machine import peak_operations
 from lmsi_jax.core.metric_log import MetricWriter
 from lmsi_jax.core.progress import console
 from lmsi_jax.sharding.mesh import Mesh
-from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.training.config import UpdateConfig
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 
@@ -41,11 +41,13 @@ class StepLog:
     MFU is the share of the devices' peak floating-point operations per second.
     """
 
-    def __init__(self, mesh: Mesh, config: TrainConfig, of_step: Work, writer: MetricWriter, start: int, on_step: OnStep):
+    def __init__(
+        self, mesh: Mesh, config: UpdateConfig, of_step: Work | None, writer: MetricWriter, start: int, on_step: OnStep
+    ):
         self._config, self._work, self._writer, self._on_step = config, of_step, writer, on_step
         devices = list(mesh.devices.devices.flat)
-        self._peak = peak_operations(devices, of_step.dtype)
-        if self._peak is None:
+        self._peak = peak_operations(devices, of_step.dtype) if of_step else None
+        if of_step and self._peak is None:
             console.print(f"The peak speed of {devices[0].device_kind} is unknown, so the metrics have no mfu.")
         self._last, self._at = start, time.perf_counter()
 
@@ -59,7 +61,8 @@ class StepLog:
                 f"the loss at step {step} is {values['loss']} (gradient norm {values['grad_norm']}). Training has diverged; "
                 f"lower learning_rate (now {self._config.learning_rate}).",
             )
-        work.add(tokens=float(self._work.tokens), operations=self._work.flops)
+        if self._work:
+            work.add(tokens=float(self._work.tokens), operations=self._work.flops)
         self._on_step(step, values)
         return values
 
@@ -70,7 +73,7 @@ class StepLog:
         if not (regular or measured):
             return
         speeds = {}
-        if regular:
+        if regular and self._work:
             now = time.perf_counter()
             steps, seconds = step - self._last, now - self._at
             speeds["tokens_per_second"] = self._work.tokens * steps / seconds

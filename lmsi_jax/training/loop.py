@@ -19,7 +19,7 @@ from lmsi_jax.model import transformer
 from lmsi_jax.sharding import processes
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.training.batches import Batches
-from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.training.config import UpdateConfig
 from lmsi_jax.training.hooks import Best, Hook, Stop, never
 from lmsi_jax.training.log import Diverged, OnStep, StepLog, Work
 from lmsi_jax.training.objective import Batch, Objective, place_batch
@@ -36,7 +36,7 @@ class Run:
       seed: the seed that adapters are initialised with.
       checkpoints: the folder of saved training states, from which a later call resumes.
       metrics: the metrics file. Error messages begin with its name without the suffix.
-      work: the work of one step, for the speeds in the metrics.
+      work: the work of one step, for the speeds in the metrics; None where steps differ.
       best: the metric by which the best state is kept.
       stop: decides whether training ends before its last step.
       on_step: called with the number and the values of each step.
@@ -46,7 +46,7 @@ class Run:
     seed: int
     checkpoints: epath.Path
     metrics: epath.Path
-    work: Work
+    work: Work | None
     best: Best = Best()
     stop: Stop = never
     on_step: OnStep = lambda step, values: None
@@ -58,7 +58,7 @@ def train(
     trainable: Trainable,
     hooks: Sequence[Hook],
     params: transformer.Params,
-    config: TrainConfig,
+    config: UpdateConfig,
     run: Run,
 ) -> Any:
     """Train for up to `config.steps` steps from `params` and return the trained arrays; `params` are not changed.
@@ -88,7 +88,7 @@ def train(
 class _Loop:
     """A training run between two steps. The arguments are those of `train`."""
 
-    def __init__(self, objective: Objective, params: transformer.Params, config: TrainConfig, run: Run, *rest: Any):
+    def __init__(self, objective: Objective, params: transformer.Params, config: UpdateConfig, run: Run, *rest: Any):
         self._config, self._run = config, run
         self._batches, self._trainable, self._hooks = rest
         about = {"seed": run.seed, "config": dataclasses.asdict(config), "git": describe()}
@@ -109,13 +109,17 @@ class _Loop:
     def _abstract(self) -> TrainState:
         return abstract_state(self._run.mesh, self._trainable, self._config)
 
+    def _model(self) -> Any:
+        """Return what the objective computes with now. It is valid until the next step, which donates its arrays."""
+        return self._trainable.model(self._frozen, self._state.params)
+
     def run_steps(self) -> None:
         """Run the steps after the restored one, up to the last step or until `Run.stop` returns True."""
         for step in range(self._start + 1, self._config.steps + 1):
             if self._run.stop(self._history):
                 return
             self._trace.step(self._unread)
-            batch = place_batch(self._run.mesh, self._batches(step))
+            batch = place_batch(self._run.mesh, self._batches(step, self._model))
             self._state, metrics = self._step_fn(self._state, batch, self._frozen)
             unread, self._last = self._unread, (step, metrics)
             if unread:
@@ -142,7 +146,7 @@ class _Loop:
         assert self._unread is not None
         values, self._unread = self._log.read(*self._unread), None
         for hook in due:
-            values |= hook.measure(self._trainable.model(self._frozen, self._state.params))
+            values |= hook.measure(self._model())
         self._last = (step, values)
         self._log.write(step, values, measured=bool(due))
         if due:
@@ -182,7 +186,7 @@ class _Loop:
         before = StateCheckpoints(folder)
         before.save(step - 1, dataclasses.replace(self._state, finite=self._state.step >= 0), {"loss": float("inf")})
         before.close()
-        batch: Batch = self._batches(step)
+        batch: Batch = self._batches(step, self._model)
         shared = processes.to_host([batch.shared.tokens, batch.shared.length]) if batch.shared else ()
         if processes.is_first():
             arrays: dict[str, Any] = {**batch.rows, **dict(zip(("prompt_tokens", "prompt_length"), shared, strict=False))}

@@ -4,10 +4,10 @@ from typing import Any
 
 import optax
 
-from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.training.config import UpdateConfig
 
 
-def learning_rate(config: TrainConfig) -> optax.Schedule:
+def learning_rate(config: UpdateConfig) -> optax.Schedule:
     """Return the learning-rate schedule, a function from the number of completed steps to the rate of the next step.
 
     It is linear warmup to the peak, and then `config.schedule` until the last step.
@@ -22,7 +22,7 @@ def learning_rate(config: TrainConfig) -> optax.Schedule:
     return lambda count: rate(count + 1)  # steps are numbered from 1, so that the first step has a rate above 0
 
 
-def optimizer(config: TrainConfig, decays: Any) -> optax.GradientTransformation:
+def optimizer(config: UpdateConfig, decays: Any) -> optax.GradientTransformation:
     """Return AdamW or Adafactor with gradient clipping.
 
     `decays` is a tree of booleans: whether weight decay applies to each array.

@@ -14,7 +14,7 @@ from lmsi_jax.core.metrics import Mean
 from lmsi_jax.model import transformer
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import jit, param_shardings, sharding, with_shardings
-from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.training.config import UpdateConfig
 from lmsi_jax.training.objective import Batch, Objective
 from lmsi_jax.training.optimizer import optimizer
 from lmsi_jax.training.trainable import Trainable
@@ -75,7 +75,7 @@ def gradients(
     return loss, metrics, jax.tree.map(lambda g: g / count, summed)
 
 
-def make_step(objective: Objective, trainable: Trainable, config: TrainConfig) -> Step:
+def make_step(objective: Objective, trainable: Trainable, config: UpdateConfig) -> Step:
     """Return the jitted step: (state, batch, frozen parameters) -> (state, metrics by name).
 
     The state passed in is donated, so that only the returned one may be used afterwards.
@@ -101,7 +101,7 @@ def make_step(objective: Objective, trainable: Trainable, config: TrainConfig) -
     return jit(train_step, donate_argnums=(0,))
 
 
-def init_state(mesh: Mesh, trainable: Trainable, config: TrainConfig, params: transformer.Params, seed: int) -> TrainState:
+def init_state(mesh: Mesh, trainable: Trainable, config: UpdateConfig, params: transformer.Params, seed: int) -> TrainState:
     """Return the state at step 0.
 
     It shares no memory with `params`, since the step donates its state and the caller keeps using `params`.
@@ -116,7 +116,7 @@ def init_state(mesh: Mesh, trainable: Trainable, config: TrainConfig, params: tr
     return jax.jit(make, out_shardings=places)(params)
 
 
-def abstract_state(mesh: Mesh, trainable: Trainable, config: TrainConfig) -> TrainState:
+def abstract_state(mesh: Mesh, trainable: Trainable, config: UpdateConfig) -> TrainState:
     """Return the shapes and shardings of a state. The optimiser moments of an array have its sharding."""
     shapes, axes = trainable.abstract()
     places = param_shardings(mesh, shapes, axes)

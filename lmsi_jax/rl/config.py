@@ -1,0 +1,73 @@
+"""Settings of reinforcement learning."""
+
+import dataclasses
+from typing import Literal
+
+from lmsi_jax.core.errors import unknown
+from lmsi_jax.core.settings import require, require_at_least, require_positive
+from lmsi_jax.rl import divergence
+from lmsi_jax.rl.losses import Aggregation, Clip
+from lmsi_jax.rl.rewards import BUILT_IN
+
+
+@dataclasses.dataclass(frozen=True)
+class RlConfig:
+    """What is sampled, how it is rewarded, and the loss. The defaults follow DAPO without a deviation (Dr. GRPO)."""
+
+    temperature: float = 1.0  # of rollouts, and of the policy that is trained; the distribution is never truncated
+    questions: int = 16  # of each batch of rollouts
+    paths: int = 16  # of each question
+    rewards: tuple[str, ...] = ("vote",)  # gold, vote, steps, length, random, or the dotted name of a Python function
+    reward_weights: tuple[float, ...] = ()  # of each reward, 1 by default
+    advantage: Literal["reinforce", "rloo", "grpo", "dr_grpo", "batch_normalised"] = "dr_grpo"
+    positive_weight: float = 1.0  # of positive advantages; 0.1 is W-REINFORCE
+    advantage_limit: float = 5.0  # advantages are clipped to this size
+    loss: Literal["reinforce", "ppo", "gspo", "cispo"] = "ppo"
+    aggregate: Aggregation = "token"
+    clip: Clip = Clip()
+    updates: int = 1  # steps on each batch of rollouts; its questions are divided among them
+    epochs: int = 1  # how often each batch of rollouts is used
+    beta: float = 0.0  # coefficient of the divergence from the initial model; 0 = none
+    kl_where: divergence.Where = "loss"
+    kl_estimator: divergence.Estimator = "k2"
+    truncated: Literal["scored", "left_out"] = "scored"  # paths that end at the token limit; left_out: not in the loss
+    redraws: int = 0  # dynamic sampling: more batches of questions that may be drawn until no group has equal rewards
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weight of each reward."""
+        return self.reward_weights or (1.0,) * len(self.rewards)
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Training steps on each batch of rollouts."""
+        return self.updates * self.epochs
+
+    def check(self, path: str) -> None:
+        require_positive(self, path, "temperature", "advantage_limit")
+        require_at_least(1, self, path, "questions", "paths", "updates", "epochs")
+        require_at_least(0, self, path, "redraws", "positive_weight", "beta")
+        require(bool(self.rewards), f"{path}rewards is empty; name at least one, such as vote.")
+        for name in self.rewards:
+            if "." not in name and name not in BUILT_IN:
+                raise unknown(f"{path}rewards", name, BUILT_IN)
+        require(
+            len(self.weights) == len(self.rewards),
+            f"{path}reward_weights={self.reward_weights} has {len(self.weights)} numbers for {len(self.rewards)} rewards "
+            f"{self.rewards}; give one for each, or none.",
+        )
+        require(
+            self.paths > 1 or self.advantage == "reinforce",
+            f"{path}paths=1 with {path}advantage='{self.advantage}', which compares paths; raise {path}paths.",
+        )
+        require(
+            self.questions % self.updates == 0,
+            f"{path}questions={self.questions} does not divide into {path}updates={self.updates} parts.",
+        )
+        require(
+            self.loss != "reinforce" or self.steps_per_batch == 1,
+            f"{path}loss='reinforce' with {self.steps_per_batch} steps on each batch of rollouts: it is right only for "
+            f"paths of the present policy. Set {path}updates=1 and {path}epochs=1, or {path}loss='ppo'.",
+        )
+        if self.beta:
+            divergence.check(self.kl_where, self.kl_estimator)

@@ -1,0 +1,268 @@
+"""Rollouts: the paths that a model in training samples, with their rewards and advantages, as batches for the training loop."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jaxtyping import Array, Float
+
+from lmsi_jax.answers.reader import AnswerReader
+from lmsi_jax.checkpoint.config import Numerics
+from lmsi_jax.core import rng, work
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.metric_log import MetricWriter
+from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
+from lmsi_jax.core.settings import untraced
+from lmsi_jax.decoding import memory
+from lmsi_jax.decoding.config import Batching, Sampling
+from lmsi_jax.decoding.prefill import Prefix
+from lmsi_jax.decoding.scheduler import Engine, Request, SampledPath
+from lmsi_jax.formatting.prompts import Prompts, check_control_tokens
+from lmsi_jax.model.flops import decoding_flops, training_flops
+from lmsi_jax.pipeline.runtime import Model, Runtime
+from lmsi_jax.rl import rewards
+from lmsi_jax.rl.advantages import ESTIMATORS, positives_weighted
+from lmsi_jax.rl.config import RlConfig
+from lmsi_jax.rl.losses import weights
+from lmsi_jax.rl.metrics import Groups, group_metrics
+from lmsi_jax.rl.objective import policy_logits, target_logprobs
+from lmsi_jax.rl.rows import PROMPT_BUCKET, Path, Rows, pack_paths
+from lmsi_jax.sharding import processes
+from lmsi_jax.sharding.mesh import Mesh
+from lmsi_jax.sharding.rules import jit, sharding
+from lmsi_jax.tasks.questions import load_questions
+from lmsi_jax.training.batches import batch_rows
+from lmsi_jax.training.config import UpdateConfig
+from lmsi_jax.training.objective import Batch, SharedPrompts, place_batch
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutSettings:
+    """How rollouts are sampled, and what they are worth. `sampling` is of rl.paths paths at rl.temperature."""
+
+    seed: int
+    numerics: Numerics
+    prompts: Prompts
+    reader: AnswerReader
+    sampling: Sampling
+    rl: RlConfig
+    batching: Batching = untraced(Batching())
+
+
+class Rollouts:
+    """Batches for the training loop: paths that the present model samples.
+
+    The rollouts of a number are a function of the seed and of the model. They are written before they are trained on. A run
+    that resumes among their steps reads them again, so that it trains on the same numbers.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: RolloutSettings,
+        train: UpdateConfig,
+        questions: epath.Path,
+        gold: Mapping[str, Sequence[str]],
+        model: Model,
+        scratch: epath.Path,
+    ):
+        self._settings, self._rl, self._train, self._gold = settings, settings.rl, train, gold
+        self._mesh, self._model, self._scratch = runtime.mesh, model, scratch
+        self._questions = load_questions(questions)
+        _check(self._questions, self._rl, gold, model)
+        self._rewards = {name: rewards.make(name, settings.reader, settings.seed) for name in self._rl.rewards}
+        prompts, tokenizer = settings.prompts, model.tokenizer
+        self._prefix = tokenizer.start(prompts.cot_examples)
+        asked = {row["id"]: prompts.question(row["question"], row["choices"]) for row in self._questions}
+        self._asked = {id: tokenizer.encode(text) for id, text in asked.items()}
+        shards, longest = self._mesh.size("batch"), max(map(len, self._asked.values()))
+        lanes = settings.batching.lanes or -(-self._rl.questions // shards) * shards
+        self._engine = Engine(
+            self._mesh, model.config, tokenizer, memory.limits(settings.sampling, settings.batching, longest, lanes)
+        )
+        self._metrics = runtime.metrics_file("rollouts")
+        self._writer: MetricWriter | None = None
+        self._number, self._batches = -1, list[Batch]()
+        self.note = ""
+
+    def __call__(self, step: int, model: Any) -> Batch:
+        """Return the batch of a step, counted from 1. `model` returns the model before that step."""
+        number, part = divmod(step - 1, self._rl.steps_per_batch)
+        if number != self._number:
+            groups = self._groups(number, model)
+            parts = np.array_split(np.arange(len(groups)), self._rl.updates)
+            self._number, self._batches = number, [self._batch([groups[i] for i in part]) for part in parts]
+        return self._batches[part % self._rl.updates]
+
+    def end(self, output: epath.Path) -> None:
+        """Write all rollouts to one file. Raises UserError when no group had rewards that differ: then nothing was learnt."""
+        files = [self._file(number) for number in range(-(-self._train.steps // self._rl.steps_per_batch))]
+        processes.by_first(lambda: write_jsonl(output, (row for file in files for row in read_jsonl(file))))
+        if self._writer is not None:
+            self._writer.close()
+        if not processes.by_first(lambda: any(row["advantage"] for row in read_jsonl(output))):
+            raise UserError(
+                f"Nothing was learnt: in each of {len(files)} batches of rollouts all paths of a question have equal rewards "
+                f"({', '.join(self._rl.rewards)}). Look at rewards in {output}; take other questions, a higher "
+                f"--config.rl.temperature, more --config.rl.paths, or another reward."
+            )
+
+    def _file(self, number: int) -> epath.Path:
+        return self._scratch / f"{number:06d}.jsonl"
+
+    def _groups(self, number: int, model: Any) -> Groups:
+        """Return the rollouts of a number: those that were written, or new ones."""
+        file = self._file(number)
+        if processes.by_first(lambda: file.exists()):
+            rows = list(read_jsonl(file))
+        else:
+            rows = [row for group in self._drawn(number, model()) for row in group]
+            processes.by_first(lambda: write_jsonl(file, rows))
+        groups: dict[str, list[Record]] = {}
+        for row in rows:
+            groups.setdefault(row["id"], []).append(row)
+        measured = group_metrics(list(groups.values()), self._rl.rewards)
+        self.note = f"reward {measured['reward']:.3f}, vote share {measured['vote_share']:.2f}"
+        self._writer = self._writer or MetricWriter(self._metrics, resume_step=number)
+        self._writer.write(number + 1, **measured)
+        return list(groups.values())
+
+    def _drawn(self, number: int, params: Any) -> Groups:
+        """Sample and reward groups. With `redraws`, groups of equal rewards are replaced by those of further questions."""
+        rl = self._rl
+        key = rng.stage_key(self._settings.seed, "rl", number)
+        prefix = self._engine.prefill(params, self._prefix)
+        work.add(operations=decoding_flops(self._model.config, 0, len(self._prefix), ()))
+        varied: dict[str, list[Record]] = {}
+        equal: dict[str, list[Record]] = {}
+        for draw in range(1 + rl.redraws):
+            place = number * (1 + rl.redraws) + draw
+            rows = batch_rows(self._settings.seed, place, len(self._questions), rl.questions)
+            asked = {self._questions[i]["id"]: self._questions[i] for i in rows}  # an epoch may end within a batch
+            new = [question for id, question in asked.items() if id not in varied and id not in equal]
+            for group in self._sampled(new, params, prefix, key, number):
+                differs = len({row["reward"] for row in group}) > 1
+                (varied if differs else equal)[group[0]["id"]] = group
+            if len(varied) >= rl.questions:
+                break
+        chosen = [*varied.values(), *equal.values()] if rl.redraws else list(_in_order(asked, varied | equal))
+        return chosen[: rl.questions]
+
+    def _sampled(self, questions: Sequence[Record], params: Any, prefix: Prefix, key: Any, number: int) -> list[list[Record]]:
+        """Return the rollouts of each question, with rewards and advantages."""
+        requests = [Request(row["id"], tokens=tuple(self._asked[row["id"]])) for row in questions]
+        sampled = self._engine.sample(params, prefix, requests, self._settings.sampling, key)
+        paths = {each[0].id: each for each in sampled}
+        for row in questions:
+            lengths = [path.num_tokens for path in paths[row["id"]]]
+            operations = decoding_flops(self._model.config, len(self._prefix), len(self._asked[row["id"]]), lengths)
+            work.add(tokens=float(sum(lengths)), operations=operations)
+        groups = [self._rewarded(row, paths[row["id"]], number) for row in questions]
+        if not groups:
+            return []
+        advantages = ESTIMATORS[self._rl.advantage](np.array([[row["reward"] for row in group] for group in groups]))
+        limit = self._rl.advantage_limit
+        advantages = np.clip(positives_weighted(advantages, self._rl.positive_weight), -limit, limit)
+        return [
+            [{**row, "advantage": round(float(value), 6)} for row, value in zip(group, values, strict=True)]
+            for group, values in zip(groups, advantages, strict=True)
+        ]
+
+    def _rewarded(self, question: Record, paths: Sequence[SampledPath], number: int) -> list[Record]:
+        rows = [{"step": number + 1, **path.record(("tokens", "logprobs"))} for path in paths]
+        answers = self._settings.reader.read(rows, question["choices"]).values
+        group = rewards.Group(question, rows, answers, self._settings.sampling.max_tokens, self._gold.get(question["id"]))
+        found = processes.by_first(lambda: {name: list(reward(group)) for name, reward in self._rewards.items()})
+        totals = [
+            sum(weight * found[name][i] for name, weight in zip(self._rl.rewards, self._rl.weights, strict=True))
+            for i in range(len(rows))
+        ]
+        return [
+            {**row, "answer": answers[i], "rewards": {name: found[name][i] for name in found}, "reward": totals[i]}
+            for i, row in enumerate(rows)
+        ]
+
+    def _batch(self, groups: Groups) -> Batch:
+        """Return the rows of a step. `weights` are those of all its paths together."""
+        prompts = [[*self._prefix, *self._asked[group[0]["id"]]] for group in groups]
+        rows = [row for group in groups for row in group]
+        keeps = self._rl.truncated == "scored"
+        paths = [
+            Path(number, row["tokens"], row["logprobs"], keeps or row["finish"] != "length")
+            for number, group in enumerate(groups)
+            for row in group
+        ]
+        multiple = self._mesh.size("batch") * self._train.accumulate
+        packed = pack_paths(prompts, paths, self._train.row_length, multiple)
+        shared = _place(self._mesh, packed.prompts)
+        sequences = packed.arrays["sequences"]
+        arrays = {
+            **packed.arrays,
+            "advantages": packed.spread([row["advantage"] for row in rows]),
+            "weights": weights(sequences, self._rl.aggregate, self._settings.sampling.max_tokens).astype(np.float32),
+        }
+        batch = Batch(arrays, shared)
+        if self._rl.beta:
+            arrays["reference_logprobs"] = self._reference(batch)
+            if self._rl.kl_where == "reward":
+                arrays["advantages"] = arrays["advantages"] - self._penalties(packed, arrays)
+        count, length = packed.arrays["tokens"].shape
+        trains = not self._train.lora.rank
+        operations = training_flops(
+            self._model.config, count, length, len(packed.prompts), shared.tokens.shape[1], trains_weights=trains
+        )
+        work.add(tokens=float(count * length), operations=operations)
+        return batch
+
+    def _reference(self, batch: Batch) -> np.ndarray:
+        """Return the log-probabilities of the targets under the initial model."""
+        placed = place_batch(self._mesh, batch)
+        return processes.to_host(_logprobs_of(self._model.config, self._rl.temperature)(self._model.params, placed))
+
+    def _penalties(self, packed: Rows, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return beta times k1, summed over each path, minus the mean over the paths of its question (a baseline)."""
+        beta, old, reference = self._rl.beta, arrays["old_logprobs"], arrays["reference_logprobs"]
+        k1 = np.where(arrays["sequences"] > 0, old - reference, 0.0)
+        sums = np.array([k1[place].sum() for place in packed.places])
+        prompts = np.array([arrays["prompt"][row] for row, _ in packed.places])
+        means = {number: sums[prompts == number].mean() for number in np.unique(prompts)}
+        return packed.spread([float(beta * (value - means[number])) for value, number in zip(sums, prompts, strict=True)])
+
+
+def _in_order(asked: Mapping[str, Record], groups: Mapping[str, list[Record]]) -> list[list[Record]]:
+    return [groups[id] for id in asked]
+
+
+def _check(questions: Sequence[Record], rl: RlConfig, gold: Mapping[str, Sequence[str]], model: Model) -> None:
+    """Raise UserError for too few questions, for a gold reward without gold answers, and for control tokens in a question."""
+    check_control_tokens(questions, model.tokenizer)
+    if len(questions) < rl.questions:
+        raise UserError(f"rl.questions={rl.questions}, and there are {len(questions)} questions; lower it, or give more.")
+    missing = [row["id"] for row in questions if row["id"] not in gold]
+    if set(rewards.READS_GOLD) & set(rl.rewards) and missing:
+        raise UserError(
+            f"The reward 'gold' needs an answer for each question, and {len(missing)} of {len(questions)} have none, such as "
+            f"'{missing[0]}'. The reward 'vote' needs no answers."
+        )
+
+
+def _place(mesh: Mesh, prompts: Sequence[Sequence[int]]) -> SharedPrompts:
+    """Put prompts on the mesh, padded to a multiple of `PROMPT_BUCKET` tokens and of the batch shards."""
+    shards, longest = mesh.size("batch"), max(map(len, prompts))
+    shape = (-(-len(prompts) // shards) * shards, -(-longest // PROMPT_BUCKET) * PROMPT_BUCKET)
+    tokens, length = np.zeros(shape, np.int32), np.zeros(shape[0], np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)], length[row] = prompt, len(prompt)
+    placed = jax.device_put(tokens, sharding(mesh, "batch", "length"))
+    return SharedPrompts(placed, jax.device_put(length, sharding(mesh, None)))
+
+
+def _logprobs_of(config: Any, temperature: float) -> Any:
+    @jit
+    def logprobs(params: Any, batch: Batch) -> Float[Array, "n t"]:
+        return target_logprobs(policy_logits(config, params, batch, temperature), batch.rows["targets"])
+
+    return logprobs
