@@ -1,5 +1,6 @@
 """Means that add up exactly over microbatches and hosts."""
 
+import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
@@ -16,4 +17,5 @@ class Mean:
 
     @property
     def value(self) -> Float[Array, ""]:
-        return self.total / self.count
+        """The mean; 0 of nothing, such as a batch whose sequences are all left out."""
+        return self.total / jnp.where(self.count == 0, 1.0, self.count)

@@ -32,7 +32,7 @@ from lmsi_jax.decoding.sampling import sample, take
 from lmsi_jax.model import transformer
 from lmsi_jax.model.attention import KVBlock
 from lmsi_jax.model.config import ModelConfig
-from lmsi_jax.model.quantize import Quantized
+from lmsi_jax.model.transformer import AnyParams
 from lmsi_jax.sharding.rules import constrain, jit
 
 RUNNING, STOPPED, TOO_LONG = 0, 1, 2
@@ -138,7 +138,7 @@ class State(struct.PyTreeNode):
 
 
 # (architecture, parameters, context, state) -> logits after each slot's token, and the paths' cache with that token appended.
-LogitsFunction = Callable[[ModelConfig, transformer.Params | Quantized, Context, State], tuple[Float[Array, "n v"], Cache]]
+LogitsFunction = Callable[[ModelConfig, AnyParams, Context, State], tuple[Float[Array, "n v"], Cache]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +259,7 @@ def _start_paths(state: State, free: Bool[Array, "b s"]) -> State:
 
 
 @functools.partial(jit, static_argnums=(0,), donate_argnums=(3,))
-def decode(program: Program, params: transformer.Params | Quantized, context: Context, state: State) -> tuple[State, Output]:
+def decode(program: Program, params: AnyParams, context: Context, state: State) -> tuple[State, Output]:
     """Run up to `sync_every` decode steps, fewer if every slot is idle; return the state and a copy of the samples so far."""
     last = state.steps + program.limits.sync_every
 
@@ -270,7 +270,7 @@ def decode(program: Program, params: transformer.Params | Quantized, context: Co
     return state, jax.tree.map(jnp.copy, state.out)
 
 
-def _step(program: Program, params: transformer.Params | Quantized, context: Context, state: State) -> State:
+def _step(program: Program, params: AnyParams, context: Context, state: State) -> State:
     live, out = state.live, state.out
     logits, cache = program.logits(program.config, params, context, state)
     token, logprob = _draw(program.truncation, context.key, state, logits)
@@ -299,9 +299,7 @@ def _step(program: Program, params: transformer.Params | Quantized, context: Con
     return _start_paths(state, free=~live | ended)
 
 
-def model_logits(
-    config: ModelConfig, params: transformer.Params | Quantized, context: Context, state: State
-) -> tuple[Float[Array, "n v"], Cache]:
+def model_logits(config: ModelConfig, params: AnyParams, context: Context, state: State) -> tuple[Float[Array, "n v"], Cache]:
     """Return the transformer's logits after each slot's token, and the paths' cache with that token appended.
 
     The cache is a ring buffer. Every row writes its token at the index `steps` modulo the ring's length, so that one write

@@ -17,7 +17,7 @@ from lmsi_jax.core.files import write_bytes
 from lmsi_jax.model import transformer
 from lmsi_jax.model.attention import KVBlock, causal
 from lmsi_jax.model.config import ModelConfig
-from lmsi_jax.model.quantize import Quantized
+from lmsi_jax.model.transformer import AnyParams
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import constrain, jit, sharding
 
@@ -38,9 +38,7 @@ class Prefix:
         return [[KVBlock(k, v, slots < self.length, slots)] if slots.size else [] for k, v in self.cache]
 
 
-def prefill_prefix(
-    mesh: Mesh, config: ModelConfig, params: transformer.Params | Quantized, tokens: Sequence[int], chunk: int = CHUNK
-) -> Prefix:
+def prefill_prefix(mesh: Mesh, config: ModelConfig, params: AnyParams, tokens: Sequence[int], chunk: int = CHUNK) -> Prefix:
     """Prefill a prefix, `chunk` tokens at a time; each chunk attends to those before it."""
     rows = np.tile(np.asarray(tokens, np.int32), (mesh.size("batch"), 1))  # identical rows, one per shard of the batch axis
     cache = _empty(config)
@@ -75,9 +73,7 @@ def load_prefix(file: os.PathLike | str, mesh: Mesh) -> Prefix:
 
 
 @functools.partial(jit, static_argnums=(0,))
-def prefill_chunk(
-    config: ModelConfig, params: transformer.Params | Quantized, before: Cache, tokens: Int[Array, "n t"]
-) -> Cache:
+def prefill_chunk(config: ModelConfig, params: AnyParams, before: Cache, tokens: Int[Array, "n t"]) -> Cache:
     """Prefill the next `t` tokens of a prefix and append them to the cache `before`. All rows of `tokens` are identical."""
     start, (positions, mask) = before[0][0].shape[2], causal(*tokens.shape)
     _, cache = transformer.hidden(config, params, tokens, start + positions, mask, Prefix(before, jnp.int32(start)).blocks())
@@ -101,7 +97,7 @@ def padded_lengths(slots: int) -> list[int]:
 def prefill_questions(
     config: ModelConfig,
     slots: int,
-    params: transformer.Params | Quantized,
+    params: AnyParams,
     prefix: Prefix,
     tokens: Int[Array, "b s"],
     length: Int[Array, " b"],

@@ -22,15 +22,12 @@ from lmsi_jax.decoding.config import Sampling, Truncation
 from lmsi_jax.decoding.engine import Context, Limits, LogitsFunction, Program, model_logits
 from lmsi_jax.decoding.prefill import Cache, Prefix, load_prefix, padded_lengths, prefill_prefix, prefill_questions, save_prefix
 from lmsi_jax.decoding.stop import StopTables, cut
-from lmsi_jax.model import transformer
 from lmsi_jax.model.config import ModelConfig
-from lmsi_jax.model.quantize import Quantized
+from lmsi_jax.model.transformer import AnyParams
 from lmsi_jax.sharding import processes
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import sharding
 from lmsi_jax.tokenizers import Tokenizer
-
-Params = transformer.Params | Quantized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +113,7 @@ Place = tuple[int, int]  # a lane, and the index of one of its questions
 class _Call:
     """One call of `Engine.sample`: its context on the device, and the question in each place."""
 
-    params: Params
+    params: AnyParams
     context: Context
     program: Program
     starts: dict[tuple[str, ...], int]  # the start state in the stop table of each set of stop strings
@@ -163,7 +160,7 @@ class Engine:
         """Fraction of the slot-steps so far that worked on a path."""
         return self.live_slot_steps / max(self.slot_steps, 1)
 
-    def prefill(self, params: Params, prefix: str | Sequence[int], file: os.PathLike | str | None = None) -> Prefix:
+    def prefill(self, params: AnyParams, prefix: str | Sequence[int], file: os.PathLike | str | None = None) -> Prefix:
         """Prefill the prefix that all prompts share, given as a text or as token ids.
 
         `file` caches the keys and values: they are loaded if it exists and written otherwise. The caller ensures that the file
@@ -190,13 +187,13 @@ class Engine:
                 f"fewer exemplars (--config.data.shots), a smaller --config.sample.max_tokens, or shorter questions."
             )
 
-    def score(self, params: Params, rows: Sequence[Sequence[int]], batch: int = 8) -> Iterator[score.Scores]:
+    def score(self, params: AnyParams, rows: Sequence[Sequence[int]], batch: int = 8) -> Iterator[score.Scores]:
         """Return the scores (see score.Scores) of each row of token ids, in order; `batch` rows are computed at a time."""
         return score.score(self._mesh, self._config, params, rows, batch)
 
     def sample(
         self,
-        params: Params,
+        params: AnyParams,
         prefix: Prefix,
         requests: Sequence[Request],
         sampling: Sampling,
@@ -246,7 +243,7 @@ class Engine:
 
     def _begin(
         self,
-        params: Params,
+        params: AnyParams,
         prefix: Prefix,
         questions: Sequence[_Question],
         sampling: Sampling,

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from lmsi_jax.model import transformer
 from lmsi_jax.model.attention import causal
 from lmsi_jax.model.config import ModelConfig
-from lmsi_jax.model.quantize import Quantized
+from lmsi_jax.model.transformer import AnyParams
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import jit, sharding, use_mesh
 
@@ -30,7 +30,7 @@ class Scores:
 def score(
     mesh: Mesh,
     config: ModelConfig,
-    params: transformer.Params | Quantized,
+    params: AnyParams,
     rows: Sequence[Sequence[int]],
     batch: int,
 ) -> Iterator[Scores]:
@@ -55,7 +55,7 @@ def score(
 
 @functools.partial(jit, static_argnums=(0,))
 def token_logprobs(
-    config: ModelConfig, params: transformer.Params | Quantized, tokens: Int[Array, "n t"]
+    config: ModelConfig, params: AnyParams, tokens: Int[Array, "n t"]
 ) -> tuple[Float[Array, "n t-1"], Bool[Array, "n t-1"]]:
     """Return, for each token but the first of its row, its log-probability (nats) and whether it is the likeliest."""
     logits, _ = transformer.forward(config, params, tokens, *causal(*tokens.shape))

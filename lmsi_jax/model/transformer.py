@@ -26,6 +26,7 @@ from lmsi_jax.sharding.mesh import Mesh, make_mesh
 from lmsi_jax.sharding.rules import constrain, param_shardings, use_mesh, with_shardings
 
 Params = dict[str, Any]
+AnyParams = Params | Quantized | Adapted  # weights, quantised weights, or weights with adapters
 
 
 # Which of a layer's activations are stored for the backward pass; the others are recomputed.
@@ -151,7 +152,7 @@ def count_params(config: ModelConfig) -> int:
 
 def hidden(
     config: ModelConfig,
-    params: Params | Quantized | Adapted,
+    params: AnyParams,
     tokens: Int[Array, "n t"],
     positions: Int[Array, "n t"],
     mask: Bool[Array, "n t t"],
@@ -170,19 +171,19 @@ def hidden(
     return output
 
 
-def logits(config: ModelConfig, params: Params | Quantized | Adapted, states: Float[Array, "n t d"]) -> Float[Array, "n t v"]:
+def logits(config: ModelConfig, params: AnyParams, states: Float[Array, "n t d"]) -> Float[Array, "n t v"]:
     """Return the logits (float32) of the next token from the hidden states that `hidden` returns."""
     output: Any = Transformer(config).apply(_variables(params), states, method="logits")
     return output
 
 
 def forward(
-    config: ModelConfig, params: Params | Quantized | Adapted, *inputs: Any, **options: Any
+    config: ModelConfig, params: AnyParams, *inputs: Any, **options: Any
 ) -> tuple[Float[Array, "n t v"], list[KeyValue]]:
     """Return the next token's logits at each position, and the new keys and values; the arguments are those of `hidden`."""
     states, new_kv = hidden(config, params, *inputs, **options)
     return logits(config, params, states), new_kv
 
 
-def _variables(params: Params | Quantized | Adapted) -> Params:
+def _variables(params: AnyParams) -> Params:
     return {"params": params} if isinstance(params, dict) else params.variables

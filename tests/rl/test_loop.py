@@ -1,0 +1,227 @@
+"""The loop of reinforcement learning: it learns, it is exact, and it says when nothing was learnt."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from lmsi_jax.checkpoint import folder as checkpoints
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.records import read_jsonl, write_jsonl
+from lmsi_jax.rl.advantages import ESTIMATORS
+from lmsi_jax.rl.losses import LOSSES, Clip
+from tests.conftest import mesh_of
+from tests.rl.loop import RL, TRAIN, other, questions, run, settings
+
+
+def rewards(folder):
+    """The mean reward of each batch of rollouts."""
+    by_step = {}
+    for row in read_jsonl(folder / "rollouts.jsonl"):
+        by_step.setdefault(row["step"], []).append(row["reward"])
+    return [float(np.mean(by_step[step])) for step in sorted(by_step)]
+
+
+def weights(folder):
+    return jax.tree.leaves(checkpoints.load_params(str(folder / "model"), mesh_of(1, 1, 1)))
+
+
+def metrics(folder, name="rl"):
+    rows = [json.loads(line) for line in (folder / f"metrics/{name}.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "time"} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("advantage", "loss"),
+    [*((name, "ppo") for name in ESTIMATORS), *(("dr_grpo", name) for name in LOSSES if name != "ppo")],
+)
+def test_every_estimator_learns(advantage, loss, checkpoint, tmp_path):
+    """Catches: a sign, a shift by one token or a mask that leaves all curves healthy and teaches nothing; 3 of 3 seeds."""
+    clip = Clip(3e-4, 4e-4) if loss == "gspo" else Clip()
+    aggregate = "sequence" if loss == "gspo" else "token"
+    rl = other(RL, advantage=advantage, loss=loss, clip=clip, aggregate=aggregate)
+    for seed in range(3):
+        done = run(tmp_path / str(seed), checkpoint, settings(rl, other(TRAIN, steps=10, save_every=10), seed))
+        found = rewards(done)
+        assert np.mean(found[-2:]) > np.mean(found[:2]) + 0.1, found
+
+
+def test_an_inverted_reward_unlearns(checkpoint, tmp_path):
+    """Catches: rewards that are ignored, in a model that drifts the right way by itself."""
+    rl = other(RL, reward_weights=(-1.0,))
+    found = rewards(run(tmp_path, checkpoint, settings(rl, other(TRAIN, steps=12))))
+    assert np.mean(found[-3:]) >= np.mean(found[:3]), "the reward is minus the share"
+    shares = [-value for value in found]
+    assert np.mean(shares[-3:]) < 0.5 * np.mean(shares[:3])
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.3])
+def test_sampled_and_trained_logprobs_are_equal(temperature, checkpoint, tmp_path):
+    """Catches: log-probabilities at another temperature, of shifted tokens, or behind another prompt: the first ratio is 1."""
+    rl = other(RL, temperature=temperature, beta=0.1)
+    done = run(tmp_path, checkpoint, settings(rl, other(TRAIN, steps=1)))
+    (row,) = metrics(done)
+    assert abs(row["ratio"] - 1) < 1e-4 and abs(row["approx_kl"]) < 1e-5 and abs(row["kl"]) < 1e-5 and row["clip_ratio"] == 0
+
+
+def test_the_divergence_holds_the_model(checkpoint, tmp_path):
+    """Catches: a coefficient without an effect, in the loss or in the reward."""
+    in_reward = {"beta": 1.0, "kl_where": "reward", "kl_estimator": "k1"}
+    found = {}
+    for name, changes in {"none": {"beta": 1e-9}, "loss": {"beta": 1.0}, "reward": in_reward}.items():
+        done = run(tmp_path / name, checkpoint, settings(other(RL, **changes), other(TRAIN, steps=7)))
+        found[name] = rewards(done)[-1]
+    assert found["loss"] < found["none"] and found["reward"] < found["none"], found
+
+
+class Killed(BaseException):
+    """A kill in the middle of a run."""
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_a_run_that_is_killed_ends_with_the_same_bytes(updates, checkpoint, tmp_path, monkeypatch):
+    """Catches: rollouts that are drawn again after an update, a lost optimiser state, metrics that are written twice."""
+    from lmsi_jax.stages import rollouts
+
+    rl, train = other(RL, updates=updates, epochs=2), other(TRAIN, steps=4 * updates, save_every=3)
+    whole = run(tmp_path / "whole", checkpoint, settings(rl, train))
+    calls, place_of = [0], rollouts.Rollouts.__call__
+
+    def killed(self, step, model):
+        calls[0] += 1
+        batch = place_of(self, step, model)
+        if calls[0] in (2, 5, 6, 9):
+            raise Killed
+        return batch
+
+    monkeypatch.setattr(rollouts.Rollouts, "__call__", killed)
+    for _ in range(9):
+        try:
+            cut = run(tmp_path / "cut", checkpoint, settings(rl, train))
+            break
+        except Killed:
+            continue
+    assert calls[0] > 4 * updates, "it was killed"
+    assert (cut / "rollouts.jsonl").read_bytes() == (whole / "rollouts.jsonl").read_bytes()
+    assert all((a == b).all() for a, b in zip(weights(cut), weights(whole), strict=True))
+    assert metrics(cut) == metrics(whole) and metrics(cut, "rl-rollouts") == metrics(whole, "rl-rollouts")
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_mesh_the_same_text(checkpoint, tmp_path):
+    """Catches: a draw that depends on the number of devices or on the time."""
+    once = run(tmp_path / "once", checkpoint, settings())
+    again = run(tmp_path / "again", checkpoint, settings())
+    assert (once / "rollouts.jsonl").read_bytes() == (again / "rollouts.jsonl").read_bytes()
+    assert all((a == b).all() for a, b in zip(weights(once), weights(again), strict=True))
+    first = [(row["id"], row["path"], row["text"]) for row in read_jsonl(once / "rollouts.jsonl")]
+    for mesh in ((2, 2, 2),):
+        other_mesh = run(tmp_path / str(mesh), checkpoint, settings(), mesh)
+        assert [(row["id"], row["path"], row["text"]) for row in read_jsonl(other_mesh / "rollouts.jsonl")] == first
+        for a, b in zip(weights(once), weights(other_mesh), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-4)
+    another = run(tmp_path / "another", checkpoint, settings(seed=1))
+    assert (another / "rollouts.jsonl").read_bytes() != (once / "rollouts.jsonl").read_bytes()
+
+
+def test_the_update_does_not_depend_on_microbatches(checkpoint, tmp_path):
+    """Catches: a loss that is normalised in each microbatch, so that short paths of one count more than those of another."""
+    found = []
+    for parts in (1, 4):
+        done = run(tmp_path / str(parts), checkpoint, settings(RL, other(TRAIN, steps=1, accumulate=parts)))
+        found.append((metrics(done)[0], weights(done)))
+    for name, value in found[0][0].items():
+        assert found[1][0][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    for a, b in zip(found[0][1], found[1][1], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)  # Adam divides by the size of a gradient, also of a tiny one
+
+
+def test_adapters_learn_and_leave_the_weights_alone(checkpoint, tmp_path):
+    """Catches: adapters that are sampled without, so that the policy that is trained is not the one that sampled."""
+    from lmsi_jax.model.config import LoraConfig
+
+    train = other(TRAIN, steps=12, learning_rate=0.05, lora=LoraConfig(rank=4))
+    done = run(tmp_path, checkpoint, settings(RL, train))
+    found, ratios = rewards(done), [row["ratio"] for row in metrics(done)]
+    assert np.mean(found[-2:]) > np.mean(found[:2]) + 0.05, found
+    assert max(abs(ratio - 1) for ratio in ratios) < 1e-3, ratios
+
+
+def test_dynamic_sampling_replaces_groups_of_equal_rewards(checkpoint, tmp_path):
+    """Catches: updates on groups that teach nothing, where others could be drawn."""
+    rl = other(RL, questions=2, paths=2, rewards=("random",))
+    plain = run(tmp_path / "plain", checkpoint, settings(rl))
+    drawn = run(tmp_path / "drawn", checkpoint, settings(other(rl, redraws=3)))
+    share = [np.mean([row["frac_reward_zero_std"] for row in metrics(each, "rl-rollouts")]) for each in (plain, drawn)]
+    assert share[1] < share[0]
+    sizes = {}
+    for row in read_jsonl(drawn / "rollouts.jsonl"):
+        sizes.setdefault(row["step"], set()).add(row["id"])
+    assert all(len(ids) == 2 for ids in sizes.values())
+
+
+def test_paths_that_are_cut_off_can_be_left_out(checkpoint, tmp_path):
+    """Catches: a mask that has no effect; a batch in which all paths are left out and that divides by zero."""
+    done = run(tmp_path, checkpoint, settings(other(RL, truncated="left_out"), max_tokens=3))
+    cut = [row["finish"] == "length" for row in read_jsonl(done / "rollouts.jsonl")]
+    assert np.mean(cut) > 0.5 and all(np.isfinite(row["loss"]) for row in metrics(done))
+    targets = metrics(done)[0]["targets"]
+    first = [row for row in read_jsonl(done / "rollouts.jsonl") if row["step"] == 1]
+    assert targets == sum(row["num_tokens"] for row in first if row["finish"] != "length")
+
+
+def test_a_run_that_learns_nothing_says_so(checkpoint, tmp_path):
+    """Catches: a success that is reported although all rewards were equal."""
+    with pytest.raises(UserError, match="Nothing was learnt: in each of 4 batches"):
+        run(tmp_path, checkpoint, settings(other(RL, rewards=("gold",))), gold=_gold(tmp_path, "no answer is this"))
+
+
+def _gold(folder, answer):
+    file = epath.Path(folder) / "gold.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(file, [{"id": f"q{i}", "answer": answer, "answers": [answer]} for i in range(8)])
+    return file
+
+
+def failing(question, path):
+    raise KeyError("no such field")
+
+
+def not_a_number(question, path):
+    return float("nan")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("tests.rl.test_loop.failing", "of path 0 of question 'q.' failed: KeyError"),
+        ("tests.rl.test_loop.not_a_number", "is nan; a reward must be a finite number"),
+        ("tests.rl.test_loop.missing", "cannot be imported: AttributeError"),
+        ("gold", "needs an answer for each question, and 8 of 8 have none, such as 'q0'"),
+    ],
+)
+def test_a_reward_that_fails_is_named(name, problem, checkpoint, tmp_path):
+    """Catches: a NaN that reaches the weights, and an exception without the path that caused it."""
+    with pytest.raises(UserError, match=problem):
+        run(tmp_path, checkpoint, settings(other(RL, rewards=(name,))))
+    assert not (tmp_path / "model").exists()
+
+
+def test_too_few_questions_are_refused(checkpoint, tmp_path):
+    """Catches: a batch that asks one question several times."""
+    questions(tmp_path, count=3)
+    with pytest.raises(UserError, match="rl.questions=4, and there are 3 questions"):
+        run(tmp_path, checkpoint, settings())
+
+
+def test_gold_is_not_read_by_a_vote(checkpoint, tmp_path):
+    """Catches: a label-free reward that looks at the answers after all."""
+    rl = other(RL, rewards=("vote", "length"), reward_weights=(1.0, 0.1))
+    found = [
+        run(tmp_path / name, checkpoint, settings(rl), gold=gold)
+        for name, gold in (("none", None), ("scrambled", _gold(tmp_path, "17")))
+    ]
+    assert (found[0] / "rollouts.jsonl").read_bytes() == (found[1] / "rollouts.jsonl").read_bytes()
+    assert jnp.isfinite(sum(jnp.sum(leaf) for leaf in weights(found[0])))
