@@ -147,6 +147,11 @@ class RunFolder:
         """The paths of reinforcement learning, with their rewards and advantages."""
         return self.root / "rollouts.jsonl"
 
+    @property
+    def guard(self) -> epath.Path:
+        """What the guard of reinforcement learning saw: why it ended the run, and which state it kept."""
+        return self.root / "guard.json"
+
     def transfer(self, model: str) -> epath.Path:
         """The scores of a model with other prompts and on other tasks."""
         return self.root / "transfer" / f"{model}.jsonl"

@@ -39,7 +39,7 @@ def stages(config: RlRunConfig, folder: RunFolder) -> list[Stage]:
     )
     inputs = {"questions": folder.questions, "model": parts.checkpoint}
     inputs |= {"gold": folder.gold} if set(READS_GOLD) & set(config.rl.rewards) else {}
-    outputs = {"trained": trained, "rollouts": folder.rollouts}
+    outputs = {"trained": trained, "rollouts": folder.rollouts, "guard": folder.guard}
     result.append(Stage("rl", run_rl, settings, inputs, outputs, on_mesh=True))
     if parts.is_scored:
         result += [parts.evaluate("rl", trained, 1), *parts.transfer("rl", trained, 1)]

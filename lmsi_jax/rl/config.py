@@ -31,6 +31,10 @@ class RlConfig:
     kl_where: divergence.Where = "loss"
     kl_estimator: divergence.Estimator = "k2"
     truncated: Literal["scored", "left_out"] = "scored"  # paths that end at the token limit; left_out: not in the loss
+    check_every: int = 0  # steps between two checks of the signals of collapse; 0 = none
+    probes: int = 64  # questions of a check, each with a reworded twin
+    probe_paths: int = 8  # paths of each probe and twin
+    guard: bool = True  # end at an alarm of the checks, and return the state with the best agreement of twins
     redraws: int = 0  # dynamic sampling: more batches of questions that may be drawn until no group has equal rewards
 
     @property
@@ -45,8 +49,8 @@ class RlConfig:
 
     def check(self, path: str) -> None:
         require_positive(self, path, "temperature", "advantage_limit")
-        require_at_least(1, self, path, "questions", "paths", "updates", "epochs")
-        require_at_least(0, self, path, "redraws", "positive_weight", "beta")
+        require_at_least(1, self, path, "questions", "paths", "updates", "epochs", "probes", "probe_paths")
+        require_at_least(0, self, path, "redraws", "check_every", "positive_weight", "beta")
         require(bool(self.rewards), f"{path}rewards is empty; name at least one, such as vote.")
         for name in self.rewards:
             if "." not in name and name not in BUILT_IN:
@@ -59,6 +63,10 @@ class RlConfig:
         require(
             self.paths > 1 or self.advantage == "reinforce",
             f"{path}paths=1 with {path}advantage='{self.advantage}', which compares paths; raise {path}paths.",
+        )
+        require(
+            self.probe_paths <= self.paths,
+            f"{path}probe_paths={self.probe_paths} is more than {path}paths={self.paths}, for which decoding is compiled.",
         )
         require(
             self.questions % self.updates == 0,

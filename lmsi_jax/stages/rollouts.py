@@ -30,6 +30,7 @@ from lmsi_jax.rl.losses import weights
 from lmsi_jax.rl.metrics import Groups, group_metrics
 from lmsi_jax.rl.objective import policy_logits, target_logprobs
 from lmsi_jax.rl.rows import PROMPT_BUCKET, Path, Rows, pack_paths
+from lmsi_jax.rl.signals import twin
 from lmsi_jax.sharding import processes
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import jit, sharding
@@ -76,7 +77,11 @@ class Rollouts:
         self._rewards = {name: rewards.make(name, settings.reader, settings.seed) for name in self._rl.rewards}
         prompts, tokenizer = settings.prompts, model.tokenizer
         self._prefix = tokenizer.start(prompts.cot_examples)
-        asked = {row["id"]: prompts.question(row["question"], row["choices"]) for row in self._questions}
+        self.probes = self._questions[: self._rl.probes] if self._rl.check_every else []
+        self.twins = [
+            {**row, "id": f"twin {row['id']}", "question": twin(row["question"], str(settings.seed))} for row in self.probes
+        ]
+        asked = {row["id"]: prompts.question(row["question"], row["choices"]) for row in (*self._questions, *self.twins)}
         self._asked = {id: tokenizer.encode(text) for id, text in asked.items()}
         shards, longest = self._mesh.size("batch"), max(map(len, self._asked.values()))
         lanes = settings.batching.lanes or -(-self._rl.questions // shards) * shards
@@ -97,9 +102,19 @@ class Rollouts:
             self._number, self._batches = number, [self._batch([groups[i] for i in part]) for part in parts]
         return self._batches[part % self._rl.updates]
 
+    def answers(self, questions: Sequence[Record], model: Any, key: Any) -> list[list[str | None]]:
+        """Return the answers of `rl.probe_paths` paths of each question, which are probes or twins."""
+        sampling = dataclasses.replace(self._settings.sampling, paths=self._rl.probe_paths)
+        requests = [Request(row["id"], tokens=tuple(self._asked[row["id"]])) for row in questions]
+        prefix = self._engine.prefill(model, self._prefix)
+        paths = {each[0].id: each for each in self._engine.sample(model, prefix, requests, sampling, key)}
+        read = self._settings.reader.read
+        return [read([path.record() for path in paths[row["id"]]], row["choices"]).values for row in questions]
+
     def end(self, output: epath.Path) -> None:
         """Write all rollouts to one file. Raises UserError when no group had rewards that differ: then nothing was learnt."""
-        files = [self._file(number) for number in range(-(-self._train.steps // self._rl.steps_per_batch))]
+        count = processes.by_first(lambda: len(list(self._scratch.glob("*.jsonl"))))  # a guard may have ended training
+        files = [self._file(number) for number in range(count)]
         processes.by_first(lambda: write_jsonl(output, (row for file in files for row in read_jsonl(file))))
         if self._writer is not None:
             self._writer.close()

@@ -20,12 +20,12 @@ from lmsi_jax.training.objective import Batch, Objective, place_batch, place_pro
 class Hook:
     """A measurement every `every` steps and after the last step.
 
-    `measure` receives what the objective computes with: parameters, or a model with adapters. It returns values by name,
-    which are added to the metrics of the step.
+    `measure` receives what the objective computes with (parameters, or a model with adapters) and the number of the step. It
+    returns values by name, which are added to the metrics of the step.
     """
 
     every: int
-    measure: Callable[[Any], Mapping[str, float]]
+    measure: Callable[[Any, int], Mapping[str, float]]
 
     def due(self, step: int, last: int) -> bool:
         return step % self.every == 0 or step == last
@@ -33,11 +33,15 @@ class Hook:
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The metric by which the best state is kept. With `return_best`, training returns that state instead of the last one."""
+    """The metric by which the best state is kept.
+
+    Training returns that state instead of the last one if `return_best`, or with `if_stopped` if it ended early.
+    """
 
     metric: str = "loss"
     mode: Literal["min", "max"] = "min"
     return_best: bool = False
+    if_stopped: bool = False
 
 
 # Metrics of the steps so far at which a hook ran, oldest first -> whether training ends.
@@ -94,7 +98,7 @@ def validation_loss(mesh: Mesh, objective: Objective, rows: PackedRows, batch: i
     """Return a hook that measures the mean loss over all of `rows` as "validation_loss", `batch` rows at a time."""
     of_batches = losses(mesh, objective, rows, batch)
 
-    def measure(params: Any) -> Mapping[str, float]:
+    def measure(params: Any, step: int) -> Mapping[str, float]:
         totals, counts = zip(*of_batches(params), strict=True)
         return {"validation_loss": math.fsum(totals) / math.fsum(counts)}
 

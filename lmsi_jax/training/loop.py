@@ -146,7 +146,7 @@ class _Loop:
         assert self._unread is not None
         values, self._unread = self._log.read(*self._unread), None
         for hook in due:
-            values |= hook.measure(self._model())
+            values |= hook.measure(self._model(), step)
         self._last = (step, values)
         self._log.write(step, values, measured=bool(due))
         if due:
@@ -157,7 +157,7 @@ class _Loop:
     def result(self) -> Any:
         """Return the trained arrays of the last state, or of the best one."""
         best = self._run.best
-        if not best.return_best:
+        if not (best.return_best or best.if_stopped and self._run.stop(self._history)):
             return self._state.params
         if self._last and best.metric not in (names := {*self._last[1]}.union(*self._history)):
             raise UserError(

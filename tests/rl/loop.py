@@ -21,7 +21,7 @@ PREFIX = "Q: Tom has 3 cows. How many?\nA: The answer is 3.\n\n"
 TRAIN = UpdateConfig(
     steps=4, row_length=64, learning_rate=0.02, schedule="constant", warmup=0, weight_decay=0.0, save_every=1, log_every=1
 )
-RL = RlConfig(questions=4, paths=8, rewards=("tests.rl.loop.letters",), advantage="dr_grpo")
+RL = RlConfig(questions=4, paths=8, rewards=("tests.rl.loop.letters",), advantage="dr_grpo", probes=4)
 
 
 def letters(question, path):
@@ -57,7 +57,7 @@ def run(folder, checkpoint, wanted, mesh=(1, 1, 1), gold=None):
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     inputs = {"questions": questions(folder), "model": epath.Path(checkpoint), **({"gold": gold} if gold else {})}
-    outputs = {"trained": folder / "model", "rollouts": folder / "rollouts.jsonl"}
+    outputs = {"trained": folder / "model", "rollouts": folder / "rollouts.jsonl", "guard": folder / "guard.json"}
     run_rl(runtime_of(folder, mesh), wanted, inputs, outputs, folder / "scratch")
     return folder
 

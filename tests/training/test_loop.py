@@ -102,7 +102,7 @@ def test_the_validation_loss_is_that_of_all_rows_at_once(batch, shape, model_con
         whole = Batch(rows.take(np.arange(len(rows))), place_prompts(one, rows.prompts))
         expected = float(objective(params, place_batch(one, whole))[0].value)
     with use_mesh(mesh):
-        measured = validation_loss(mesh, objective, rows, batch, every=2).measure(place(mesh, model_config, params))
+        measured = validation_loss(mesh, objective, rows, batch, every=2).measure(place(mesh, model_config, params), 2)
     assert set(measured) == {"validation_loss"}
     assert measured["validation_loss"] == pytest.approx(expected, rel=1e-5)
 
@@ -133,7 +133,7 @@ def turning(tmp_path_factory, model_config, params):
     """The trained arrays after each step of a run, and a measurement that is 0 after step 3 and positive after any other."""
     after = []
 
-    def note(params):
+    def note(params, step):
         after.append(jax.device_get(params))
         return {}
 
@@ -148,7 +148,11 @@ def test_a_run_that_ends_early_ends_at_the_same_step_when_it_is_resumed(killed, 
     """Catches: a patience that starts again after a resume, a last state that is not saved, or one step too many."""
     after, measure = turning
     config, best = dataclasses.replace(SHRINK, save_every=2), Best(metric="turn")
-    how = {"config": config, "hooks": [Hook(1, lambda params: {"turn": measure(params)})], "stop": early_stop(best, patience=2)}
+    how = {
+        "config": config,
+        "hooks": [Hook(1, lambda params, step: {"turn": measure(params)})],
+        "stop": early_stop(best, patience=2),
+    }
 
     whole = run_shrink(tmp_path / "whole", model_config, params, **how)
     assert [row["step"] for row in metrics_of(tmp_path / "whole")] == [1, 2, 3, 4, 5]
@@ -169,7 +173,7 @@ def test_a_run_that_ends_early_ends_at_the_same_step_when_it_is_resumed(killed, 
 def test_a_resumed_run_stops_by_the_same_history(tmp_path, model_config, params):
     """Catches: steps that no hook measured in the history of a resumed run, which its uninterrupted twin never sees."""
     config = dataclasses.replace(SHRINK, save_every=2, log_every=1)
-    how = {"hooks": [Hook(3, lambda params: {"x": 1.0})], "stop": lambda history: len(history) >= 2}
+    how = {"hooks": [Hook(3, lambda params, step: {"x": 1.0})], "stop": lambda history: len(history) >= 2}
     whole = run_shrink(tmp_path / "whole", model_config, params, config, **how)
     with pytest.raises(Cut):
         run_shrink(tmp_path / "cut", model_config, params, config, on_step=cut_at(5), **how)
@@ -184,7 +188,7 @@ def test_a_measurement_that_is_interrupted_is_made_after_the_resume(turning, tmp
     after, measure = turning
     calls = []
 
-    def interrupted(params):
+    def interrupted(params, step):
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
@@ -237,7 +241,7 @@ def test_the_best_state_is_returned(mode, turning, tmp_path, model_config, param
     """Catches: the last arrays in place of the best, the worst of them, or a best that a later process does not know."""
     after, measure = turning
     sign, best = 1 if mode == "min" else -1, Best("validation_loss", mode, return_best=True)
-    hooks = [Hook(1, lambda params: {"validation_loss": sign * measure(params)})]
+    hooks = [Hook(1, lambda params, step: {"validation_loss": sign * measure(params)})]
     assert_same(run_shrink(tmp_path / "whole", model_config, params, hooks=hooks, best=best), after[2])
     with pytest.raises(Cut):
         run_shrink(tmp_path / "cut", model_config, params, hooks=hooks, best=best, on_step=cut_at(7))
