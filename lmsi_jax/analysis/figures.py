@@ -137,6 +137,8 @@ def _losses(folder: RunFolder, planned: Planned) -> dict[Series, list[tuple[int,
     """Return the training and validation losses of each stage that trains."""
     curves: dict[Series, list[tuple[int, float]]] = {}
     for stage in planned.stages:
+        if stage == "rl":  # the loss of a policy gradient is about 0 whatever is learnt
+            continue
         metrics = read_metrics(folder.stage_metrics(stage))
         name = title(stage.rpartition("/")[0]) or stage
         for metric, label in (("loss", name), ("validation_loss", f"{name}, held out")):

@@ -214,6 +214,20 @@ def loss(ax: Axes, curves: Mapping[Series, Sequence[tuple[int, float]]]) -> None
 
 
 @_drawing
+def course(ax: Axes, curves: Mapping[Series, Sequence[tuple[int, float]]]) -> None:
+    """Draw values of about 0 to 1 against the step of reinforcement learning."""
+    for series, points in curves.items():
+        x, y = [step for step, _ in points], [value for _, value in points]
+        few = len(points) <= 40
+        ax.plot(
+            x, y, color=series.colour, linestyle=series.line, marker="o" if few else "", markersize=4,
+            linewidth=1.6 if few else 0.9, label=series.name,
+        )  # fmt: skip
+    ax.set_xlabel("step")
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+@_drawing
 def vote_shares(ax: Axes, bins: Mapping[Series, Sequence[Bin]]) -> None:
     """Draw the share of each group's questions in each bin of vote share."""
     for series, binned in bins.items():

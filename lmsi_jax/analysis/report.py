@@ -23,6 +23,7 @@ from lmsi_jax.analysis.measure_table import measure_rows, measured_models
 from lmsi_jax.analysis.plan import Planned, read_plan, title
 from lmsi_jax.analysis.proposals import proposal_facts
 from lmsi_jax.analysis.reviews import audit, audit_rows
+from lmsi_jax.analysis.rollouts import read_course
 from lmsi_jax.analysis.rounds import (
     REUSED,
     Gold,
@@ -50,6 +51,7 @@ from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader
 
 SPOKEN = {"cot": "CoT greedy", "self_consistency": "Self-consistency", "standard": "Standard prompting"}  # in verdict's order
+RECIPES = {"self_improve": "self-improvement", "rl": "reinforcement-learning"}
 EVIDENT = 0.05  # from this p-value on, the verdict says that chance alone can explain the change
 MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>|"})  # what has a meaning in Markdown
 LISTED = 0.5  # seconds; categories on which a stage spent less are not listed
@@ -87,6 +89,7 @@ def _environment(*, escapes: bool) -> jinja2.Environment:
 def _context(folder: RunFolder) -> dict[str, Any]:
     from lmsi_jax.analysis import plots  # matplotlib is slow to import, and only a report needs it
     from lmsi_jax.analysis.figures import figures
+    from lmsi_jax.analysis.plots import Series
 
     config, planned = read_json(folder.config), read_plan(folder)
     about = read_json(folder.history) if folder.history.exists() else {}
@@ -100,12 +103,13 @@ def _context(folder: RunFolder) -> dict[str, Any]:
     leaks = list(read_jsonl(folder.leaks)) if folder.leaks.exists() else None
     measures = list(read_jsonl(folder.measures)) if folder.measures.exists() else []
     audits, manifests = {r.name: audit(folder, r.group) for r in voted}, read_manifests(folder, planned)
+    course = read_course(folder, _texts(questions.values()))
     measured = vote_limits(scores, rounds, _texts(questions.values()), _texts(held_out))
     measured += [*transfer_limits(folder, scores.models), *filter(None, [cost(manifests, rows, config)])]
     return {
         "name": folder.root.name,
         "verdict": verdict(rows, voted) or _last_losses(folder, planned) or "Nothing has been scored or voted yet.",
-        "recipe": about.get("recipe", "self_improve").replace("_", "-").replace("self-improve", "self-improvement"),
+        "recipe": RECIPES.get(name := about.get("recipe", "self_improve"), name),
         "votes": bool(planned.groups) or "rounds" in config,
         "remark": remark(voted, gold),
         "unfinished": [r.status for r in rounds if r.status],
@@ -122,6 +126,10 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "versions": about.get("versions", {}),
         "headline": _headline(rows),
         "figures": figures(folder, planned, rows, scores, rounds),
+        "course": course,
+        "course_svg": plots.course({Series(i, name): points for i, (name, points) in enumerate(course.curves.items())})
+        if course
+        else "",
         "proposals": proposal_facts(folder, voted[0].votes if voted else [], gold),
         "rounds": [r.name for r in voted],
         "labels": label_rows(voted, gold) if voted else [],
@@ -298,6 +306,8 @@ def _stage_title(name: str) -> str:
     group, _, short_name = name.rpartition("/")
     if group.startswith("eval/"):
         return f"Evaluate {title(group.removeprefix('eval/'))}"
+    if name == "rl":
+        return "Reinforcement learning"
     return f"{title(group).capitalize()}: {short_name}" if group else short_name.capitalize()
 
 

@@ -8,7 +8,20 @@ from lmsi_jax.analysis.rounds import NOTHING
 from lmsi_jax.analysis.summary import Score
 from lmsi_jax.core.records import Record
 
-METHOD = ("prepare", "propose", "exemplars", "sample", "steps", "vote", "agreement", "format", "finetune")  # not evaluation
+# The stages of the method, without evaluation.
+METHOD = (
+    "prepare",
+    "propose",
+    "exemplars",
+    "sample",
+    "steps",
+    "vote",
+    "agreement",
+    "format",
+    "mix",
+    "finetune",
+    "rl",
+)
 GAINED = {"cot": "greedy CoT", "self_consistency": "self-consistency", "standard": "standard prompting"}  # the first scored one
 
 

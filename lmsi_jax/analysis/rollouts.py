@@ -1,0 +1,111 @@
+"""What the report shows of reinforcement learning: the course of rewards and signals, what the guard saw, and some groups."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from lmsi_jax.analysis.rounds import NOTHING
+from lmsi_jax.core.files import read_json
+from lmsi_jax.core.metric_log import read_metrics
+from lmsi_jax.core.records import Record, read_jsonl
+from lmsi_jax.pipeline.run_folder import RunFolder
+
+STAGE = "rl"
+SHOWN = 3  # groups of the first and of the last batch that the page shows
+WINDOW = 10  # batches of rollouts whose mean the sentences give
+NAMES = {
+    "reward": "reward", "vote_share": "vote share", "frac_reward_zero_std": "groups of equal rewards",
+    "probe/vote_share": "probes: vote share", "probe/twin_agreement": "probes: agreement with twins",
+    "probe/answers_across": "probes: different answers across questions",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """Sentences about a run of reinforcement learning, its curves by name, and groups of paths with their rewards."""
+
+    sentences: list[str]
+    curves: Mapping[str, list[tuple[int, float]]]
+    groups: list[tuple[str, list[Record]]]
+    warns: bool
+
+
+def read_course(folder: RunFolder, questions: Mapping[str, str]) -> Course | None:
+    """Return what the report shows, or None when the run has no rollouts yet."""
+    batches = read_metrics(folder.stage_metrics(STAGE, "rollouts"))
+    steps = read_metrics(folder.stage_metrics(STAGE))
+    if not batches:
+        return None
+    guard = read_json(folder.guard) if folder.guard.exists() else {}
+    curves = {title: _curve([*batches, *steps], name) for name, title in NAMES.items()}
+    sentences = [_course(batches), *_steps(steps), *_guard(guard)]
+    return Course(sentences, {k: v for k, v in curves.items() if v}, _groups(folder, questions), bool(guard.get("alarm")))
+
+
+def _curve(rows: Sequence[Record], name: str) -> list[tuple[int, float]]:
+    return [(row["step"], row[name]) for row in rows if name in row]
+
+
+def _mean(rows: Sequence[Record], name: str) -> float:
+    return sum(row[name] for row in rows) / len(rows)
+
+
+def _course(batches: Sequence[Record]) -> str:
+    first, last = batches[:WINDOW], batches[-WINDOW:]
+    words = []
+    for name, title in (
+        ("reward", "reward"), ("vote_share", "vote share"), ("answers", "different answers of a group"),
+        ("completions/mean_length", "tokens of a path"),
+    ):  # fmt: skip
+        words.append(f"{title} {_mean(first, name):.2f} → {_mean(last, name):.2f}")
+    return (
+        f"{len(batches):,} batches of rollouts; means of the first and of the last {len(last)}: {', '.join(words)}. In "
+        f"{_mean(batches, 'frac_reward_zero_std'):.0%} of the groups all rewards were equal, which teaches nothing."
+    )
+
+
+def _steps(steps: Sequence[Record]) -> list[str]:
+    if not steps:
+        return []
+    first, last = steps[0], steps[-1]
+    kl = f", and the divergence from the initial model is {last['kl']:.3f} nats a token" if "kl" in last else ""
+    return [
+        f"The entropy of a token goes from {first['entropy']:.2f} to {last['entropy']:.2f} nats{kl}. The first ratio of the "
+        f"trained to the sampling policy is {first['ratio']:.5f}; it is 1 when both compute the same. A loss near 0 is normal: "
+        f"advantages of a group sum to 0, and the gradient does not."
+    ]
+
+
+def _guard(guard: Record) -> list[str]:
+    if not guard:
+        return []
+    if not guard["alarm"]:
+        return ["The guard saw no collapse."]
+    return [f"The guard ended the run after step {guard['step']} and kept the state of step {guard['kept']}. {guard['alarm']}"]
+
+
+def _groups(folder: RunFolder, questions: Mapping[str, str]) -> list[tuple[str, list[Record]]]:
+    """Return some groups of the first and of the last batch, with a title each."""
+    if not folder.rollouts.exists():
+        return []
+    first: dict[str, list[Record]] = {}
+    last: dict[str, list[Record]] = {}
+    final = 0
+    for row in read_jsonl(folder.rollouts):
+        if row["step"] == 1:
+            first.setdefault(row["id"], []).append(_shown(row))
+        if row["step"] > final:
+            final, last = row["step"], {}
+        last.setdefault(row["id"], []).append(_shown(row))
+    found = []
+    for step, groups in ((1, first), (final, last)):
+        found += [(f"step {step}: {questions.get(id, id)}", rows) for id, rows in list(groups.items())[:SHOWN]]
+    return found
+
+
+def _shown(row: Record) -> Record:
+    return {
+        "text": row["text"],
+        "answer": row["answer"] if row["answer"] is not None else NOTHING,
+        "rewards": ", ".join(f"{name} {value:g}" for name, value in row["rewards"].items()),
+        "advantage": f"{row['advantage']:+.2f}",
+    }

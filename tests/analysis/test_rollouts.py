@@ -1,0 +1,49 @@
+"""What the report shows of reinforcement learning."""
+
+import json
+
+from etils import epath
+
+from lmsi_jax.analysis.report import write_report
+from lmsi_jax.analysis.rollouts import read_course
+from lmsi_jax.core.files import write_text
+from lmsi_jax.core.records import write_jsonl
+from lmsi_jax.core.settings import to_dict
+from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.recipes.config import RlRunConfig
+
+
+def make_run(path, alarm=""):
+    folder = RunFolder(epath.Path(path))
+    batches = [{**common, "step": step, "reward": step / 20} for step in range(1, 21)]
+    steps = [{"step": step, "entropy": 0.5, "ratio": 1.0, "loss": 0.0, "probe/twin_agreement": 0.6} for step in (10, 20)]
+    for part, rows in (("rollouts", batches), ("", steps)):
+        file = folder.stage_metrics("rl", part)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    row = {"id": "q1", "path": 0, "text": "<b>3 + 4 = 7</b>", "answer": None, "rewards": {"vote": 1.0}, "advantage": 0.5}
+    write_jsonl(folder.rollouts, [{**row, "step": step} for step in (1, 20)])
+    write_text(folder.guard, json.dumps({"alarm": alarm, "step": 20, "kept": 10}))
+    write_text(folder.config, json.dumps(to_dict(RlRunConfig())))
+    write_text(folder.history, json.dumps({"recipe": "rl", "stages": ["rl"]}))
+    write_jsonl(folder.questions, [{"id": "q1", "question": "How many?", "choices": None}])
+    return folder
+
+
+def test_the_course_says_what_the_metrics_say(tmp_path):
+    """Catches: means of the wrong batches, a curve that is left out, an alarm that nobody sees."""
+    course = read_course(make_run(tmp_path), {"q1": "How many?"})
+    assert "reward 0.28 → 0.78" in course.sentences[0] and "In 25% of the groups all rewards were equal" in course.sentences[0]
+    assert course.curves["reward"][-1] == (20, 1.0) and len(course.curves["probes: agreement with twins"]) == 2
+    assert not course.warns and "saw no collapse" in course.sentences[-1]
+    assert [title for title, _ in course.groups] == ["step 1: How many?", "step 20: How many?"]
+    assert read_course(RunFolder(epath.Path(tmp_path / "none")), {}) is None
+
+
+def test_an_alarm_is_on_the_page(tmp_path):
+    """Catches: text of a model that is taken for HTML, and a collapse that the report does not show."""
+    folder = make_run(tmp_path, alarm="The vote share rose to 0.97.")
+    page = write_report(folder.root).read_text()
+    assert "kept the state of step 10. The vote share rose to 0.97." in page and "Reinforcement-learning report" in page
+    assert "<b>3 + 4" not in page and "&lt;b&gt;3 + 4" in page
+    assert "The guard ended the run after step 20" in folder.card.read_text()
