@@ -15,6 +15,7 @@ from lmsi_jax.recipes.config import RlRunConfig
 
 def make_run(path, alarm=""):
     folder = RunFolder(epath.Path(path))
+    common = {"vote_share": 0.4, "frac_reward_zero_std": 0.25, "answers": 3.0, "completions/mean_length": 9}
     batches = [{**common, "step": step, "reward": step / 20} for step in range(1, 21)]
     steps = [{"step": step, "entropy": 0.5, "ratio": 1.0, "loss": 0.0, "probe/twin_agreement": 0.6} for step in (10, 20)]
     for part, rows in (("rollouts", batches), ("", steps)):
