@@ -6,7 +6,15 @@ from absl import flags
 
 import lmsi_jax
 from lmsi_jax.core.errors import UserError, nearest
-from lmsi_jax.recipes.config import Config, DistillConfig, FaithfulnessConfig, MonitorConfig, PretrainConfig, RlRunConfig
+from lmsi_jax.recipes.config import (
+    Config,
+    DistillConfig,
+    FaithfulnessConfig,
+    MonitorConfig,
+    PretrainConfig,
+    RewardRunConfig,
+    RlRunConfig,
+)
 from lmsi_jax.studies.study import Study
 
 SETTING = "--config."  # the prefix of a flag that overrides one setting of the config
@@ -26,6 +34,7 @@ FLAGS: dict[str, Flag] = {
     "workdir": Flag("the directory of a run, on a disk or in a bucket (gs://...)", value="DIR"),
     "questions": Flag("a JSON Lines file of questions", value="FILE"),
     "paths": Flag("a JSON Lines file of paths", value="FILE"),
+    "rankings": Flag("a JSON Lines file of human rankings, short for --config.reward.rankings", value="FILE"),
     "steps": Flag("a JSON Lines file of checked steps", value="FILE"),
     "votes": Flag("a JSON Lines file of votes", value="FILE"),
     "examples": Flag("a JSON Lines file of training rows", value="FILE"),
@@ -55,7 +64,7 @@ FLAGS: dict[str, Flag] = {
     "above": Flag("review only labels with a vote share above this: 0.25 or 0.5", float, value="SHARE"),
     "port": Flag("the port of the page (8717); 0 is any free one", int, value="N"),
     "tool": Flag("label_studio, argilla, prodigy or inspect", value="NAME"),
-    "recipe": Flag("self_improve (the default), pretrain, distill, faithfulness, monitor or rl", value="NAME"),
+    "recipe": Flag("self_improve (the default), pretrain, distill, faithfulness, monitor, rl or reward", value="NAME"),
     "dtype": Flag("float32, bfloat16 or float16; by default that of the checkpoint", value="NAME"),
     "adapter": Flag("write only the LoRA adapters, as a PEFT folder", bool),
     "verify": Flag("read the result back and compare logits", bool),
@@ -159,6 +168,14 @@ COMMANDS = {
             RUNNER, config=MonitorConfig,
         ),
         Command(
+            "reward", "train a reward model on human rankings", "recipes.run", ("config", "workdir"), ("rankings", *RUNNER),
+            config=RewardRunConfig, profiled=("train",),
+        ),
+        Command(
+            "score", "score paths with a reward model", "files.score", ("config", "input", "questions", "output"),
+            ("overwrite",), one_process=True,
+        ),
+        Command(
             "rl", "train on rewards of paths that the model samples itself", "recipes.run", ("config", "workdir"), RUNNER,
             config=RlRunConfig, profiled=("train",),
         ),
@@ -181,7 +198,7 @@ HELP = {
     ("sweep", "config"): Flag("a Python file with get_study(), such as those in configs/studies", value="FILE.py"),
     **{
         (name, "from"): Flag("run this stage and all after it again", value="STAGE")
-        for name in ("run", "pretrain", "distill", "faithfulness", "monitor", "rl")
+        for name in ("run", "pretrain", "distill", "faithfulness", "monitor", "rl", "reward")
     },
 }
 

@@ -85,6 +85,21 @@ def sample(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
     _run_stage(run_sample, lambda parts: parts.sample_settings(), config, values, inputs, {"paths": output}, metrics)
 
 
+def score(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
+    import jax
+
+    from lmsi_jax.checkpoint.config import Numerics, resolve_numerics
+    from lmsi_jax.pipeline.runtime import Runtime
+    from lmsi_jax.stages.prompts import load_prompts
+    from lmsi_jax.stages.reward import TextScorer, score_file
+
+    output, config = _output(values), resolve_numerics(config, jax.default_backend())
+    runtime = Runtime(config.mesh, output.parent / f"{output.stem}-metrics")
+    prompts = load_prompts(config.data, config.model.checkpoint)
+    scorer = TextScorer(runtime, config.model.checkpoint, part(config.model, Numerics), prompts)
+    score_file(epath.Path(values.input), epath.Path(values.questions), output, scorer)
+
+
 def vote(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
     from lmsi_jax.stages.vote import VoteSettings, run_vote
 

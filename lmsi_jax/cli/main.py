@@ -119,9 +119,11 @@ def _value(values: flags.FlagValues, name: str) -> Any:
 
 
 def _shorthands(command: Command, values: flags.FlagValues) -> list[str]:
-    """Return the settings that --task, --answer_type and --profile are short for."""
+    """Return the settings that --task, --answer_type, --rankings and --profile are short for."""
     task, answer_type, profile = (_value(values, name) for name in ("task", "answer_type", "profile"))
     settings = [f"--config.data.task={task or 'jsonl'}"] if task or answer_type else []
+    if rankings := _value(values, "rankings"):
+        settings.append(f"--config.reward.rankings={rankings}")
     if answer_type:
         settings.append(f"--config.data.answer_type={answer_type}")
     if profile:

@@ -148,6 +148,11 @@ class RunFolder:
         return self.root / "rollouts.jsonl"
 
     @property
+    def quality(self) -> epath.Path:
+        """How well a reward model predicts held-out rankings."""
+        return self.root / "quality.json"
+
+    @property
     def guard(self) -> epath.Path:
         """What the guard of reinforcement learning saw: why it ended the run, and which state it kept."""
         return self.root / "guard.json"

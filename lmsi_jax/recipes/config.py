@@ -10,7 +10,7 @@ from lmsi_jax.decoding.config import SampleConfig
 from lmsi_jax.evaluation.config import EvaluateConfig
 from lmsi_jax.formatting.config import FORMATS, FormatConfig
 from lmsi_jax.model.config import ModelConfig
-from lmsi_jax.rl.config import RlConfig
+from lmsi_jax.rl.config import RewardConfig, RlConfig
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.tasks.config import NONE, OWN, CorpusConfig, DataConfig, ProposeConfig
 from lmsi_jax.training.config import TrainConfig, UpdateConfig
@@ -270,6 +270,21 @@ class RlRunConfig(LoopConfig):
         require_unused(self, "lmsi rl", unused)
 
 
+@dataclasses.dataclass(frozen=True)
+class RewardRunConfig:
+    """Training of a reward model on human rankings."""
+
+    seed: int = 0
+    mesh: MeshConfig = MeshConfig()
+    data: DataConfig = DataConfig()  # the layout of prompts
+    model: SourceConfig = SourceConfig()
+    reward: RewardConfig = RewardConfig()
+    train: UpdateConfig = UpdateConfig(learning_rate=1e-4, weight_decay=0.0)
+
+    def check(self, path: str) -> None:
+        require_seed(self.seed)
+
+
 def require_unused(config: LoopConfig, command: str, sections: dict[str, Any]) -> None:
     """Raise UserError when a section of the config has a value other than this one, since the command does not read it."""
     for name, section in sections.items():
@@ -285,4 +300,5 @@ ROOTS: dict[str, type] = {
     "faithfulness": FaithfulnessConfig,
     "monitor": MonitorConfig,
     "rl": RlRunConfig,
+    "reward": RewardRunConfig,
 }

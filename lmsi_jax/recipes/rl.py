@@ -5,6 +5,7 @@ questions -> [sample m paths of some questions -> reward -> advantage -> update]
 
 import dataclasses
 
+from lmsi_jax.checkpoint import folder as checkpoints
 from lmsi_jax.checkpoint.config import Numerics
 from lmsi_jax.core.settings import part
 from lmsi_jax.decoding.config import Batching, Sampling
@@ -38,6 +39,7 @@ def stages(config: RlRunConfig, folder: RunFolder) -> list[Stage]:
         train=config.train,
     )
     inputs = {"questions": folder.questions, "model": parts.checkpoint}
+    inputs |= {"reward_model": checkpoints.locate(config.rl.reward_model)} if config.rl.reward_model else {}
     inputs |= {"gold": folder.gold} if set(READS_GOLD) & set(config.rl.rewards) else {}
     outputs = {"trained": trained, "rollouts": folder.rollouts, "guard": folder.guard}
     result.append(Stage("rl", run_rl, settings, inputs, outputs, on_mesh=True))

@@ -3,11 +3,54 @@
 import dataclasses
 from typing import Literal
 
-from lmsi_jax.core.errors import unknown
+from lmsi_jax.core.errors import UserError, unknown
 from lmsi_jax.core.settings import require, require_at_least, require_positive
-from lmsi_jax.rl import divergence
-from lmsi_jax.rl.losses import Aggregation, Clip
-from lmsi_jax.rl.rewards import BUILT_IN
+from lmsi_jax.rl.rewards import BUILT_IN, MODEL
+
+Aggregation = Literal["token", "sequence", "constant"]
+Estimator = Literal["k1", "k2", "k3"]
+Where = Literal["reward", "loss"]
+WRONG = {
+    ("loss", "k1"): "its expected gradient is 0, so that it regularises nothing",
+    ("reward", "k2"): "its expected gradient is not that of a divergence",
+    ("reward", "k3"): "its expected gradient is that of KL(p | p_ref) minus that of KL(p_ref | p), almost 0 near the reference",
+}
+
+
+def check_divergence(where: Where, estimator: Estimator) -> None:
+    """Raise UserError for a combination whose gradient is not that of a divergence."""
+    if (where, estimator) in WRONG:
+        right = {"loss": "k2 (or k3)", "reward": "k1"}[where]
+        raise UserError(f"The estimator {estimator} in the {where}: {WRONG[where, estimator]}. Use {right} there.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """The range of ratios, and the cap of losses with negative advantages.
+
+    Defaults: 0.2 and 0.28 (DAPO, arXiv 2503.14476). GSPO's ratios are of sequences, and its range is some hundred times
+    narrower: 3e-4 and 4e-4. `dual` of 3 caps the loss at 3 times the advantage (Ye et al. 2020); 0 = no cap.
+    """
+
+    low: float = 0.2
+    high: float = 0.28
+    dual: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardConfig:
+    """Training of a reward model."""
+
+    rankings: str = ""  # a JSON Lines file of human rankings; see rl/rankings.py for its formats
+    prompt: Literal["question", "text"] = "question"  # question: laid out as a question of the task; text: used as it is
+    batch: int = 16  # rankings of a step
+    held_out: float = 0.2  # share of the prompts whose rankings are for the test
+    centring: float = 0.01  # coefficient of the squared scores, which keeps them around 0
+
+    def check(self, path: str) -> None:
+        require_at_least(1, self, path, "batch")
+        require_at_least(0, self, path, "centring")
+        require(0 < self.held_out < 1, f"{path}held_out={self.held_out} is not within (0, 1).")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +60,8 @@ class RlConfig:
     temperature: float = 1.0  # of rollouts, and of the policy that is trained; the distribution is never truncated
     questions: int = 16  # of each batch of rollouts
     paths: int = 16  # of each question
-    rewards: tuple[str, ...] = ("vote",)  # gold, vote, steps, length, random, or the dotted name of a Python function
+    rewards: tuple[str, ...] = ("vote",)  # gold, vote, model, steps, length, random, or the dotted name of a Python function
+    reward_model: str = ""  # the checkpoint of the reward "model", which `lmsi reward` trained
     reward_weights: tuple[float, ...] = ()  # of each reward, 1 by default
     advantage: Literal["reinforce", "rloo", "grpo", "dr_grpo", "batch_normalised"] = "dr_grpo"
     positive_weight: float = 1.0  # of positive advantages; 0.1 is W-REINFORCE
@@ -28,8 +72,8 @@ class RlConfig:
     updates: int = 1  # steps on each batch of rollouts; its questions are divided among them
     epochs: int = 1  # how often each batch of rollouts is used
     beta: float = 0.0  # coefficient of the divergence from the initial model; 0 = none
-    kl_where: divergence.Where = "loss"
-    kl_estimator: divergence.Estimator = "k2"
+    kl_where: Where = "loss"
+    kl_estimator: Estimator = "k2"
     truncated: Literal["scored", "left_out"] = "scored"  # paths that end at the token limit; left_out: not in the loss
     check_every: int = 0  # steps between two checks of the signals of collapse; 0 = none
     probes: int = 64  # questions of a check, each with a reworded twin
@@ -56,6 +100,11 @@ class RlConfig:
             if "." not in name and name not in BUILT_IN:
                 raise unknown(f"{path}rewards", name, BUILT_IN)
         require(
+            (MODEL in self.rewards) == bool(self.reward_model),
+            f"{path}rewards={self.rewards} and {path}reward_model='{self.reward_model}': the reward '{MODEL}' needs a "
+            f"checkpoint, and a checkpoint has no effect without it.",
+        )
+        require(
             len(self.weights) == len(self.rewards),
             f"{path}reward_weights={self.reward_weights} has {len(self.weights)} numbers for {len(self.rewards)} rewards "
             f"{self.rewards}; give one for each, or none.",
@@ -78,4 +127,4 @@ class RlConfig:
             f"paths of the present policy. Set {path}updates=1 and {path}epochs=1, or {path}loss='ppo'.",
         )
         if self.beta:
-            divergence.check(self.kl_where, self.kl_estimator)
+            check_divergence(self.kl_where, self.kl_estimator)

@@ -11,28 +11,11 @@ divergence. What matters in training is the expected gradient, which depends on 
     reward   k2, k3     no divergence
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmsi_jax.core.errors import UserError
-
-Estimator = Literal["k1", "k2", "k3"]
-Where = Literal["reward", "loss"]
-WRONG = {
-    ("loss", "k1"): "its expected gradient is 0, so that it regularises nothing",
-    ("reward", "k2"): "its expected gradient is not that of a divergence",
-    ("reward", "k3"): "its expected gradient is that of KL(p | p_ref) minus that of KL(p_ref | p), almost 0 near the reference",
-}
-
-
-def check(where: Where, estimator: Estimator) -> None:
-    """Raise UserError for a combination whose gradient is not that of a divergence."""
-    if (where, estimator) in WRONG:
-        right = {"loss": "k2 (or k3)", "reward": "k1"}[where]
-        raise UserError(f"The estimator {estimator} in the {where}: {WRONG[where, estimator]}. Use {right} there.")
+from lmsi_jax.rl.config import Estimator
 
 
 def estimate(logprobs: Float[Array, "..."], reference: Float[Array, "..."], estimator: Estimator) -> Float[Array, "..."]:

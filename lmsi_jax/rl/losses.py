@@ -5,42 +5,28 @@ paths left out), and a row may have several sequences, as packed rows do. `logpr
 `old_logprobs` are those that the tokens were sampled with. The ratio of a token is exp(logprobs - old_logprobs).
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lmsi_jax.rl.config import Aggregation, Clip
+
 Tokens = Float[Array, "n t"]
 Segments = Int[Array, "n t"]
-Aggregation = Literal["token", "sequence", "constant"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Clip:
-    """The range of ratios, and the cap of losses with negative advantages.
-
-    Defaults: 0.2 and 0.28 (DAPO, arXiv 2503.14476). GSPO's ratios are of sequences, and its range is some hundred times
-    narrower: 3e-4 and 4e-4. `dual` of 3 caps the loss at 3 times the advantage (Ye et al. 2020); 0 = no cap.
-    """
-
-    low: float = 0.2
-    high: float = 0.28
-    dual: float = 0.0
+CLIP, GSPO_CLIP = Clip(), Clip(3e-4, 4e-4)
 
 
-GSPO_CLIP = Clip(3e-4, 4e-4)
-
-
-def reinforce(logprobs: Tokens, old_logprobs: Tokens, advantages: Tokens, segments: Segments, clip: Clip = Clip()) -> Tokens:
+def reinforce(logprobs: Tokens, old_logprobs: Tokens, advantages: Tokens, segments: Segments, clip: Clip = CLIP) -> Tokens:
     """Return -A log p (Williams 1992). Right only for paths that the present policy sampled; it ignores `old_logprobs`."""
     return -advantages * logprobs
 
 
-def ppo(logprobs: Tokens, old_logprobs: Tokens, advantages: Tokens, segments: Segments, clip: Clip = Clip()) -> Tokens:
+def ppo(logprobs: Tokens, old_logprobs: Tokens, advantages: Tokens, segments: Segments, clip: Clip = CLIP) -> Tokens:
     """Return -min(ratio A, clip(ratio, 1 - low, 1 + high) A) (Schulman et al. 2017), with the cap of `clip.dual` if it is set.
 
     With advantages of groups it is the loss of GRPO and, with an asymmetric clip and the aggregation "token", of DAPO.
@@ -56,7 +42,7 @@ def gspo(logprobs: Tokens, old_logprobs: Tokens, advantages: Tokens, segments: S
     return _clipped(jnp.exp(sequence_mean(logprobs - old_logprobs, segments)), advantages, clip)
 
 
-def cispo(logprobs: Tokens, old_logprobs: Tokens, advantages: Tokens, segments: Segments, clip: Clip = Clip()) -> Tokens:
+def cispo(logprobs: Tokens, old_logprobs: Tokens, advantages: Tokens, segments: Segments, clip: Clip = CLIP) -> Tokens:
     """Return -min(ratio, 1 + high) A log p, without a gradient of the ratio (MiniMax 2025, arXiv 2506.13585)."""
     ratio = jnp.minimum(jnp.exp(logprobs - old_logprobs), 1 + clip.high)
     return -jax.lax.stop_gradient(ratio) * advantages * logprobs

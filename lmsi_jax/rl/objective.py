@@ -1,9 +1,11 @@
 """The objective of policy gradients, for the training loop."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from lmsi_jax.core.metrics import Mean
@@ -12,7 +14,10 @@ from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.rl import divergence
 from lmsi_jax.rl.config import RlConfig
 from lmsi_jax.rl.losses import LOSSES, is_clipped
-from lmsi_jax.training.objective import Batch, Objective, causal_mask, shared_blocks
+from lmsi_jax.rl.rows import PROMPT_BUCKET
+from lmsi_jax.sharding.mesh import Mesh
+from lmsi_jax.sharding.rules import sharding
+from lmsi_jax.training.objective import Batch, Objective, SharedPrompts, causal_mask, shared_blocks
 
 
 def policy_logits(
@@ -67,3 +72,14 @@ def policy_objective(config: ModelConfig, rl: RlConfig, remat: str = "none") -> 
 def _entropy(logits: Float[Array, "n t v"]) -> Float[Array, "n t"]:
     logits = jax.lax.stop_gradient(logits)
     return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jax.nn.softmax(logits) * logits, axis=-1)
+
+
+def place_padded(mesh: Mesh, prompts: Sequence[Sequence[int]]) -> SharedPrompts:
+    """Put prompts on the mesh, padded to a multiple of `PROMPT_BUCKET` tokens and of the batch shards."""
+    shards, longest = mesh.size("batch"), max(map(len, prompts))
+    shape = (-(-len(prompts) // shards) * shards, -(-longest // PROMPT_BUCKET) * PROMPT_BUCKET)
+    tokens, length = np.zeros(shape, np.int32), np.zeros(shape[0], np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)], length[row] = prompt, len(prompt)
+    placed = jax.device_put(tokens, sharding(mesh, "batch", "length"))
+    return SharedPrompts(placed, jax.device_put(length, sharding(mesh, None)))

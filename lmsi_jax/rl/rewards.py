@@ -13,8 +13,9 @@ from lmsi_jax.trust.statements import WRONG
 from lmsi_jax.trust.steps import check_paths
 from lmsi_jax.voting.majority import vote
 
-BUILT_IN = ("gold", "vote", "steps", "length", "random")
+BUILT_IN = ("gold", "vote", "model", "steps", "length", "random")
 READS_GOLD = ("gold",)
+MODEL = "model"  # the score of a reward model, which the caller computes for all groups at once
 
 
 @dataclasses.dataclass(frozen=True)

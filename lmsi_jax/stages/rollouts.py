@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 from jaxtyping import Array, Float
@@ -28,16 +27,16 @@ from lmsi_jax.rl.advantages import ESTIMATORS, positives_weighted
 from lmsi_jax.rl.config import RlConfig
 from lmsi_jax.rl.losses import weights
 from lmsi_jax.rl.metrics import Groups, group_metrics
-from lmsi_jax.rl.objective import policy_logits, target_logprobs
-from lmsi_jax.rl.rows import PROMPT_BUCKET, Path, Rows, pack_paths
+from lmsi_jax.rl.objective import place_padded, policy_logits, target_logprobs
+from lmsi_jax.rl.rows import Path, Rows, pack_paths
 from lmsi_jax.rl.signals import twin
 from lmsi_jax.sharding import processes
-from lmsi_jax.sharding.mesh import Mesh
-from lmsi_jax.sharding.rules import jit, sharding
+from lmsi_jax.sharding.rules import jit
+from lmsi_jax.stages.reward import TextScorer
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.training.batches import batch_rows
 from lmsi_jax.training.config import UpdateConfig
-from lmsi_jax.training.objective import Batch, SharedPrompts, place_batch
+from lmsi_jax.training.objective import Batch, place_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +73,12 @@ class Rollouts:
         self._mesh, self._model, self._scratch = runtime.mesh, model, scratch
         self._questions = load_questions(questions)
         _check(self._questions, self._rl, gold, model)
-        self._rewards = {name: rewards.make(name, settings.reader, settings.seed) for name in self._rl.rewards}
+        self._rewards = {
+            name: rewards.make(name, settings.reader, settings.seed) for name in self._rl.rewards if name != rewards.MODEL
+        }
+        self._scorer = None
+        if self._rl.reward_model:
+            self._scorer = TextScorer(runtime, self._rl.reward_model, settings.numerics, settings.prompts)
         prompts, tokenizer = settings.prompts, model.tokenizer
         self._prefix = tokenizer.start(prompts.cot_examples)
         self.probes = self._questions[: self._rl.probes] if self._rl.check_every else []
@@ -175,9 +179,11 @@ class Rollouts:
             lengths = [path.num_tokens for path in paths[row["id"]]]
             operations = decoding_flops(self._model.config, len(self._prefix), len(self._asked[row["id"]]), lengths)
             work.add(tokens=float(sum(lengths)), operations=operations)
-        groups = [self._rewarded(row, paths[row["id"]], number) for row in questions]
-        if not groups:
+        if not questions:
             return []
+        asked = [(row["question"], row["choices"], [path.text for path in paths[row["id"]]]) for row in questions]
+        scored = self._scorer.score(asked) if self._scorer else [None] * len(questions)
+        groups = [self._rewarded(row, paths[row["id"]], number, own) for row, own in zip(questions, scored, strict=True)]
         advantages = ESTIMATORS[self._rl.advantage](np.array([[row["reward"] for row in group] for group in groups]))
         limit = self._rl.advantage_limit
         advantages = np.clip(positives_weighted(advantages, self._rl.positive_weight), -limit, limit)
@@ -186,11 +192,14 @@ class Rollouts:
             for group, values in zip(groups, advantages, strict=True)
         ]
 
-    def _rewarded(self, question: Record, paths: Sequence[SampledPath], number: int) -> list[Record]:
+    def _rewarded(
+        self, question: Record, paths: Sequence[SampledPath], number: int, scores: Sequence[float] | None
+    ) -> list[Record]:
         rows = [{"step": number + 1, **path.record(("tokens", "logprobs"))} for path in paths]
         answers = self._settings.reader.read(rows, question["choices"]).values
         group = rewards.Group(question, rows, answers, self._settings.sampling.max_tokens, self._gold.get(question["id"]))
         found = processes.by_first(lambda: {name: list(reward(group)) for name, reward in self._rewards.items()})
+        found |= {rewards.MODEL: list(scores)} if scores is not None else {}
         totals = [
             sum(weight * found[name][i] for name, weight in zip(self._rl.rewards, self._rl.weights, strict=True))
             for i in range(len(rows))
@@ -212,7 +221,7 @@ class Rollouts:
         ]
         multiple = self._mesh.size("batch") * self._train.accumulate
         packed = pack_paths(prompts, paths, self._train.row_length, multiple)
-        shared = _place(self._mesh, packed.prompts)
+        shared = place_padded(self._mesh, packed.prompts)
         sequences = packed.arrays["sequences"]
         arrays = {
             **packed.arrays,
@@ -262,17 +271,6 @@ def _check(questions: Sequence[Record], rl: RlConfig, gold: Mapping[str, Sequenc
             f"The reward 'gold' needs an answer for each question, and {len(missing)} of {len(questions)} have none, such as "
             f"'{missing[0]}'. The reward 'vote' needs no answers."
         )
-
-
-def _place(mesh: Mesh, prompts: Sequence[Sequence[int]]) -> SharedPrompts:
-    """Put prompts on the mesh, padded to a multiple of `PROMPT_BUCKET` tokens and of the batch shards."""
-    shards, longest = mesh.size("batch"), max(map(len, prompts))
-    shape = (-(-len(prompts) // shards) * shards, -(-longest // PROMPT_BUCKET) * PROMPT_BUCKET)
-    tokens, length = np.zeros(shape, np.int32), np.zeros(shape[0], np.int32)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)], length[row] = prompt, len(prompt)
-    placed = jax.device_put(tokens, sharding(mesh, "batch", "length"))
-    return SharedPrompts(placed, jax.device_put(length, sharding(mesh, None)))
 
 
 def _logprobs_of(config: Any, temperature: float) -> Any:

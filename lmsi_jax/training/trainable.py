@@ -14,7 +14,9 @@ from lmsi_jax.model.config import LoraConfig, ModelConfig
 class Trainable(Protocol):
     """A tree of trained arrays, and how it is combined with the initial parameters into a model."""
 
-    trains_weights: bool  # whether every weight has a gradient
+    @property
+    def trains_weights(self) -> bool:
+        """Whether every weight has a gradient."""
 
     def abstract(self) -> tuple[Any, Any]:
         """Return the shapes and the logical axes of the trained arrays, which are float32."""
@@ -28,7 +30,7 @@ class Trainable(Protocol):
     def frozen(self, params: transformer.Params) -> transformer.Params:
         """Return the parameters that each step reads but does not change; {} when there are none."""
 
-    def model(self, frozen: transformer.Params, trained: Any) -> transformer.Params | lora.Adapted:
+    def model(self, frozen: transformer.Params, trained: Any) -> Any:
         """Return what an objective computes with. Must be traceable by `jit`."""
 
     def merged(self, params: transformer.Params, trained: Any) -> transformer.Params:

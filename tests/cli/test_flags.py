@@ -40,7 +40,8 @@ def test_sampling_dry_is_refused(capsys, tmp_path):
     status, _, error = lmsi(capsys, "sample", *args)
     assert (
         status == 2
-        and "--dry-run is a flag of lmsi run, distill, faithfulness, monitor, sweep, pretrain and not of lmsi sample" in error
+        and "--dry-run is a flag of lmsi run, distill, faithfulness, monitor, reward, rl, sweep, pretrain and not of lmsi sample"
+        in error
     )
     assert not list(tmp_path.iterdir())
 

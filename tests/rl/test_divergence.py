@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.rl.divergence import adapted, check, estimate, exact
+from lmsi_jax.rl.config import check_divergence
+from lmsi_jax.rl.divergence import adapted, estimate, exact
 
 
 def expected_gradient(where, estimator, logits, reference):
@@ -43,12 +44,12 @@ def test_the_right_places_have_the_gradient_of_a_divergence(scale):
 def test_wrong_places_are_refused_with_the_reason():
     """Catches: a coefficient that does nothing, accepted in silence."""
     for where, estimator in (("loss", "k2"), ("loss", "k3"), ("reward", "k1")):
-        check(where, estimator)
+        check_divergence(where, estimator)
     with pytest.raises(UserError, match="expected gradient is 0.*Use k2"):
-        check("loss", "k1")
+        check_divergence("loss", "k1")
     for estimator in ("k2", "k3"):
         with pytest.raises(UserError, match="Use k1 there"):
-            check("reward", estimator)
+            check_divergence("reward", estimator)
 
 
 def test_estimates_have_the_mean_of_the_divergence():

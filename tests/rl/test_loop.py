@@ -12,7 +12,8 @@ from lmsi_jax.checkpoint import folder as checkpoints
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.rl.advantages import ESTIMATORS
-from lmsi_jax.rl.losses import LOSSES, Clip
+from lmsi_jax.rl.config import Clip
+from lmsi_jax.rl.losses import LOSSES
 from tests.conftest import mesh_of
 from tests.rl.loop import RL, TRAIN, other, questions, run, settings
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmsi_jax.rl.losses import LOSSES, Clip, aggregate, is_clipped, sequence_mean, value_loss, weights
+from lmsi_jax.rl.config import Clip
+from lmsi_jax.rl.losses import LOSSES, aggregate, is_clipped, sequence_mean, value_loss, weights
 from tests.rl.batches import loss_and_gradient, ragged
 
 HOW = ("token", "sequence", "constant")

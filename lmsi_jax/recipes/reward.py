@@ -1,0 +1,45 @@
+"""A reward model, trained on human rankings: its scores predict which of two answers people prefer."""
+
+from typing import Any
+
+from etils import epath
+
+from lmsi_jax.checkpoint import folder as checkpoints
+from lmsi_jax.checkpoint.config import Numerics
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.settings import part
+from lmsi_jax.pipeline.recipe import Check, Recipe
+from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.pipeline.runtime import Runtime
+from lmsi_jax.pipeline.stage import Stage
+from lmsi_jax.recipes.config import RewardRunConfig
+from lmsi_jax.recipes.parts import report
+from lmsi_jax.rl.rankings import load_rankings
+from lmsi_jax.stages import checks
+from lmsi_jax.stages.prompts import load_prompts
+from lmsi_jax.stages.reward import RewardSettings, run_reward
+
+
+def stages(config: RewardRunConfig, folder: RunFolder) -> list[Stage]:
+    """Return all stages. They train the model "reward"."""
+    file = epath.Path(config.reward.rankings)
+    if not config.reward.rankings:
+        raise UserError("There are no rankings to learn from; name a JSON Lines file with --rankings=FILE.")
+    if not file.exists():
+        raise UserError(f"--rankings={file} does not exist; rl/rankings.py lists the formats, and `lmsi review` writes one.")
+    prompts = load_prompts(config.data, config.model.checkpoint)
+    settings = RewardSettings(config.seed, part(config.model, Numerics), prompts, config.reward, config.train)
+    inputs = {"rankings": file, "model": checkpoints.locate(config.model.checkpoint)}
+    outputs = {"trained": folder.model("reward"), "quality": folder.quality}
+    result = [Stage("reward", run_reward, settings, inputs, outputs, on_mesh=True)]
+    return [*result, report(config, folder, result)]
+
+
+def _rankings(config: RewardRunConfig, runtime: Runtime) -> str:
+    rankings = load_rankings(config.reward.rankings)
+    prompts, annotators = ({getattr(ranking, name) for ranking in rankings} for name in ("prompt", "annotator"))
+    return f"{len(rankings):,} rankings of answers to {len(prompts):,} prompts, by {len(annotators):,} annotators"
+
+
+CHECKS = (Check[Any]("devices", checks.devices), Check[Any]("rankings", _rankings))
+RECIPE = Recipe("reward", stages, CHECKS)
