@@ -173,7 +173,7 @@ COMMANDS = {
         ),
         Command(
             "score", "score paths with a reward model", "files.score", ("config", "input", "questions", "output"),
-            ("overwrite",), one_process=True,
+            ("overwrite",), config=RewardRunConfig, one_process=True,
         ),
         Command(
             "rl", "train on rewards of paths that the model samples itself", "recipes.run", ("config", "workdir"), RUNNER,

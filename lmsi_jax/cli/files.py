@@ -15,7 +15,7 @@ from lmsi_jax.core.version import code_version
 from lmsi_jax.formatting.config import FORMATS
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import Files
-from lmsi_jax.recipes.config import Config, require_formats, require_given_exemplars
+from lmsi_jax.recipes.config import Config, RewardRunConfig, require_formats, require_given_exemplars
 from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader, load_task
 from lmsi_jax.voting.config import VoteConfig
@@ -85,7 +85,7 @@ def sample(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
     _run_stage(run_sample, lambda parts: parts.sample_settings(), config, values, inputs, {"paths": output}, metrics)
 
 
-def score(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
+def score(config: RewardRunConfig, values: flags.FlagValues, argv: list[str]) -> None:
     import jax
 
     from lmsi_jax.checkpoint.config import Numerics, resolve_numerics
