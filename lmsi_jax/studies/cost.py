@@ -82,6 +82,8 @@ def work_of(stage: Stage, config: Any) -> Work:
         votes = sample.paths if config.evaluate.self_consistency else 0
         each = (votes + 1) * length + config.evaluate.standard_tokens / 2
         sampled = len(source.held_out(config.seed)) * each
+    elif stage.short_name == "prompts":  # other prompts and other tasks
+        sampled = len(stage.settings.asked) * stage.settings.limit * length
     elif stage.short_name == "finetune":
         trained = float(config.finetune.steps * config.finetune.batch * config.finetune.row_length)
     return Work(sampled, trained, 2 * parameters * sampled, 6 * parameters * trained)

@@ -31,6 +31,14 @@ def test_a_model_fitted_to_one_prompt_shows_it():
     assert not prompts(general).warns and "a difference of -" in prompts(general).sentence
 
 
+def test_one_model_has_a_spread_and_no_gain():
+    """Catches: a gain of 0 that is told of a model that was not trained."""
+    right = sides(0.4, 0.4)[0]
+    alone = {"given": (right, right), "zero-shot": (right, right)}
+    assert "gain" not in prompts(alone).sentence and "with the prompt of the run it is" in prompts(alone).sentence
+    assert "change" not in tasks({"longer_word_problems": (right, right)}).sentence
+
+
 def test_a_task_that_falls_is_marked():
     """Catches: a loss on another task that the report shows as noise, and noise that it shows as a loss."""
     limit = tasks({"longer_word_problems": sides(0.6, 0.2), "other_word_problems": sides(0.5, 0.5)})

@@ -26,7 +26,7 @@ def transfer_limits(folder: RunFolder, models: Sequence[str]) -> list[Limit]:
 
 
 def _by_name(measured: Sequence[Sequence[Record]], kind: str) -> dict[str, Sides]:
-    """Return what the first and the last model got right with each prompt, or of each task. With one model, they are equal."""
+    """Return what the first and the last model got right with each prompt, or of each task. One model is both."""
     if not measured:
         return {}
     sides: dict[str, Sides] = {}
@@ -65,18 +65,29 @@ def prompts(sides: Mapping[str, Sides]) -> Limit | None:
     gains = {name: _gains(*each) for name, each in sides.items()}
     given = gains[GIVEN]
     elsewhere = {id: sum(gains[name][id] for name in others) / len(others) for id in given}
+    before = [_accuracy(each[0]).value for each in others.values()]
+    if sides[GIVEN][0] is sides[GIVEN][1]:
+        sentence = (
+            f"With {len(others)} other prompts for the same {len(given):,} questions, greedy accuracy is {_range(before)}; "
+            f"with the prompt of the run it is {_accuracy(sides[GIVEN][0]).value:.1%}."
+        )
+        return Limit("Dependence on the prompt", sentence, ("prompt", *HEAD), _rows(sides), drawn=_drawn(sides))
     low, high = mean_interval([(given[id] - elsewhere[id]) / 2 for id in given], -1.0, 1.0)
-    spreads = []
-    for place in (0, 1):
-        values = [_accuracy(each[place]).value for each in others.values()]
-        spreads.append(f"{100 * min(values):.1f}% to {100 * max(values):.1f}%")
+    after = [_accuracy(each[1]).value for each in others.values()]
     sentence = (
-        f"With {len(others)} other prompts for the same {len(given):,} questions, greedy accuracy is {spreads[0]} before and "
-        f"{spreads[1]} after. The gain is {100 * _mean(given):+.1f} points with the prompt of training and "
+        f"With {len(others)} other prompts for the same {len(given):,} questions, greedy accuracy is {_range(before)} before "
+        f"and {_range(after)} after. The gain is {100 * _mean(given):+.1f} points with the prompt of training and "
         f"{100 * _mean(elsewhere):+.1f} on average with the others (a difference of {200 * low:+.1f} to {200 * high:+.1f})."
     )
-    rows = tuple(_row("the prompt of training" if name == GIVEN else name, each) for name, each in sides.items())
-    return Limit("Dependence on the prompt", sentence, ("prompt", *HEAD), rows, warns=low > 0, drawn=_drawn(sides))
+    return Limit("Dependence on the prompt", sentence, ("prompt", *HEAD), _rows(sides), warns=low > 0, drawn=_drawn(sides))
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.1%} to {max(values):.1%}"
+
+
+def _rows(sides: Mapping[str, Sides]) -> tuple[tuple[str, ...], ...]:
+    return tuple(_row("the prompt of training" if name == GIVEN else name, each) for name, each in sides.items())
 
 
 def _gains(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[str, float]:
@@ -94,11 +105,15 @@ def tasks(sides: Mapping[str, Sides]) -> Limit | None:
     rows = tuple(_row(name, each) for name, each in sides.items())
     words, fell = [], False
     for name, (before, after) in sides.items():
+        title = name.replace("_", " ")
+        if before is after:
+            words.append(f"{title} {share(sum(before.values()), len(before))}")
+            continue
         low, high = mean_interval(list(_gains(before, after).values()), -1.0, 1.0)
         fell = fell or high < 0
         words.append(
-            f"{name.replace('_', ' ')} from {share(sum(before.values()), len(before))} to "
-            f"{share(sum(after.values()), len(after))} (a change of {100 * low:+.1f} to {100 * high:+.1f} points)"
+            f"{title} from {share(sum(before.values()), len(before))} to {share(sum(after.values()), len(after))} (a change of "
+            f"{100 * low:+.1f} to {100 * high:+.1f} points)"
         )
     sentence = f"Greedy accuracy on tasks that the run does not train on: {'; '.join(words)}."
     return Limit("Generalisation to other tasks", sentence, ("task", *HEAD), rows, warns=fell, drawn=_drawn(sides))
