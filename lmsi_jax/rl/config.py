@@ -4,8 +4,9 @@ import dataclasses
 from typing import Literal
 
 from lmsi_jax.core.errors import UserError, unknown
-from lmsi_jax.core.settings import require, require_at_least, require_positive
+from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_positive
 from lmsi_jax.rl.rewards import BUILT_IN, MODEL
+from lmsi_jax.trust.steps import CHECKS, CONTRACTS
 
 Aggregation = Literal["token", "sequence", "constant"]
 Estimator = Literal["k1", "k2", "k3"]
@@ -60,7 +61,8 @@ class RlConfig:
     temperature: float = 1.0  # of rollouts, and of the policy that is trained; the distribution is never truncated
     questions: int = 16  # of each batch of rollouts
     paths: int = 16  # of each question
-    rewards: tuple[str, ...] = ("vote",)  # gold, vote, model, steps, length, random, or the dotted name of a Python function
+    rewards: tuple[str, ...] = ("vote",)  # gold, vote, valid_vote, model, steps, length, random; or a.function
+    checks: tuple[str, ...] = ("arithmetic", "answer")  # of "valid_vote"; each_once and all_used if all your questions allow it
     reward_model: str = ""  # the checkpoint of the reward "model", which `lmsi reward` trained
     reward_weights: tuple[float, ...] = ()  # of each reward, 1 by default
     advantage: Literal["reinforce", "rloo", "grpo", "dr_grpo", "batch_normalised"] = "dr_grpo"
@@ -99,6 +101,8 @@ class RlConfig:
         for name in self.rewards:
             if "." not in name and name not in BUILT_IN:
                 raise unknown(f"{path}rewards", name, BUILT_IN)
+        for name in self.checks:
+            require_one_of(f"{path}checks", name, (*CHECKS, *CONTRACTS))
         require(
             (MODEL in self.rewards) == bool(self.reward_model),
             f"{path}rewards={self.rewards} and {path}reward_model='{self.reward_model}': the reward '{MODEL}' needs a "

@@ -11,10 +11,11 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import Record
 from lmsi_jax.trust.statements import WRONG
 from lmsi_jax.trust.steps import check_paths
-from lmsi_jax.voting.majority import vote
+from lmsi_jax.voting.majority import validity_weights, vote
 
-BUILT_IN = ("gold", "vote", "model", "steps", "length", "random")
+BUILT_IN = ("gold", "vote", "valid_vote", "model", "steps", "length", "random")
 READS_GOLD = ("gold",)
+READS_STEPS = ("valid_vote", "steps")  # after training by these, the checks no longer audit the model
 MODEL = "model"  # the score of a reward model, which the caller computes for all groups at once
 
 
@@ -32,16 +33,18 @@ class Group:
 Reward = Callable[[Group], Sequence[float]]
 
 
-def make(name: str, reader: AnswerReader, seed: int) -> Reward:
+def make(name: str, reader: AnswerReader, seed: int, checks: Sequence[str] = ()) -> Reward:
     """Return a reward by its name: one of `BUILT_IN`, or the dotted name of a function of (question, path).
 
-    Raises UserError when there is no such function.
+    `checks` are those of "valid_vote". Raises UserError when there is no such function.
     """
     if name == "gold":
         return lambda group: [float(reader.is_right(answer, group.accepted or ())) for answer in group.answers]
     built_in: Mapping[str, Reward] = {"vote": agreement, "steps": valid_steps, "length": brevity}
     if name in built_in:
         return built_in[name]
+    if name == "valid_vote":
+        return lambda group: valid_agreement(group, checks)
     if name == "random":
         return lambda group: [_random(seed, group, path) for path in group.paths]
     return _function(name)
@@ -53,6 +56,17 @@ def agreement(group: Group) -> list[float]:
     A path without an answer gets 0, and so do all paths where two answers have equally many votes.
     """
     outcome = vote(group.answers, tie="abstain")
+    return [float(answer is not None and answer == outcome.answer) for answer in group.answers]
+
+
+def valid_agreement(group: Group, checks: Sequence[str]) -> list[float]:
+    """Return 1 for paths that agree with the vote in which paths that pass `checks` vote first; no gold answer is read.
+
+    Where no path passes, all vote, as in `agreement`.
+    """
+    texts = [path["text"] for path in group.paths]
+    checked = check_paths(group.question["question"], texts, list(group.answers))
+    outcome = vote(group.answers, tie="abstain", weights=validity_weights([each.is_valid(checks) for each in checked]))
     return [float(answer is not None and answer == outcome.answer) for answer in group.answers]
 
 

@@ -74,7 +74,9 @@ class Rollouts:
         self._questions = load_questions(questions)
         _check(self._questions, self._rl, gold, model)
         self._rewards = {
-            name: rewards.make(name, settings.reader, settings.seed) for name in self._rl.rewards if name != rewards.MODEL
+            name: rewards.make(name, settings.reader, settings.seed, self._rl.checks)
+            for name in self._rl.rewards
+            if name != rewards.MODEL
         }
         self._scorer = None
         if self._rl.reward_model:

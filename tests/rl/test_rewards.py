@@ -17,8 +17,8 @@ def group(answers=("7", "8", "7", None), accepted=("7",)):
     return Group({"id": "q", "question": "Tom has 3 cows and Ann has 4. How many?"}, paths, answers, 20, accepted)
 
 
-def reward(name, **changes):
-    return list(make(name, AnswerReader("number"), seed=0)(group(**changes)))
+def reward(name, checks=(), **changes):
+    return list(make(name, AnswerReader("number"), 0, checks)(group(**changes)))
 
 
 def test_built_in_rewards():
@@ -27,6 +27,9 @@ def test_built_in_rewards():
     assert reward("vote") == [1, 0, 1, 0]
     assert reward("vote", answers=("7", "8", None, None)) == [0, 0, 0, 0]
     assert reward("vote", answers=(None,) * 4) == [0, 0, 0, 0]
+    assert reward("valid_vote", checks=("arithmetic",)) == [1, 0, 1, 0]
+    assert reward("valid_vote", checks=("arithmetic",), answers=("7", "8", "8", "8")) == [1, 0, 0, 0], "one valid path outvotes"
+    assert reward("valid_vote", checks=("each_once",), answers=("9", "8", "8", None))[1:3] == [1, 1]
     assert reward("steps") == [1, 0, 0, 0]
     assert reward("length") == [-0.5, -0.55, -0.6, -0.65]
     assert reward("random") == reward("random") and set(reward("random")) <= {0.0, 1.0}
@@ -53,6 +56,8 @@ def test_metrics_of_groups():
     [
         (["rl.rewards=('votes',)"], "rl.rewards.*votes"),
         (["rl.reward_weights=(1.0,2.0)"], "2 numbers for 1 rewards"),
+        (["rl.checks=('sums',)"], "rl.checks"),
+        (["rl.rewards=('model',)"], "needs a checkpoint"),
         (["rl.paths=1"], "compares paths"),
         (["rl.updates=3"], "does not divide into rl.updates=3"),
         (["rl.loss=reinforce", "rl.epochs=2"], "right only for paths of the present policy"),

@@ -12,6 +12,7 @@ from lmsi_jax.analysis.validity import Steps
 from lmsi_jax.core.records import Record
 from lmsi_jax.core.settings import build
 from lmsi_jax.formatting.config import FormatConfig
+from lmsi_jax.rl.rewards import READS_STEPS
 from lmsi_jax.tasks.config import DataConfig
 from lmsi_jax.voting.config import SelectConfig
 
@@ -67,12 +68,13 @@ def limits(config: Mapping[str, Any], rounds: Sequence[Round], steps: Sequence[S
 
 def _selected_by(config: Mapping[str, Any]) -> list[str]:
     """Return a warning for a run whose training rows were selected by checks of the reasoning."""
-    select = build(SelectConfig, config.get("select", {}))
-    if not select.reads_steps:
+    select, rl = build(SelectConfig, config.get("select", {})), config.get("rl", {})
+    used = list(select.checks) if select.reads_steps else []
+    used += rl.get("checks", []) if set(READS_STEPS) & set(rl.get("rewards", [])) else []
+    if not used:
         return []
-    checks = ", ".join(select.checks)
     return [
-        f"The training rows were selected by checks of the reasoning ({checks}). Training against a check can teach to "
+        f"The model was trained by checks of its reasoning ({', '.join(used)}). Training against a check can teach to "
         f"pass it in place of reasoning well (Baker et al. 2025), so these checks no longer audit the trained model. Audit it "
         f"by others: held-out accuracy, human review, lmsi faithfulness."
     ]
