@@ -100,6 +100,8 @@ def read_rounds(folder: RunFolder, planned: Planned) -> list[Round]:
 
 def _read_round(folder: RunFolder, group: str, planned: Planned) -> Round:
     records = {"paths": folder.paths(group), "votes": folder.votes(group), "training rows": folder.examples(group)}
+    if f"{group}/pairs" in planned.stages:
+        records["training rows"] = folder.pairs(group)
     present = {name: file.exists() for name, file in records.items()}
     trains = f"{group}/finetune"
     if trains in planned.stages:
@@ -109,8 +111,8 @@ def _read_round(folder: RunFolder, group: str, planned: Planned) -> Round:
     trained: list[tuple[str, int]] | None = None
     if present["training rows"]:
         rows = list(read_jsonl(records["training rows"]))
-        formats.update(row["format"] for row in rows)
-        trained = list(dict.fromkeys((row["id"], row["path"]) for row in rows))
+        formats.update(row.get("format", "pairs") for row in rows)
+        trained = list(dict.fromkeys((row["id"], row["paths"][0] if "paths" in row else row["path"]) for row in rows))
     missing = tuple(name for name, exists in present.items() if not exists)
     return Round(group, votes, dict(formats), trained, missing, started=any(present.values()))
 

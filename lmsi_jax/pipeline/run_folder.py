@@ -131,6 +131,10 @@ class RunFolder:
         """The training rows of a group."""
         return self.root / group / "examples.jsonl"
 
+    def pairs(self, group: str) -> epath.Path:
+        """The preference pairs of a group."""
+        return self.root / group / "pairs.jsonl"
+
     def mixture(self, group: str) -> epath.Path:
         """The training rows of a group for all tasks of the run, if it has several."""
         return self.root / group / "mixture.jsonl"

@@ -13,7 +13,7 @@ from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.rl.config import RewardConfig, RlConfig
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.tasks.config import NONE, OWN, CorpusConfig, DataConfig, ProposeConfig
-from lmsi_jax.training.config import TrainConfig, UpdateConfig
+from lmsi_jax.training.config import FinetuneConfig, TrainConfig, UpdateConfig
 from lmsi_jax.trust.bias import require_place_for_answer
 from lmsi_jax.trust.corruptions import CORRUPTIONS
 from lmsi_jax.trust.interventions import KINDS, Options
@@ -32,7 +32,7 @@ class LoopConfig:
     sample: SampleConfig = SampleConfig()
     select: SelectConfig = SelectConfig()
     format: FormatConfig = FormatConfig()
-    finetune: TrainConfig = TrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     def check(self, path: str) -> None:
@@ -146,6 +146,11 @@ class Config(LoopConfig, InterventionConfig):
             f"more_tasks={self.more_tasks} with questions or exemplars that the model writes ('{OWN}'): only one task can have "
             f"such; leave more_tasks empty.",
         )
+        require(
+            self.finetune.objective == "likelihood" or not self.more_tasks and self.data.exemplars != OWN,
+            f"finetune.objective='{self.finetune.objective}' with more_tasks or exemplars of the model's own: pairs are of one "
+            f"task and one prompt. Leave them out.",
+        )
         require_at_least(0, self, path, "rounds")
         require(
             self.rounds <= 1 or self.sample.engine == "mesh",
@@ -198,6 +203,11 @@ class DistillConfig(LoopConfig):
         super().check(path)
         require_given(self)
         require_formats(self)
+        require(
+            self.finetune.objective == "likelihood",
+            f"finetune.objective='{self.finetune.objective}': a student learns from paths of another model, not from pairs of "
+            f"its own. Set it to likelihood.",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +276,7 @@ class RlRunConfig(LoopConfig):
             f"train.row_length={self.train.row_length} and a path may have sample.max_tokens={self.sample.max_tokens} tokens; "
             f"raise the former.",
         )
-        unused = {"propose": ProposeConfig(), "format": FormatConfig(), "finetune": TrainConfig(), "select": SelectConfig()}
+        unused = {"propose": ProposeConfig(), "format": FormatConfig(), "finetune": FinetuneConfig(), "select": SelectConfig()}
         require_unused(self, "lmsi rl", unused)
 
 

@@ -36,6 +36,8 @@ from lmsi_jax.stages.faithfulness import (
 )
 from lmsi_jax.stages.finetune import FinetuneSettings, run_finetune
 from lmsi_jax.stages.format import FormatSettings, run_format
+from lmsi_jax.stages.pairs import PairsSettings, run_pairs
+from lmsi_jax.stages.prefer import PreferSettings, run_prefer
 from lmsi_jax.stages.prepare import PrepareSettings, run_prepare
 from lmsi_jax.stages.prompts import load_one_answer_prompts, load_prompts
 from lmsi_jax.stages.propose import AgreementSettings, ProposeSettings, run_agreement, run_propose
@@ -56,6 +58,7 @@ from lmsi_jax.tasks.config import OWN, DataConfig, QuestionConfig
 from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader, load_task
 from lmsi_jax.tokenizers import ChatTemplate
+from lmsi_jax.training.config import TrainConfig
 from lmsi_jax.voting.config import SelectConfig, VoteConfig
 from lmsi_jax.voting.select import RULES
 
@@ -210,7 +213,27 @@ class Parts:
         return Stage(f"{group}/format", run_format, settings, inputs, {"examples": folder.examples(group)})
 
     def finetune_settings(self, number: int = 1) -> FinetuneSettings:
-        return FinetuneSettings(self._config.seed, f"finetune {number}", self._numerics, self._config.finetune)
+        return FinetuneSettings(
+            self._config.seed, f"finetune {number}", self._numerics, part(self._config.finetune, TrainConfig)
+        )
+
+    @property
+    def learns_from_pairs(self) -> bool:
+        """Whether training compares winning paths with others."""
+        return self._config.finetune.objective == "scpo"
+
+    def pairs(self, group: str) -> Stage:
+        """Return the stage that makes pairs of winning and other paths."""
+        config, folder = self._config, self._folder
+        settings = PairsSettings(config.seed, self._prompts, config.finetune.pairs, config.select.min_confidence)
+        inputs = {"questions": folder.questions, "paths": folder.paths(group), "votes": folder.votes(group)}
+        return Stage(f"{group}/pairs", run_pairs, settings, inputs, {"pairs": folder.pairs(group)})
+
+    def prefer(self, group: str, number: int, model: epath.Path, trained: epath.Path) -> Stage:
+        """Return the stage that trains a model on the pairs of a group."""
+        settings = PreferSettings(self._config.seed, f"prefer {number}", self._numerics, self._config.finetune)
+        inputs = {"pairs": self._folder.pairs(group), "model": model}
+        return Stage(f"{group}/finetune", run_prefer, settings, inputs, {"trained": trained}, on_mesh=True)
 
     def finetune(
         self, group: str, number: int, model: epath.Path, trained: epath.Path, rows: epath.Path | None = None

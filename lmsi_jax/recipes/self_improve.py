@@ -30,7 +30,11 @@ def stages(config: Config, folder: RunFolder) -> list[Stage]:
         result += [stage for task in tasks for stage in task.named(*_round(task.parts, number, model))]
         result += [mixed(group, tasks)] if len(tasks) > 1 else []
         rows = folder.mixture(group) if len(tasks) > 1 else folder.examples(group)
-        result.append(main.finetune(group, number, base if config.train_from == "base" else model, trained, rows))
+        start = base if config.train_from == "base" else model
+        if main.learns_from_pairs:
+            result.append(main.prefer(group, number, start, trained))
+        else:
+            result.append(main.finetune(group, number, start, trained, rows))
         for task in tasks:
             result += task.named(task.parts.evaluate(name, trained, number)) if task.parts.is_scored else []
         model = models[name] = trained
@@ -66,7 +70,7 @@ def _round(parts: Parts, number: int, model: epath.Path) -> list[Stage]:
     result = [parts.sample(group, number, model), parts.steps(group), parts.vote(group)]
     if parts.writes_questions and number == 1:
         result.append(parts.agreement(group))
-    return [*result, parts.format(group)]
+    return [*result, parts.pairs(group) if parts.learns_from_pairs else parts.format(group)]
 
 
 def _show(folder: RunFolder) -> None:

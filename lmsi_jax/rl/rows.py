@@ -48,15 +48,22 @@ def padded(count: int, multiple: int) -> int:
     return -(-units // step) * step * multiple
 
 
-def pack_paths(prompts: Sequence[Sequence[int]], paths: Sequence[Path], row_length: int, multiple: int) -> Rows:
+def pack_paths(
+    prompts: Sequence[Sequence[int]], paths: Sequence[Path], row_length: int, multiple: int, *, whole: bool = False
+) -> Rows:
     """Pack paths into rows of one prompt each. The number of rows is `padded` to a multiple of `multiple`.
 
-    Raises UserError when a path is longer than a row.
+    With `whole`, all paths of a prompt are in one row, in their order. Raises UserError when a path, or with `whole` all of a
+    prompt, are longer than a row.
     """
     rows: list[tuple[int, list[int]]] = []
     for number in range(len(prompts)):
         own = [i for i, path in enumerate(paths) if path.prompt == number]
-        rows += [(number, [own[i] for i in row]) for row in assign_rows([len(paths[i].tokens) for i in own], row_length)]
+        lengths = [len(paths[i].tokens) for i in own]
+        if whole:
+            assign_rows([sum(lengths)], row_length)  # refuses what is too long
+        assigned = [range(len(own))] if whole else assign_rows(lengths, row_length)
+        rows += [(number, [own[i] for i in row]) for row in assigned]
     shape = (padded(max(len(rows), 1), multiple), row_length)
     arrays = {name: np.zeros(shape, np.int32) for name in ("tokens", "targets", "segments", "positions", "sequences")}
     prompt_of, old = np.zeros(shape[0], np.int32), np.zeros(shape, np.float32)

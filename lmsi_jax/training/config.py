@@ -61,3 +61,19 @@ class TrainConfig(UpdateConfig):
             f"the same number of rows.",
         )
         require(self.z_loss >= 0, f"{path}z_loss={self.z_loss} is negative; PaLM uses 1e-4, and 0 turns it off.")
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig(TrainConfig):
+    """Fine-tuning on a model's own voted paths."""
+
+    objective: Literal["likelihood", "scpo"] = "likelihood"  # scpo: winning paths against others, weighted by their votes
+    pairs: int = 4  # scpo: of each question
+    beta: float = 0.5  # scpo: how much a pair may move the model from the one that training starts from
+    alpha: float = 1.0  # scpo: weight of the likelihood of winning paths
+
+    def check(self, path: str) -> None:
+        super().check(path)
+        require_at_least(1, self, path, "pairs")
+        require_at_least(0, self, path, "alpha")
+        require_positive(self, path, "beta")
