@@ -11,7 +11,7 @@ SMALL = {
     "mesh.cpu_devices": 1, "data.num_questions": 6, "data.num_eval": 4, "data.terms": "(2,2)", "data.largest": 9,
     "sample.paths": 4, "sample.max_tokens": 48, "sample.lanes": 2, "sample.slots": 4, "sample.questions_per_shard": 3,
     "finetune.steps": 6, "finetune.batch": 4, "finetune.row_length": 256, "finetune.save_every": 2, "finetune.warmup": 1,
-    "evaluate.transfer": 0, "rounds": 1,
+    "evaluate.transfer": 0, "evaluate.texts": "", "rounds": 1,
 }  # fmt: skip
 RECORDS = ("questions.jsonl", "held_out.jsonl", "rounds/*/*.jsonl", "eval/*/*.jsonl")
 

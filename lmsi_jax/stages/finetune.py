@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from etils import epath
 
@@ -16,14 +17,14 @@ from lmsi_jax.formatting.packing import PackedRows, pack
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.model.flops import training_flops
 from lmsi_jax.pipeline.run_folder import Files
-from lmsi_jax.pipeline.runtime import Runtime
+from lmsi_jax.pipeline.runtime import Model, Runtime
 from lmsi_jax.sharding.rules import use_mesh
 from lmsi_jax.training.batches import check_batch, shuffled
-from lmsi_jax.training.config import TrainConfig
+from lmsi_jax.training.config import TrainConfig, UpdateConfig
 from lmsi_jax.training.log import Work
 from lmsi_jax.training.loop import Run, train
 from lmsi_jax.training.objective import cross_entropy
-from lmsi_jax.training.trainable import trainable
+from lmsi_jax.training.trainable import Trainable, trainable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,30 +51,40 @@ def run_finetune(runtime: Runtime, settings: FinetuneSettings, inputs: Files, ou
     )
     seed = stable_hash(f"{settings.seed} {settings.stream}")
     weights = trainable(model.config, config.lora)
-    with training_run(runtime, model.config, config, rows, seed, scratch) as run:
+    with training_run(runtime, config, seed, scratch, work(model.config, config, rows)) as run:
         objective = cross_entropy(model.config, config.remat, config.z_loss)
         batches = shuffled(runtime.mesh, rows, config.batch, seed)
         trained = train(objective, batches, weights, (), model.params, config, run)
-        params = weights.merged(model.params, trained)
-        adapters = folder.Adapters(trained, config.lora, source) if config.lora.rank else None
-        stored = dataclasses.replace(folder.load_config(source), dtype=model.config.dtype)
-        folder.save(outputs["trained"], stored, params, folder.companions(source), adapters, finetuned_from=source)
+        save_trained(outputs["trained"], source, model, weights, trained, config)
 
 
 @contextlib.contextmanager
 def training_run(
-    runtime: Runtime, model: ModelConfig, config: TrainConfig, rows: PackedRows, seed: int, scratch: epath.Path
+    runtime: Runtime,
+    config: UpdateConfig,
+    seed: int,
+    scratch: epath.Path,
+    of_step: Work | None = None,
+    note: Callable[[Mapping[str, float]], str] = lambda values: f"loss {values['loss']:.3f}",
 ) -> Iterator[Run]:
-    """Yield the `Run` to train with on these rows: on the runtime's mesh, with a progress bar, and its states in `scratch`."""
+    """Yield the `Run` to train with: on the runtime's mesh, with a bar that shows `note`, and with its states in `scratch`."""
     with use_mesh(runtime.mesh), ProgressBar(runtime.stage, config.steps) as bar:
         yield Run(
             mesh=runtime.mesh,
             seed=seed,
             checkpoints=scratch / "state",
             metrics=runtime.metrics_file(),
-            work=work(model, config, rows),
-            on_step=lambda step, values: bar.update(step, f"loss {values['loss']:.3f}"),
+            work=of_step,
+            on_step=lambda step, values: bar.update(step, note(values)),
         )
+
+
+def save_trained(target: epath.Path, source: str, model: Model, weights: Trainable, trained: Any, config: UpdateConfig) -> None:
+    """Write the checkpoint folder of a model that was trained from the checkpoint `source`, with its adapters if it has any."""
+    params = weights.merged(model.params, trained)
+    adapters = folder.Adapters(trained, config.lora, source) if config.lora.rank else None
+    stored = dataclasses.replace(folder.load_config(source), dtype=model.config.dtype)
+    folder.save(target, stored, params, folder.companions(source), adapters, finetuned_from=source)
 
 
 def work(config: ModelConfig, train: TrainConfig, rows: PackedRows) -> Work:

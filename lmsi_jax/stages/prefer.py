@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from lmsi_jax.checkpoint import folder
 from lmsi_jax.checkpoint.config import Numerics
 from lmsi_jax.core.metrics import Mean
-from lmsi_jax.core.progress import ProgressBar, console
+from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, read_jsonl
 from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.model.config import ModelConfig
@@ -24,11 +24,12 @@ from lmsi_jax.rl.preferences import scpo
 from lmsi_jax.rl.rows import Path, Rows, pack_paths
 from lmsi_jax.sharding import processes
 from lmsi_jax.sharding.mesh import Mesh
-from lmsi_jax.sharding.rules import jit, use_mesh
+from lmsi_jax.sharding.rules import jit
+from lmsi_jax.stages.finetune import save_trained, training_run
 from lmsi_jax.tokenizers import Tokenizer
 from lmsi_jax.training.batches import batch_rows
 from lmsi_jax.training.config import FinetuneConfig
-from lmsi_jax.training.loop import Run, train
+from lmsi_jax.training.loop import train
 from lmsi_jax.training.objective import Batch, Objective, place_batch
 from lmsi_jax.training.trainable import trainable
 
@@ -62,27 +63,17 @@ def run_prefer(runtime: Runtime, settings: PreferSettings, inputs: Files, output
     pairs = [_tokens(row, model.tokenizer) for row in read_jsonl(inputs["pairs"])]
     seed, arrays = stable_hash(f"{settings.seed} {settings.stream}"), trainable(model.config, config.lora)
     multiple = mesh.size("batch") * config.accumulate
-    with use_mesh(mesh), ProgressBar(runtime.stage, config.steps) as bar:
+    note = lambda values: f"loss {values['loss']:.3f}, {values['accuracy']:.0%} preferred"  # noqa: E731
+    with training_run(runtime, config, seed, scratch, note=note) as run:
         reference = _reference(mesh, model.config, model.params, pairs, config.row_length, multiple)
 
         def batches(step: int, current: Any) -> Batch:
             chosen = batch_rows(seed, step - 1, len(pairs), config.batch)
             return _batch(mesh, [pairs[i] for i in chosen], reference[chosen], config.row_length, multiple)
 
-        run = Run(
-            mesh=mesh,
-            seed=seed,
-            checkpoints=scratch / "state",
-            metrics=runtime.metrics_file(),
-            work=None,
-            on_step=lambda step, values: bar.update(step, f"loss {values['loss']:.3f}, {values['accuracy']:.0%} preferred"),
-        )
         objective = scpo_objective(model.config, config.beta, config.alpha, config.remat)
         trained = train(objective, batches, arrays, (), model.params, config, run)
-        params = arrays.merged(model.params, trained)
-        adapters = folder.Adapters(trained, config.lora, source) if config.lora.rank else None
-        stored = dataclasses.replace(folder.load_config(source), dtype=model.config.dtype)
-        folder.save(outputs["trained"], stored, params, folder.companions(source), adapters, finetuned_from=source)
+        save_trained(outputs["trained"], source, model, arrays, trained, config)
     console.print(f"{runtime.stage}: {len(pairs):,} pairs, {config.steps * config.batch / len(pairs):.2f} epochs")
 
 

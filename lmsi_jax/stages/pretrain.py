@@ -18,7 +18,7 @@ from lmsi_jax.model import transformer
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
-from lmsi_jax.stages.finetune import training_run
+from lmsi_jax.stages.finetune import training_run, work
 from lmsi_jax.tasks.config import CorpusConfig
 from lmsi_jax.tasks.word_corpus import documents
 from lmsi_jax.tokenizers import Tokenizer
@@ -89,7 +89,7 @@ def run_pretrain(runtime: Runtime, settings: PretrainSettings, inputs: Files, ou
         f"{transformer.count_params(model):,} parameters; {len(rows):,} rows of {config.row_length} tokens, "
         f"{rows.padding:.1%} padding; {config.steps * config.batch / len(rows):.2f} epochs"
     )
-    with training_run(runtime, model, config, rows, settings.seed, scratch) as run:
+    with training_run(runtime, config, settings.seed, scratch, work(model, config, rows)) as run:
         random = rng.stage_key(settings.seed, "init")
         params = folder.load_params(start, mesh) if start else transformer.init_sharded(mesh, model, random)
         objective, weights = cross_entropy(model, config.remat, config.z_loss), AllWeights(model)

@@ -15,7 +15,7 @@ from lmsi_jax.checkpoint import folder
 from lmsi_jax.checkpoint.config import Numerics
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import write_text
-from lmsi_jax.core.progress import ProgressBar, console
+from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.formatting.prompts import Prompts
@@ -40,11 +40,12 @@ from lmsi_jax.rl.reward_model import (
 from lmsi_jax.sharding import processes
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import jit, use_mesh
+from lmsi_jax.stages.finetune import training_run
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.tokenizers import Tokenizer
 from lmsi_jax.training.batches import batch_rows
 from lmsi_jax.training.config import UpdateConfig
-from lmsi_jax.training.loop import Run, train
+from lmsi_jax.training.loop import train
 from lmsi_jax.training.objective import Batch, place_batch
 from lmsi_jax.training.trainable import trainable
 
@@ -83,15 +84,7 @@ def run_reward(runtime: Runtime, settings: RewardSettings, inputs: Files, output
         packed, prompts = pack_rankings(chosen, config.row_length, most, rows)
         return Batch(packed, place_padded(mesh, prompts))
 
-    with use_mesh(mesh), ProgressBar(runtime.stage, config.steps) as bar:
-        run = Run(
-            mesh=mesh,
-            seed=seed,
-            checkpoints=scratch / "state",
-            metrics=runtime.metrics_file(),
-            work=None,
-            on_step=lambda step, values: bar.update(step, f"loss {values['loss']:.3f}"),
-        )
+    with training_run(runtime, config, seed, scratch) as run:
         objective = reward_objective(model.config, settings.reward.centring, config.remat)
         trained = train(objective, batches, arrays, (), model.params, config, run)
         params, head = arrays.merged(model.params, trained), processes.to_host(trained["head"])

@@ -9,19 +9,19 @@ from lmsi_jax.answers.reader import accepted_answers
 from lmsi_jax.checkpoint import folder
 from lmsi_jax.core.files import write_text
 from lmsi_jax.core.metric_log import read_metrics
-from lmsi_jax.core.progress import ProgressBar, console
-from lmsi_jax.core.records import read_jsonl
+from lmsi_jax.core.progress import console
+from lmsi_jax.core.records import Record, read_jsonl
 from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.rl.objective import policy_objective
 from lmsi_jax.sharding import processes
-from lmsi_jax.sharding.rules import use_mesh
+from lmsi_jax.stages.finetune import save_trained, training_run
 from lmsi_jax.stages.probes import PREFIX, Probes
 from lmsi_jax.stages.rollouts import Rollouts, RolloutSettings
 from lmsi_jax.training.config import UpdateConfig
 from lmsi_jax.training.hooks import Best, Hook
-from lmsi_jax.training.loop import Run, train
+from lmsi_jax.training.loop import train
 from lmsi_jax.training.trainable import trainable
 
 
@@ -43,17 +43,9 @@ def run_rl(runtime: Runtime, settings: RlSettings, inputs: Files, outputs: Files
     model = runtime.load(inputs["model"], settings.numerics, control=settings.prompts.chat is not None)
     arrays = trainable(model.config, config.lora)
     gold = {row["id"]: accepted_answers(row) for row in read_jsonl(inputs["gold"])} if "gold" in inputs else {}
-    with use_mesh(runtime.mesh), ProgressBar(runtime.stage, config.steps) as bar:
+    with training_run(runtime, config, stable_hash(f"{settings.seed} rl"), scratch, note=lambda _: rollouts.note) as run:
         rollouts = Rollouts(runtime, settings, config, inputs["questions"], gold, model, scratch / "rollouts")
-        run = Run(
-            mesh=runtime.mesh,
-            seed=stable_hash(f"{settings.seed} rl"),
-            checkpoints=scratch / "state",
-            metrics=runtime.metrics_file(),
-            work=None,
-            on_step=lambda step, values: bar.update(step, rollouts.note),
-        )
-        hooks, probes = [], Probes(rollouts, settings.seed, scratch / "probes") if rl.check_every else None
+        hooks, probes = list[Hook](), Probes(rollouts, settings.seed, scratch / "probes") if rl.check_every else None
         if probes:
             probes.measure(model.params, 0)
             hooks = [Hook(rl.check_every, probes.measure)]
@@ -63,15 +55,13 @@ def run_rl(runtime: Runtime, settings: RlSettings, inputs: Files, outputs: Files
         objective = policy_objective(model.config, rl, config.remat)
         trained = train(objective, rollouts, arrays, hooks, model.params, config, run)
         rollouts.end(outputs["rollouts"])
-        guard = probes.verdict(read_metrics(run.metrics)) if probes else {}
-        processes.by_first(lambda: write_text(outputs["guard"], json.dumps(guard) + "\n"))
-        if guard.get("alarm"):
-            console.print(
-                f"{runtime.stage}: ended after step {guard['step']}. {guard['alarm']} The state of step "
-                f"{guard['kept']} was kept.",
-                markup=False,
-            )
-        params = arrays.merged(model.params, trained)
-        adapters = folder.Adapters(trained, config.lora, source) if config.lora.rank else None
-        stored = dataclasses.replace(folder.load_config(source), dtype=model.config.dtype)
-        folder.save(outputs["trained"], stored, params, folder.companions(source), adapters, finetuned_from=source)
+        _end(runtime.stage, probes.verdict(read_metrics(run.metrics)) if probes else {}, outputs["guard"])
+        save_trained(outputs["trained"], source, model, arrays, trained, config)
+
+
+def _end(stage: str, guard: Record, file: epath.Path) -> None:
+    """Write what the guard saw, and print why it ended the run, if it did."""
+    processes.by_first(lambda: write_text(file, json.dumps(guard) + "\n"))
+    if guard.get("alarm"):
+        kept = f"The state of step {guard['kept']} was kept."
+        console.print(f"{stage}: ended after step {guard['step']}. {guard['alarm']} {kept}", markup=False)
