@@ -21,9 +21,9 @@ def get_config() -> ConfigDict:
                 "scaled_embedding": True,
             },
             "mesh": {"data": -1, "cpu_devices": 2},
-            "corpus": {"documents": 64_000, "terms": (2, 5), "largest": 199, "sloppy": 0.4, "mistake": 0.25},
+            "corpus": {"documents": 160_000, "terms": (2, 5), "largest": 199, "sloppy": 0.4, "mistake": 0.25},
             "train": {
-                "steps": 1300,
+                "steps": 5000,
                 "batch": 32,
                 "row_length": 288,
                 "learning_rate": 0.003,
