@@ -2,7 +2,7 @@
 
 lmsi run --config=configs/tiny.py --workdir=runs/tiny
 
-It takes about four minutes on two CPU cores. Expect CoT greedy to rise from about 40% to above 50%. The README's table is
+It takes about five minutes on two CPU cores. Expect CoT greedy to rise from about 40% to above 50%. The README's table is
 from configs/tiny_full.py.
 """
 
