@@ -2,7 +2,8 @@
 
 lmsi rl --config=configs/tiny_rl.py --workdir=runs/rl
 
---config.rl.rewards="('gold',)" rewards right answers in place of the vote.
+--config.rl.rewards="('gold',)" rewards right answers in place of the vote. A step takes about six seconds on two CPU cores.
+With the reward valid_vote and the checks of the task's contract, 120 steps bring greedy CoT from 39.6% to 61.9% (README).
 """
 
 from ml_collections import ConfigDict

@@ -51,7 +51,8 @@ from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader
 
 SPOKEN = {"cot": "CoT greedy", "self_consistency": "Self-consistency", "standard": "Standard prompting"}  # in verdict's order
-RECIPES = {"self_improve": "self-improvement", "rl": "reinforcement-learning"}
+RECIPES = {"self_improve": "self-improvement", "rl": "reinforcement-learning", "reward": "reward-model"}
+UNMEASURED = "Nothing has been scored or voted yet."
 EVIDENT = 0.05  # from this p-value on, the verdict says that chance alone can explain the change
 MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>|"})  # what has a meaning in Markdown
 LISTED = 0.5  # seconds; categories on which a stage spent less are not listed
@@ -108,7 +109,10 @@ def _context(folder: RunFolder) -> dict[str, Any]:
     measured += [*transfer_limits(folder, scores.models), *filter(None, [cost(manifests, rows, config)])]
     return {
         "name": folder.root.name,
-        "verdict": verdict(rows, voted) or _last_losses(folder, planned) or "Nothing has been scored or voted yet.",
+        "verdict": verdict(rows, voted)
+        or _quality(folder)
+        or _last_losses(folder, planned)
+        or "Nothing has been scored or voted yet.",
         "recipe": RECIPES.get(name := about.get("recipe", "self_improve"), name),
         "votes": bool(planned.groups) or "rounds" in config,
         "remark": remark(voted, gold),
@@ -173,6 +177,23 @@ def verdict(rows: Sequence[Score], voted: Sequence[Round]) -> str:
         f"In {last_round.name} the vote decided {decided:,} of {len(last_round.votes):,} questions, with a mean vote "
         f"share of {share:.1%}; there are no scores of held-out questions."
     )
+
+
+def _quality(folder: RunFolder) -> str:
+    """Return how well a reward model predicts held-out rankings, as sentences, or ""."""
+    if not folder.quality.exists():
+        return ""
+    found = read_json(folder.quality)
+    sentences = [
+        f"The reward model orders {found['accuracy']:.1%} of {found['pairs']:,} held-out pairs of answers as people do (NLL "
+        f"{found['nll']:.3f}, calibration error {found['calibration_error']:.3f}).",
+        f"Its scores correlate with the length of answers by {found['length_correlation']:+.2f}.",
+    ]
+    if found["shorter"] is not None:
+        sentences.append(f"Where people prefer the shorter answer it is right in {found['shorter']:.1%}.")
+    if found["annotators_agree"] is not None:
+        sentences.append(f"Annotators agree on {found['annotators_agree']:.1%} of the pairs that several of them ranked.")
+    return " ".join(sentences)
 
 
 def _last_losses(folder: RunFolder, planned: Planned) -> str:

@@ -15,7 +15,7 @@ from lmsi_jax.core.version import code_version
 from lmsi_jax.formatting.config import FORMATS
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import Files
-from lmsi_jax.recipes.config import Config, RewardRunConfig, require_formats, require_given_exemplars
+from lmsi_jax.recipes.config import Config, RewardRunConfig, require_formats, require_given_exemplars, require_likelihood
 from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader, load_task
 from lmsi_jax.voting.config import VoteConfig
@@ -163,6 +163,7 @@ def finetune(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
     from lmsi_jax.checkpoint.folder import check_absent
     from lmsi_jax.stages.finetune import run_finetune
 
+    require_likelihood(config, "lmsi finetune trains on rows, not on pairs")
     inputs, output = {"examples": epath.Path(values.examples)}, epath.Path(values.output)
     check_absent(output, "--output")
     metrics = output.parent / f"{output.name}-metrics"

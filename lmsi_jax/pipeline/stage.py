@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from lmsi_jax.core import clock, work
+from lmsi_jax.core import clock, counters
 from lmsi_jax.core.files import path_fingerprint, read_json, remove, write_text
 from lmsi_jax.core.records import dumps, fingerprint
 from lmsi_jax.core.settings import traced
@@ -76,13 +76,13 @@ class Ledger:
         def run() -> None:
             stage.run(runtime.within(stage.name, reusable), stage.settings, stage.inputs, stage.outputs, scratch)
 
-        before, worked, start = clock.spent(), work.done(), clock.now()
+        before, worked, start = clock.spent(), counters.done(), clock.now()
         if stage.on_mesh:
             run()
         else:
             processes.by_first(run)
         seconds = clock.now() - start
-        spent = {"seconds": round(seconds, 1), "times": clock.since(before, seconds), "work": work.since(worked)}
+        spent = {"seconds": round(seconds, 1), "times": clock.since(before, seconds), "work": counters.since(worked)}
         spent["devices"] = runtime.mesh.devices.size if stage.on_mesh else 0
         processes.by_first(lambda: self._end(stage, {"stage": stage.name, **sources, **spent}))
         return seconds

@@ -203,11 +203,7 @@ class DistillConfig(LoopConfig):
         super().check(path)
         require_given(self)
         require_formats(self)
-        require(
-            self.finetune.objective == "likelihood",
-            f"finetune.objective='{self.finetune.objective}': a student learns from paths of another model, not from pairs of "
-            f"its own. Set it to likelihood.",
-        )
+        require_likelihood(self, "a student learns from paths of another model, not from pairs of its own")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,6 +247,7 @@ class MonitorConfig(LoopConfig):
             "evaluate": EvaluateConfig(),
         }
         require_unused(self, "lmsi monitor", unused)
+        require_likelihood(self, "lmsi monitor trains on paths, not on pairs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,6 +290,12 @@ class RewardRunConfig:
 
     def check(self, path: str) -> None:
         require_seed(self.seed)
+
+
+def require_likelihood(config: LoopConfig, why: str) -> None:
+    """Raise UserError when training is to compare paths of a vote, which only `lmsi run` does."""
+    objective = config.finetune.objective
+    require(objective == "likelihood", f"finetune.objective='{objective}': {why}. Set it to likelihood.")
 
 
 def require_unused(config: LoopConfig, command: str, sections: dict[str, Any]) -> None:

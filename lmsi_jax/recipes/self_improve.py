@@ -75,9 +75,12 @@ def _round(parts: Parts, number: int, model: epath.Path) -> list[Stage]:
 
 def _show(folder: RunFolder) -> None:
     """Print the scores of each task."""
-    for below in sorted((folder.root / "tasks").glob("*")):
+    further = sorted((folder.root / "tasks").glob("*"))
+    for below in further:
         console.print(f"{below.name}:", markup=False)
         show_scores(RunFolder(below))
+    if further:
+        console.print("data.task:", markup=False)
     show_scores(folder)
 
 

@@ -130,5 +130,10 @@ class RlConfig:
             f"{path}loss='reinforce' with {self.steps_per_batch} steps on each batch of rollouts: it is right only for "
             f"paths of the present policy. Set {path}updates=1 and {path}epochs=1, or {path}loss='ppo'.",
         )
+        require(
+            self.loss != "gspo" or self.clip.high < 0.01,
+            f"{path}clip.high={self.clip.high} with {path}loss='gspo', whose ratios are of sequences and hardly ever reach it; "
+            f"set --config.{path}clip.low=3e-4 --config.{path}clip.high=4e-4.",
+        )
         if self.beta:
             check_divergence(self.kl_where, self.kl_estimator)

@@ -15,7 +15,6 @@ from lmsi_jax.voting.majority import validity_weights, vote
 
 BUILT_IN = ("gold", "vote", "valid_vote", "model", "steps", "length", "random")
 READS_GOLD = ("gold",)
-READS_STEPS = ("valid_vote", "steps")  # after training by these, the checks no longer audit the model
 MODEL = "model"  # the score of a reward model, which the caller computes for all groups at once
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from lmsi_jax.checkpoint.config import Numerics
-from lmsi_jax.core import clock, rng, work
+from lmsi_jax.core import clock, counters, rng
 from lmsi_jax.core.metric_log import MetricWriter
 from lmsi_jax.core.profile import Trace
 from lmsi_jax.core.progress import ProgressBar, console
@@ -111,7 +111,7 @@ def _decode_shards(runtime: Runtime, job: Job, shards: Sequence[tuple[Sequence[R
         engine = Engine(runtime.mesh, model.config, model.tokenizer, limits)
         prefix = engine.prefill(model.params, job.prefix, prefix_file)
         shared = len(model.tokenizer.start(job.prefix))
-        work.add(operations=decoding_flops(model.config, 0, shared, ()))
+        counters.add(operations=decoding_flops(model.config, 0, shared, ()))
         with contextlib.ExitStack() as stack:
             log = _DecodingLog(stack, runtime, job, title, sum(len(requests) for requests, _ in shards))
             for number, (requests, file) in enumerate(shards):
@@ -123,7 +123,7 @@ def _decode_shards(runtime: Runtime, job: Job, shards: Sequence[tuple[Sequence[R
                     log.add(paths, engine, write=len(rows) < len(requests))
                     tokens = [path.num_tokens for path in paths]
                     operations = decoding_flops(model.config, shared, lengths[id], tokens)
-                    work.add(tokens=float(sum(tokens)), operations=operations)
+                    counters.add(tokens=float(sum(tokens)), operations=operations)
                 if processes.writes(number):
                     write_jsonl(file, (row for request in requests for row in rows[request.id]))
                 log.end_shard(engine)

@@ -19,9 +19,9 @@ from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
-from lmsi_jax.rl.objective import place_padded, policy_logits, target_logprobs
+from lmsi_jax.rl.objective import policy_logits, target_logprobs
 from lmsi_jax.rl.preferences import scpo
-from lmsi_jax.rl.rows import Path, Rows, pack_paths
+from lmsi_jax.rl.rows import PROMPT_BUCKET, Path, Rows, pack_paths
 from lmsi_jax.sharding import processes
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import jit
@@ -30,7 +30,7 @@ from lmsi_jax.tokenizers import Tokenizer
 from lmsi_jax.training.batches import batch_rows
 from lmsi_jax.training.config import FinetuneConfig
 from lmsi_jax.training.loop import train
-from lmsi_jax.training.objective import Batch, Objective, place_batch
+from lmsi_jax.training.objective import Batch, Objective, place_batch, place_prompts
 from lmsi_jax.training.trainable import trainable
 
 SIDES = 2  # the chosen and the rejected answer of a pair, which share a row
@@ -121,7 +121,7 @@ def _batch(mesh: Mesh, pairs: Sequence[_Pair], reference: np.ndarray, row_length
     of_rows, weights = np.zeros((rows, SIDES), np.float32), np.zeros(rows, np.float32)
     of_rows[: len(pairs)], weights[: len(pairs)] = reference, [pair.weight for pair in pairs]
     arrays = {**packed.arrays, "reference": of_rows, "pair_weights": weights}
-    return Batch(arrays, place_padded(mesh, packed.prompts))
+    return Batch(arrays, place_prompts(mesh, packed.prompts, PROMPT_BUCKET))
 
 
 def _reference(

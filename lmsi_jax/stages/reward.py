@@ -1,6 +1,7 @@
 """Trains a reward model on human rankings, and scores answers with one."""
 
 import dataclasses
+import functools
 import json
 import random
 from collections.abc import Sequence
@@ -23,7 +24,6 @@ from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Model, Runtime
 from lmsi_jax.rl.config import RewardConfig
-from lmsi_jax.rl.objective import place_padded
 from lmsi_jax.rl.rankings import Ranking, annotators_agree, load_rankings
 from lmsi_jax.rl.reward_model import (
     HEAD,
@@ -37,6 +37,7 @@ from lmsi_jax.rl.reward_model import (
     reward_objective,
     scores,
 )
+from lmsi_jax.rl.rows import PROMPT_BUCKET
 from lmsi_jax.sharding import processes
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import jit, use_mesh
@@ -46,10 +47,11 @@ from lmsi_jax.tokenizers import Tokenizer
 from lmsi_jax.training.batches import batch_rows
 from lmsi_jax.training.config import UpdateConfig
 from lmsi_jax.training.loop import train
-from lmsi_jax.training.objective import Batch, place_batch
+from lmsi_jax.training.objective import Batch, place_batch, place_prompts
 from lmsi_jax.training.trainable import trainable
 
 ROWS = 8  # per shard, in scoring
+ANSWERS = 4  # to one question in a row, in scoring: they share its prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ def run_reward(runtime: Runtime, settings: RewardSettings, inputs: Files, output
     def batches(step: int, model: Any) -> Batch:
         chosen = [items[i] for i in batch_rows(seed, step - 1, len(items), settings.reward.batch)]
         packed, prompts = pack_rankings(chosen, config.row_length, most, rows)
-        return Batch(packed, place_padded(mesh, prompts))
+        return Batch(packed, place_prompts(mesh, prompts, PROMPT_BUCKET))
 
     with training_run(runtime, config, seed, scratch) as run:
         objective = reward_objective(model.config, settings.reward.centring, config.remat)
@@ -173,8 +175,9 @@ class TextScorer:
             prompt = self._prompts.render("zero_shot_direct", question, choices) if self._head.wraps else question
             written = [self._prompts.target(text) if self._head.wraps else text for text in texts]
             answers = [[*self._tokenizer.encode(text), *end] for text in written]
-            items += [Answers(self._tokenizer.start(prompt), [answer], [0]) for answer in answers]
-        found = [float(each[0]) for each in score_items(self._mesh, self._config, self._scorer, items, 0)]
+            parts = [answers[i : i + ANSWERS] for i in range(0, len(answers), ANSWERS)]
+            items += [Answers(self._tokenizer.start(prompt), part, [0] * len(part)) for part in parts]
+        found = np.concatenate(score_items(self._mesh, self._config, self._scorer, items, 0)).tolist()
         normal = [(value - self._head.mean) / self._head.deviation for value in found]
         result, start = [], 0
         for _, _, texts in asked:
@@ -189,9 +192,19 @@ def score_file(paths: epath.Path, questions: epath.Path, output: epath.Path, sco
     missing = next((row["id"] for row in rows if row.get("id") not in asked), None)
     if missing is not None:
         raise UserError(f"{paths} has a path of the question '{missing}', which is not in {questions}.")
-    of_row = [(asked[row["id"]]["question"], asked[row["id"]]["choices"], [row["text"]]) for row in rows]
-    found = [each[0] for each in scorer.score(of_row)]
-    write_jsonl(output, ({**row, "score": round(value, 6)} for row, value in zip(rows, found, strict=True)))
+    of_question: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        of_question.setdefault(row["id"], []).append(place)
+    found = scorer.score(
+        [
+            (asked[id]["question"], asked[id]["choices"], [rows[place]["text"] for place in places])
+            for id, places in of_question.items()
+        ]
+    )
+    values = dict[int, float]()
+    for places, own in zip(of_question.values(), found, strict=True):
+        values |= zip(places, own, strict=True)
+    write_jsonl(output, ({**row, "score": round(values[place], 6)} for place, row in enumerate(rows)))
     console.print(f"wrote {output}")
 
 
@@ -205,12 +218,13 @@ def score_items(mesh: Mesh, config: ModelConfig, scorer: Scorer, items: Sequence
         for first in range(0, len(items), rows):
             chosen = items[first : first + rows]
             packed, prompts = pack_rankings(chosen, max(bucket(longest), row_length), most, rows)
-            placed = place_batch(mesh, Batch(packed, place_padded(mesh, prompts)))
+            placed = place_batch(mesh, Batch(packed, place_prompts(mesh, prompts, PROMPT_BUCKET)))
             values = processes.to_host(compiled(scorer, placed))
             found += [values[r, : len(item.answers)] for r, item in enumerate(chosen)]
     return found
 
 
+@functools.cache
 def _scores(config: ModelConfig) -> Any:
     @jit
     def compiled(scorer: Scorer, batch: Batch) -> jax.Array:

@@ -1,6 +1,7 @@
 """Rollouts: the paths that a model in training samples, with their rewards and advantages, as batches for the training loop."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float
 
 from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.checkpoint.config import Numerics
-from lmsi_jax.core import rng, work
+from lmsi_jax.core import counters, rng
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.metric_log import MetricWriter
 from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
@@ -27,8 +28,8 @@ from lmsi_jax.rl.advantages import ESTIMATORS, positives_weighted
 from lmsi_jax.rl.config import RlConfig
 from lmsi_jax.rl.losses import weights
 from lmsi_jax.rl.metrics import Groups, group_metrics
-from lmsi_jax.rl.objective import place_padded, policy_logits, target_logprobs
-from lmsi_jax.rl.rows import Path, Rows, pack_paths
+from lmsi_jax.rl.objective import policy_logits, target_logprobs
+from lmsi_jax.rl.rows import PROMPT_BUCKET, Path, Rows, pack_paths
 from lmsi_jax.rl.signals import twin
 from lmsi_jax.sharding import processes
 from lmsi_jax.sharding.rules import jit
@@ -36,7 +37,7 @@ from lmsi_jax.stages.reward import TextScorer
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.training.batches import batch_rows
 from lmsi_jax.training.config import UpdateConfig
-from lmsi_jax.training.objective import Batch, place_batch
+from lmsi_jax.training.objective import Batch, place_batch, place_prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Rollouts:
         groups: dict[str, list[Record]] = {}
         for row in rows:
             groups.setdefault(row["id"], []).append(row)
-        measured = group_metrics(list(groups.values()), self._rl.rewards)
+        measured = group_metrics(list(groups.values()), list(rows[0]["rewards"]))
         self.note = f"reward {measured['reward']:.3f}, vote share {measured['vote_share']:.2f}"
         self._writer = self._writer or MetricWriter(self._metrics, resume_step=number)
         self._writer.write(number + 1, **measured)
@@ -156,7 +157,7 @@ class Rollouts:
         rl = self._rl
         key = rng.stage_key(self._settings.seed, "rl", number)
         prefix = self._engine.prefill(params, self._prefix)
-        work.add(operations=decoding_flops(self._model.config, 0, len(self._prefix), ()))
+        counters.add(operations=decoding_flops(self._model.config, 0, len(self._prefix), ()))
         varied: dict[str, list[Record]] = {}
         equal: dict[str, list[Record]] = {}
         for draw in range(1 + rl.redraws):
@@ -169,7 +170,7 @@ class Rollouts:
                 (varied if differs else equal)[group[0]["id"]] = group
             if len(varied) >= rl.questions:
                 break
-        chosen = [*varied.values(), *equal.values()] if rl.redraws else list(_in_order(asked, varied | equal))
+        chosen = [*varied.values(), *equal.values()] if rl.redraws else [(varied | equal)[id] for id in asked]
         return chosen[: rl.questions]
 
     def _sampled(self, questions: Sequence[Record], params: Any, prefix: Prefix, key: Any, number: int) -> list[list[Record]]:
@@ -180,12 +181,14 @@ class Rollouts:
         for row in questions:
             lengths = [path.num_tokens for path in paths[row["id"]]]
             operations = decoding_flops(self._model.config, len(self._prefix), len(self._asked[row["id"]]), lengths)
-            work.add(tokens=float(sum(lengths)), operations=operations)
+            counters.add(tokens=float(sum(lengths)), operations=operations)
         if not questions:
             return []
         asked = [(row["question"], row["choices"], [path.text for path in paths[row["id"]]]) for row in questions]
         scored = self._scorer.score(asked) if self._scorer else [None] * len(questions)
         groups = [self._rewarded(row, paths[row["id"]], number, own) for row, own in zip(questions, scored, strict=True)]
+        if self._rl.beta and self._rl.kl_where == "reward":
+            groups = self._penalised(groups)
         advantages = ESTIMATORS[self._rl.advantage](np.array([[row["reward"] for row in group] for group in groups]))
         limit = self._rl.advantage_limit
         advantages = np.clip(positives_weighted(advantages, self._rl.positive_weight), -limit, limit)
@@ -211,55 +214,55 @@ class Rollouts:
             for i, row in enumerate(rows)
         ]
 
-    def _batch(self, groups: Groups) -> Batch:
-        """Return the rows of a step. `weights` are those of all its paths together."""
+    def _penalised(self, groups: Sequence[list[Record]]) -> list[list[Record]]:
+        """Return groups whose rewards are reduced by beta times k1, summed over each path."""
+        packed, batch = self._packed(groups)
+        differences = packed.arrays["old_logprobs"] - self._reference(batch)
+        sums = iter([round(float(differences[place].sum()), 6) for place in packed.places])
+        result = []
+        for group in groups:
+            kl = [next(sums) for _ in group]
+            result.append(
+                [
+                    {**row, "rewards": {**row["rewards"], "kl": -each}, "reward": row["reward"] - self._rl.beta * each}
+                    for row, each in zip(group, kl, strict=True)
+                ]
+            )
+        return result
+
+    def _packed(self, groups: Groups) -> tuple[Rows, Batch]:
+        """Return the rows of groups, and the same as a batch."""
         prompts = [[*self._prefix, *self._asked[group[0]["id"]]] for group in groups]
-        rows = [row for group in groups for row in group]
         keeps = self._rl.truncated == "scored"
         paths = [
             Path(number, row["tokens"], row["logprobs"], keeps or row["finish"] != "length")
             for number, group in enumerate(groups)
             for row in group
         ]
-        multiple = self._mesh.size("batch") * self._train.accumulate
-        packed = pack_paths(prompts, paths, self._train.row_length, multiple)
-        shared = place_padded(self._mesh, packed.prompts)
+        packed = pack_paths(prompts, paths, self._train.row_length, self._mesh.size("batch") * self._train.accumulate)
+        return packed, Batch(packed.arrays, place_prompts(self._mesh, packed.prompts, PROMPT_BUCKET))
+
+    def _batch(self, groups: Groups) -> Batch:
+        """Return the rows of a step. `weights` are those of all its paths together."""
+        packed, batch = self._packed(groups)
         sequences = packed.arrays["sequences"]
         arrays = {
             **packed.arrays,
-            "advantages": packed.spread([row["advantage"] for row in rows]),
+            "advantages": packed.spread([row["advantage"] for group in groups for row in group]),
             "weights": weights(sequences, self._rl.aggregate, self._settings.sampling.max_tokens).astype(np.float32),
         }
-        batch = Batch(arrays, shared)
-        if self._rl.beta:
+        if self._rl.beta and self._rl.kl_where == "loss":
             arrays["reference_logprobs"] = self._reference(batch)
-            if self._rl.kl_where == "reward":
-                arrays["advantages"] = arrays["advantages"] - self._penalties(packed, arrays)
-        count, length = packed.arrays["tokens"].shape
+        (count, length), longest = sequences.shape, batch.shared.tokens.shape[1] if batch.shared else 0
         trains = not self._train.lora.rank
-        operations = training_flops(
-            self._model.config, count, length, len(packed.prompts), shared.tokens.shape[1], trains_weights=trains
-        )
-        work.add(tokens=float(count * length), operations=operations)
-        return batch
+        flops = training_flops(self._model.config, count, length, len(packed.prompts), longest, trains_weights=trains)
+        counters.add(tokens=float(count * length), operations=flops)
+        return Batch(arrays, batch.shared)
 
     def _reference(self, batch: Batch) -> np.ndarray:
         """Return the log-probabilities of the targets under the initial model."""
         placed = place_batch(self._mesh, batch)
         return processes.to_host(_logprobs_of(self._model.config, self._rl.temperature)(self._model.params, placed))
-
-    def _penalties(self, packed: Rows, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return beta times k1, summed over each path, minus the mean over the paths of its question (a baseline)."""
-        beta, old, reference = self._rl.beta, arrays["old_logprobs"], arrays["reference_logprobs"]
-        k1 = np.where(arrays["sequences"] > 0, old - reference, 0.0)
-        sums = np.array([k1[place].sum() for place in packed.places])
-        prompts = np.array([arrays["prompt"][row] for row, _ in packed.places])
-        means = {number: sums[prompts == number].mean() for number in np.unique(prompts)}
-        return packed.spread([float(beta * (value - means[number])) for value, number in zip(sums, prompts, strict=True)])
-
-
-def _in_order(asked: Mapping[str, Record], groups: Mapping[str, list[Record]]) -> list[list[Record]]:
-    return [groups[id] for id in asked]
 
 
 def _check(questions: Sequence[Record], rl: RlConfig, gold: Mapping[str, Sequence[str]], model: Model) -> None:
@@ -275,6 +278,7 @@ def _check(questions: Sequence[Record], rl: RlConfig, gold: Mapping[str, Sequenc
         )
 
 
+@functools.cache
 def _logprobs_of(config: Any, temperature: float) -> Any:
     @jit
     def logprobs(params: Any, batch: Batch) -> Float[Array, "n t"]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from lmsi_jax.core import clock, work
+from lmsi_jax.core import clock, counters
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.machine import peak_operations
 from lmsi_jax.core.metric_log import MetricWriter
@@ -62,7 +62,7 @@ class StepLog:
                 f"lower learning_rate (now {self._config.learning_rate}).",
             )
         if self._work:
-            work.add(tokens=float(self._work.tokens), operations=self._work.flops)
+            counters.add(tokens=float(self._work.tokens), operations=self._work.flops)
         self._on_step(step, values)
         return values
 

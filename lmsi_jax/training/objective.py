@@ -98,13 +98,13 @@ def shared_blocks(
     return [[KVBlock(by_row(keys), by_row(values), seen, slots)] for keys, values in cache]
 
 
-def place_prompts(mesh: Mesh, prompts: Sequence[Sequence[int]]) -> SharedPrompts | None:
-    """Put shared prompts on the mesh as padded arrays. Returns None when there are no prompts."""
+def place_prompts(mesh: Mesh, prompts: Sequence[Sequence[int]], bucket: int = 1) -> SharedPrompts | None:
+    """Put shared prompts on the mesh as arrays that are padded to a multiple of `bucket` tokens; None without prompts."""
     if not prompts:
         return None
     shards = mesh.size("batch")
     rows = -(-len(prompts) // shards) * shards
-    tokens, length = np.zeros((rows, max(map(len, prompts))), np.int32), np.zeros(rows, np.int32)
+    tokens, length = np.zeros((rows, -(-max(map(len, prompts)) // bucket) * bucket), np.int32), np.zeros(rows, np.int32)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)], length[row] = prompt, len(prompt)
     placed = jax.device_put(tokens, sharding(mesh, "batch", "length"))

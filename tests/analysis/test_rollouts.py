@@ -10,7 +10,7 @@ from lmsi_jax.core.files import write_text
 from lmsi_jax.core.records import write_jsonl
 from lmsi_jax.core.settings import to_dict
 from lmsi_jax.pipeline.run_folder import RunFolder
-from lmsi_jax.recipes.config import RlRunConfig
+from lmsi_jax.recipes.config import RewardRunConfig, RlRunConfig
 
 
 def make_run(path, alarm=""):
@@ -48,3 +48,18 @@ def test_an_alarm_is_on_the_page(tmp_path):
     assert "kept the state of step 10. The vote share rose to 0.97." in page and "Reinforcement-learning report" in page
     assert "<b>3 + 4" not in page and "&lt;b&gt;3 + 4" in page
     assert "The guard ended the run after step 20" in folder.card.read_text()
+
+
+def test_a_reward_model_is_judged_on_its_page(tmp_path):
+    """Catches: a page of a reward model that says nothing of its quality, or hides that it likes long answers."""
+    folder = RunFolder(epath.Path(tmp_path))
+    write_text(folder.config, json.dumps(to_dict(RewardRunConfig())))
+    write_text(folder.history, json.dumps({"recipe": "reward", "stages": ["reward"]}))
+    found = {
+        "pairs": 200, "accuracy": 0.685, "nll": 0.54, "calibration_error": 0.07, "length_correlation": 0.6, "shorter": 0.28,
+        "annotators_agree": 0.8,
+    }  # fmt: skip
+    write_text(folder.quality, json.dumps(found))
+    page = write_report(folder.root).read_text()
+    assert "orders 68.5% of 200 held-out pairs" in page and "by +0.60. Where people prefer the shorter answer" in page
+    assert "Annotators agree on 80.0%" in page and "Reward-model report" in page

@@ -74,7 +74,13 @@ def test_the_divergence_holds_the_model(checkpoint, tmp_path):
     found = {}
     for name, changes in {"none": {"beta": 1e-9}, "loss": {"beta": 1.0}, "reward": in_reward}.items():
         done = run(tmp_path / name, checkpoint, settings(other(RL, **changes), other(TRAIN, steps=7)))
-        found[name] = rewards(done)[-1]
+        last = [row for row in read_jsonl(done / "rollouts.jsonl") if row["step"] == 7]
+        found[name] = float(np.mean([row["rewards"]["tests.rl.loop.letters"] for row in last]))
+        penalties = [row["rewards"].get("kl", 0.0) for row in last]
+        assert all(
+            row["reward"] == row["rewards"]["tests.rl.loop.letters"] + kl for row, kl in zip(last, penalties, strict=True)
+        )
+        assert any(penalties) == (name == "reward")
     assert found["loss"] < found["none"] and found["reward"] < found["none"], found
 
 

@@ -12,7 +12,7 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.decoding.score import score
 from lmsi_jax.formatting.prompts import Prompts
-from lmsi_jax.recipes.config import Config, DistillConfig
+from lmsi_jax.recipes.config import Config, DistillConfig, MonitorConfig
 from lmsi_jax.stages.pairs import PairsSettings, run_pairs
 from lmsi_jax.stages.prefer import PreferSettings, run_prefer
 from lmsi_jax.tasks.config import DataConfig
@@ -93,6 +93,7 @@ def test_a_model_learns_to_prefer_what_was_voted_for(checkpoint, tmp_path):
         (Config, ["finetune.objective=dpo"], "finetune.objective"),
         (Config, ["finetune.objective=scpo", "finetune.beta=0"], "finetune.beta"),
         (Config, ["finetune.objective=scpo", "more_tasks=('box_problems',)"], "pairs are of one task"),
+        (MonitorConfig, ["finetune.objective=scpo"], "trains on paths, not on pairs"),
         (DistillConfig, ["finetune.objective=scpo"], "a student learns from paths of another model"),
     ],
 )

@@ -62,6 +62,7 @@ def test_metrics_of_groups():
         (["rl.updates=3"], "does not divide into rl.updates=3"),
         (["rl.loss=reinforce", "rl.epochs=2"], "right only for paths of the present policy"),
         (["rl.beta=0.1", "rl.kl_estimator=k1"], "its expected gradient is 0"),
+        (["rl.loss=gspo"], "hardly ever reach it"),
         (["rl.epochs=3"], "train.steps=200 is not a multiple of the 3 steps"),
         (["train.row_length=100"], "a path may have sample.max_tokens=128 tokens"),
         (["finetune.batch=16"], "finetune.batch=16 has no effect in lmsi rl"),

@@ -12,7 +12,6 @@ from lmsi_jax.analysis.validity import Steps
 from lmsi_jax.core.records import Record
 from lmsi_jax.core.settings import build
 from lmsi_jax.formatting.config import FormatConfig
-from lmsi_jax.rl.rewards import READS_STEPS
 from lmsi_jax.tasks.config import DataConfig
 from lmsi_jax.voting.config import SelectConfig
 
@@ -70,7 +69,8 @@ def _selected_by(config: Mapping[str, Any]) -> list[str]:
     """Return a warning for a run whose training rows were selected by checks of the reasoning."""
     select, rl = build(SelectConfig, config.get("select", {})), config.get("rl", {})
     used = list(select.checks) if select.reads_steps else []
-    used += rl.get("checks", []) if set(READS_STEPS) & set(rl.get("rewards", [])) else []
+    rewards = rl.get("rewards", [])
+    used += rl.get("checks", []) if "valid_vote" in rewards else ["arithmetic"] if "steps" in rewards else []
     if not used:
         return []
     return [
