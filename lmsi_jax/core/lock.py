@@ -28,6 +28,7 @@ RENEW_SECONDS = 10.0  # between two renewals of a lock
 STALE_SECONDS = 60.0  # time without a renewal after which the lock of another machine is taken over
 SETTLE_SECONDS = 0.5  # time after which the last of several simultaneous writers of a lock is known
 NAME = ".lock.json"
+EXITING = 0x4  # Linux: PF_EXITING, among the flags of a process
 
 
 @contextlib.contextmanager
@@ -68,10 +69,16 @@ def _machine() -> str:
 
 
 def _started(process: int) -> str | None:
-    """Return when a process of this machine started, in ticks since boot; None when there is no such process."""
+    """Return when a process of this machine started, in ticks since boot; None when there is no such process.
+
+    A process that was killed is none, although it is listed until its memory is freed and its parent has asked for its status,
+    which the first process of a container may never do.
+    """
     if Path("/proc/self/stat").exists():
         with contextlib.suppress(OSError):
-            return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            has_ended = fields[0] in "ZX" or int(fields[6]) & EXITING
+            return None if has_ended else fields[19]
         return None
     with contextlib.suppress(ProcessLookupError):  # without /proc the time is unknown
         os.kill(process, 0)

@@ -118,7 +118,7 @@ class RlConfig:
             f"{path}paths=1 with {path}advantage='{self.advantage}', which compares paths; raise {path}paths.",
         )
         require(
-            self.probe_paths <= self.paths,
+            not self.check_every or self.probe_paths <= self.paths,
             f"{path}probe_paths={self.probe_paths} is more than {path}paths={self.paths}, for which decoding is compiled.",
         )
         require(

@@ -46,6 +46,18 @@ def test_a_second_process_is_told_who_is_there_and_takes_over_when_that_one_is_k
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+def test_a_killed_process_that_nobody_waits_for_has_ended(tmp_path, quick):
+    """Catches: a run in a container that cannot be resumed, since the killed one is listed there for ever."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "locked\n"
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays listed
+    with locked(epath.Path(tmp_path)):
+        pass
+    process.wait()
+
+
 def test_a_process_number_that_came_again_is_another_process(tmp_path, quick):
     """Catches: a lock of before a restart that is never taken over, as its process number is in use again."""
     own = lock._describe_process()

@@ -35,6 +35,11 @@ def test_built_in_rewards():
     assert reward("random") == reward("random") and set(reward("random")) <= {0.0, 1.0}
 
 
+def test_probes_that_are_not_asked_need_no_paths():
+    """Catches: a small group that is refused for a check that the run does not make."""
+    assert load_config(RlRunConfig, "configs/tiny_rl.py", ["--config.rl.paths=4"]).rl.paths == 4
+
+
 def test_metrics_of_groups():
     """Catches: a share over paths in place of groups; a template answer for all questions that looks like agreement."""
 
