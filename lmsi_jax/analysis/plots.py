@@ -3,6 +3,7 @@
 import functools
 import io
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,6 +29,7 @@ COLOURS = {
 }  # fmt: skip
 HEX = {name: colour for colour, name in COLOURS.items()}
 ROUND_COLOURS = ("blue", "vermillion", "sky", "yellow")
+NAME_WIDTH = 26  # characters of a line of an arm's name
 MOST_BARRED = 2  # with more models, the plot of vote shares has no intervals
 PROMPTING_STYLES = {
     "standard": ("orange", "s"),
@@ -147,7 +149,7 @@ def accuracy_by_arm(ax: Axes, arms: Sequence[tuple[str, Estimate, Estimate | Non
         error = [[max(0.0, e.value - e.low) for _, e in known], [max(0.0, e.high - e.value) for _, e in known]]
         if known:
             ax.errorbar(x, y, xerr=error, color=HEX[colour], marker="o", markersize=5, linestyle="", capsize=3, label=label)
-    names = {place: name for place, (name, _, _) in enumerate(arms)}
+    names = {place: textwrap.fill(name, NAME_WIDTH) for place, (name, _, _) in enumerate(arms)}
     ax.set_ylim(len(arms) - 0.5, -0.5)
     ax.yaxis.set_major_locator(FixedLocator(list(names)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: names.get(round(value), "")))
@@ -215,7 +217,7 @@ def loss(ax: Axes, curves: Mapping[Series, Sequence[tuple[int, float]]]) -> None
 
 @_drawing
 def course(ax: Axes, curves: Mapping[Series, Sequence[tuple[int, float]]]) -> None:
-    """Draw values of about 0 to 1 against the step of reinforcement learning."""
+    """Draw values of about 0 to 1 against the step of reinforcement learning; at most four, whose names fit above the plot."""
     for series, points in curves.items():
         x, y = [step for step, _ in points], [value for _, value in points]
         few = len(points) <= 40

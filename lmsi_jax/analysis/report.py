@@ -131,9 +131,14 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "headline": _headline(rows),
         "figures": figures(folder, planned, rows, scores, rounds),
         "course": course,
-        "course_svg": plots.course({Series(i, name): points for i, (name, points) in enumerate(course.curves.items())})
-        if course
-        else "",
+        "course_drawings": [
+            (caption, plots.course({Series(i, name): points for i, (name, points) in enumerate(curves.items())}))
+            for caption, curves in (
+                ("Rollouts: moving means over ten batches.", course.sampled if course else {}),
+                ("Probe questions and their twins.", course.probed if course else {}),
+            )
+            if curves
+        ],
         "proposals": proposal_facts(folder, voted[0].votes if voted else [], gold),
         "rounds": [r.name for r in voted],
         "labels": label_rows(voted, gold) if voted else [],

@@ -12,19 +12,22 @@ from lmsi_jax.pipeline.run_folder import RunFolder
 STAGE = "rl"
 SHOWN = 3  # groups of the first and of the last batch that the page shows
 WINDOW = 10  # batches of rollouts whose mean the sentences give
-NAMES = {
-    "reward": "reward", "vote_share": "vote share", "frac_reward_zero_std": "groups of equal rewards",
-    "probe/vote_share": "probes: vote share", "probe/twin_agreement": "probes: agreement with twins",
-    "probe/answers_across": "probes: different answers across questions",
+SAMPLED = {"reward": "reward", "vote_share": "vote share", "frac_reward_zero_std": "equal rewards"}
+PROBED = {
+    "probe/vote_share": "vote share", "probe/twin_agreement": "twins agree", "probe/answers_across": "different answers",
 }  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """Sentences about a run of reinforcement learning, its curves by name, and groups of paths with their rewards."""
+    """Sentences about a run of reinforcement learning, its curves by name, and groups of paths with their rewards.
+
+    `sampled` are moving means over `WINDOW` batches of rollouts; `probed` are of the checks.
+    """
 
     sentences: list[str]
-    curves: Mapping[str, list[tuple[int, float]]]
+    sampled: Mapping[str, list[tuple[int, float]]]
+    probed: Mapping[str, list[tuple[int, float]]]
     groups: list[tuple[str, list[Record]]]
     warns: bool
 
@@ -36,13 +39,19 @@ def read_course(folder: RunFolder, questions: Mapping[str, str]) -> Course | Non
     if not batches:
         return None
     guard = read_json(folder.guard) if folder.guard.exists() else {}
-    curves = {title: _curve([*batches, *steps], name) for name, title in NAMES.items()}
+    sampled = {title: _moving(_curve(batches, name)) for name, title in SAMPLED.items()}
+    probed = {title: curve for name, title in PROBED.items() if (curve := _curve(steps, name))}
     sentences = [_course(batches), *_steps(steps), *_guard(guard)]
-    return Course(sentences, {k: v for k, v in curves.items() if v}, _groups(folder, questions), bool(guard.get("alarm")))
+    return Course(sentences, sampled, probed, _groups(folder, questions), bool(guard.get("alarm")))
 
 
 def _curve(rows: Sequence[Record], name: str) -> list[tuple[int, float]]:
     return [(row["step"], row[name]) for row in rows if name in row]
+
+
+def _moving(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    parts = [curve[max(0, end - WINDOW) : end] for end in range(1, len(curve) + 1)]
+    return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
 
 
 def _mean(rows: Sequence[Record], name: str) -> float:

@@ -335,10 +335,6 @@ class Parts:
             result.append(Stage(f"transfer/{name}/prompts", run_transfer, settings, inputs, outputs, on_mesh=True))
         if config.texts:
             files = {} if config.texts == "builtin" else {"texts": epath.Path(config.texts)}
-            if not all(file.exists() for file in files.values()):
-                raise UserError(
-                    f"evaluate.texts={config.texts} does not exist; name a JSON Lines file with `text`, or builtin."
-                )
             measured = TextLossSettings(config.texts, numerics, self._config.finetune.row_length, name)
             outputs = {"texts": self._folder.text_loss(name)}
             stage = Stage(f"transfer/{name}/texts", run_text_loss, measured, {"model": model, **files}, outputs, on_mesh=True)
@@ -391,6 +387,7 @@ def model_checks(section: str, *, samples: bool = True, trains: bool = True) -> 
     ]
     result += [Check("server", checks.server)] if samples else []
     result += [Check(f"{prefix}memory", bind(checks.training_memory, section=section))] if trains else []
+    result.append(Check("texts", checks.texts))
     lengths = Check[Any](f"{prefix}prompts", bind(checks.lengths, section=section, trains=trains))
     return [*result, Check("stop strings", checks.stop_strings), lengths]
 

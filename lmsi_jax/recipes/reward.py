@@ -22,11 +22,7 @@ from lmsi_jax.stages.reward import RewardSettings, run_reward
 
 def stages(config: RewardRunConfig, folder: RunFolder) -> list[Stage]:
     """Return all stages. They train the model "reward"."""
-    file = epath.Path(config.reward.rankings)
-    if not config.reward.rankings:
-        raise UserError("There are no rankings to learn from; name a JSON Lines file with --rankings=FILE.")
-    if not file.exists():
-        raise UserError(f"--rankings={file} does not exist; rl/rankings.py lists the formats, and `lmsi review` writes one.")
+    file = _file(config)
     prompts = load_prompts(config.data, config.model.checkpoint)
     settings = RewardSettings(config.seed, part(config.model, Numerics), prompts, config.reward, config.train)
     inputs = {"rankings": file, "model": checkpoints.locate(config.model.checkpoint)}
@@ -35,8 +31,18 @@ def stages(config: RewardRunConfig, folder: RunFolder) -> list[Stage]:
     return [*result, report(config, folder, result)]
 
 
+def _file(config: RewardRunConfig) -> epath.Path:
+    """Return the file of rankings. Raises UserError when none is named, or when it does not exist."""
+    file = epath.Path(config.reward.rankings)
+    if not config.reward.rankings:
+        raise UserError("There are no rankings to learn from; name a JSON Lines file with --rankings=FILE.")
+    if not file.exists():
+        raise UserError(f"--rankings={file} does not exist; rl/rankings.py lists the formats, and `lmsi review` writes one.")
+    return file
+
+
 def _rankings(config: RewardRunConfig, runtime: Runtime) -> str:
-    rankings = load_rankings(config.reward.rankings)
+    rankings = load_rankings(_file(config))
     prompts, annotators = ({getattr(ranking, name) for ranking in rankings} for name in ("prompt", "annotator"))
     return f"{len(rankings):,} rankings of answers to {len(prompts):,} prompts, by {len(annotators):,} annotators"
 

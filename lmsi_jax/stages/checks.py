@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from etils import epath
 
 from lmsi_jax.capacity.placement import check_placements
 from lmsi_jax.checkpoint import folder
@@ -24,6 +25,7 @@ from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import param_shardings
 from lmsi_jax.stages.prompts import load_prompts
+from lmsi_jax.stages.transfer import read_texts
 from lmsi_jax.tasks.config import OWN
 from lmsi_jax.tasks.prompts import check_stops
 from lmsi_jax.tasks.proposals import proposal_prompt
@@ -171,6 +173,12 @@ def lengths(config: Any, runtime: Runtime, section: str, *, trains: bool) -> str
         setting = "--config.propose.max_tokens" if id == WRITTEN else "--config.data.shots"
         _check_row_length(model, config.finetune, few_shot, longest + trained, longest_path, setting)
     return f"{len(questions)} questions; {parts} = {total} of {context}"
+
+
+def texts(config: Any, runtime: Runtime) -> str:
+    """Check the file of texts whose loss shows what training forgets."""
+    file = config.evaluate.texts
+    return f"{sum(1 for _ in read_texts(epath.Path(file))):,} texts" if file not in ("", "builtin") else file or "none"
 
 
 def _proposed(config: Any, model: _Model, given: Sequence[Record]) -> dict[str, int]:

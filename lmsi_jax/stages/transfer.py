@@ -145,7 +145,7 @@ class TextLossSettings:
 def run_text_loss(runtime: Runtime, settings: TextLossSettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
     """Measure the loss of `model` on `texts`. A row has the total `loss`, in nats, and the `tokens` of a few packed rows."""
     model, mesh = runtime.load(inputs["model"], settings.numerics), runtime.mesh
-    texts = _read_texts(inputs["texts"]) if "texts" in inputs else documents(BUILT_IN, NO_SEED_OF_A_CORPUS, TEXTS)
+    texts = read_texts(inputs["texts"]) if "texts" in inputs else documents(BUILT_IN, NO_SEED_OF_A_CORPUS, TEXTS)
     rows = _packed(texts, model.tokenizer, settings.row_length)
     with use_mesh(mesh):
         objective = cross_entropy(model.config)
@@ -156,7 +156,8 @@ def run_text_loss(runtime: Runtime, settings: TextLossSettings, inputs: Files, o
     console.print(f"{runtime.stage}: {mean:.3f} nats a token of {settings.texts}", markup=False)
 
 
-def _read_texts(file: epath.Path) -> Iterator[str]:
+def read_texts(file: epath.Path) -> Iterator[str]:
+    """Yield the texts of a file. Raises UserError with file and row for a row without text."""
     for number, row in enumerate(read_jsonl(file), start=1):
         if not isinstance(row.get("text"), str) or not row["text"].strip():
             raise UserError(f"{file} row {number}: no text in the field `text`; it has {', '.join(row) or 'no fields'}.")

@@ -35,7 +35,7 @@ def test_the_course_says_what_the_metrics_say(tmp_path):
     """Catches: means of the wrong batches, a curve that is left out, an alarm that nobody sees."""
     course = read_course(make_run(tmp_path), {"q1": "How many?"})
     assert "reward 0.28 → 0.78" in course.sentences[0] and "In 25% of the groups all rewards were equal" in course.sentences[0]
-    assert course.curves["reward"][-1] == (20, 1.0) and len(course.curves["probes: agreement with twins"]) == 2
+    assert course.sampled["reward"][-1] == (20, 0.775) and course.probed["twins agree"] == [(10, 0.6), (20, 0.6)]
     assert not course.warns and "saw no collapse" in course.sentences[-1]
     assert [title for title, _ in course.groups] == ["step 1: How many?", "step 20: How many?"]
     assert read_course(RunFolder(epath.Path(tmp_path / "none")), {}) is None

@@ -52,11 +52,12 @@ def test_a_run_measures_its_first_and_last_model(compile_cache, tmp_path):
     [
         ({"evaluate.other_tasks": "('sums',)", "evaluate.transfer": 2}, "evaluate.other_tasks"),
         ({"evaluate.other_tasks": "('gsm8k',)", "evaluate.transfer": 2}, "'gsm8k' has no held-out questions with data.source"),
-        ({"evaluate.texts": "none.jsonl"}, "none.jsonl"),
+        ({"evaluate.texts": "none.jsonl"}, "none.jsonl does not exist"),
+        ({"evaluate.texts": __file__}, "line 1: not valid JSON"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(settings, problem, compile_cache, tmp_path):
     """Catches: a misspelt task or file that is noticed after training."""
     done = lmsi(compile_cache, tmp_path / "run", **settings)
     assert done.returncode == 2 and problem in " ".join(done.stderr.split()), done.stderr
-    assert "Traceback" not in done.stderr and not (tmp_path / "run/models").exists()
+    assert "Traceback" not in done.stderr and not (tmp_path / "run/eval").exists()

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 from etils import epath
 
+from lmsi_jax.cli.configs import load_config
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import read_json
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.formatting.prompts import Prompts
+from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.recipes.config import RewardRunConfig
+from lmsi_jax.recipes.reward import CHECKS, stages
 from lmsi_jax.rl.config import RewardConfig
 from lmsi_jax.rl.rankings import Ranking
 from lmsi_jax.rl.reward_model import Answers, quality
@@ -130,3 +134,12 @@ def test_rankings_that_cannot_be_split_or_packed_are_refused(checkpoint, tmp_pat
     inputs = {"rankings": rankings(tmp_path), "model": epath.Path(checkpoint)}
     with pytest.raises(UserError, match="answers of a ranking take .* tokens, and train.row_length=8"):
         run_reward(runtime_of(tmp_path), wanted, inputs, {"trained": epath.Path(tmp_path / "m")}, epath.Path(tmp_path / "s"))
+
+
+@pytest.mark.parametrize(("file", "problem"), [("", "no rankings to learn from"), ("none.jsonl", "none.jsonl does not exist")])
+def test_rankings_that_are_not_there_are_asked_for(tmp_path, file, problem):
+    """Catches: an error about the current directory where a flag was forgotten."""
+    config = load_config(RewardRunConfig, "configs/tiny_reward.py", [f"--config.reward.rankings={file}"] if file else [])
+    for look in (lambda: stages(config, RunFolder(epath.Path("runs"))), lambda: CHECKS[-1].run(config, runtime_of(tmp_path))):
+        with pytest.raises(UserError, match=problem):
+            look()
