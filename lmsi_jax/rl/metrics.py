@@ -15,6 +15,7 @@ def group_metrics(groups: Groups, rewards: Sequence[str]) -> dict[str, float]:
 
     `frac_reward_zero_std` is the share of groups whose rewards are all equal, which teach nothing. `answers` is the number of
     different answers of a group, and `answers_across` that of different winning answers, as a share of the groups.
+    With values of states, `explained_variance` is the share of the variance of returns over tokens that they foresaw.
     """
     paths = [row for group in groups for row in group]
     totals = [[row["reward"] for row in group] for group in groups]
@@ -34,4 +35,10 @@ def group_metrics(groups: Groups, rewards: Sequence[str]) -> dict[str, float]:
         "answers": float(np.mean([len(outcome.counts) for outcome in votes])),
         "answers_across": len(set(winners)) / len(groups),
         "num_tokens": float(np.sum(lengths)),
+        **({"explained_variance": _explained(paths)} if "values" in paths[0] else {}),
     }
+
+
+def _explained(paths: Sequence[Record]) -> float:
+    returns, values = (np.concatenate([row[name] for row in paths]) for name in ("returns", "values"))
+    return float(1 - np.var(returns - values) / max(np.var(returns), 1e-12))

@@ -12,20 +12,16 @@ from lmsi_jax.model import lora, transformer
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.rl import divergence
 from lmsi_jax.rl.config import RlConfig
-from lmsi_jax.rl.losses import LOSSES, is_clipped, sequence_mean
-from lmsi_jax.training.objective import Batch, Objective, causal_mask, shared_blocks
+from lmsi_jax.rl.head import Scorer, policy_of
+from lmsi_jax.rl.losses import LOSSES, is_clipped, sequence_mean, value_loss
+from lmsi_jax.training.objective import Batch, Objective, hidden_states
 
 
 def policy_logits(
     config: ModelConfig, params: transformer.Params | lora.Adapted, batch: Batch, temperature: float, remat: str = "none"
 ) -> Float[Array, "n t v"]:
     """Return the logits of the distribution that tokens are sampled from: at the temperature of sampling."""
-    rows, shared = batch.rows, batch.shared
-    past = shared_blocks(config, params, shared, rows["prompt"], remat) if shared is not None else None
-    logits, _ = transformer.forward(
-        config, params, rows["tokens"], rows["positions"], causal_mask(rows["segments"]), past, remat
-    )
-    return logits / temperature
+    return transformer.logits(config, params, hidden_states(config, params, batch, remat)) / temperature
 
 
 def target_logprobs(logits: Float[Array, "n t v"], targets: Any) -> Float[Array, "n t"]:
@@ -36,15 +32,19 @@ def target_logprobs(logits: Float[Array, "n t v"], targets: Any) -> Float[Array,
 def policy_objective(config: ModelConfig, rl: RlConfig, remat: str = "none") -> Objective:
     """Return the loss of `rl` over the rows of `rows.pack_paths`, with the `weights` of `losses.weights`.
 
-    If the divergence is in the loss, rows also have `reference_logprobs`. Metrics are means over trained tokens: `entropy` in
-    nats, `ratio` to the policy that sampled and `approx_kl` from it, `kl` from the reference, and for losses with a clip
-    `clip_ratio`: tokens, or all tokens of sequences, without a gradient.
+    If the divergence is in the loss, rows also have `reference_logprobs`. The parameters may be a `Scorer`, whose head reads
+    the values of states (PPO): rows then have `returns` and `old_values`, and the loss has that of the values.
+
+    Metrics are means over trained tokens: `entropy` in nats, `ratio` to the policy that sampled and `approx_kl` from it, `kl`
+    from the reference, `value_loss` without its coefficient, and for losses with a clip `clip_ratio`: tokens, or all tokens
+    of sequences, without a gradient.
     """
     policy_loss, in_loss = LOSSES[rl.loss], rl.beta and rl.kl_where == "loss"
 
-    def objective(params: transformer.Params | lora.Adapted, batch: Batch) -> tuple[Mean, dict[str, Mean]]:
-        rows = batch.rows
-        logits = policy_logits(config, params, batch, rl.temperature, remat)
+    def objective(params: Any, batch: Batch) -> tuple[Mean, dict[str, Mean]]:
+        rows, policy = batch.rows, policy_of(params)
+        states = hidden_states(config, policy, batch, remat)
+        logits = transformer.logits(config, policy, states) / rl.temperature
         logprobs, sequences = target_logprobs(logits, rows["targets"]), rows["sequences"]
         old = jnp.where(sequences > 0, rows["old_logprobs"], jax.lax.stop_gradient(logprobs))
         inside = (sequences > 0).astype(jnp.float32)
@@ -60,6 +60,9 @@ def policy_objective(config: ModelConfig, rl: RlConfig, remat: str = "none") -> 
         if in_loss:
             measured["kl"] = divergence.estimate(logprobs, rows["reference_logprobs"], "k3")
             losses += rl.beta * divergence.estimate(logprobs, rows["reference_logprobs"], rl.kl_estimator)
+        if isinstance(params, Scorer):
+            measured["value_loss"] = value_loss(params.read(states), rows["old_values"], rows["returns"], rl.value.clip)
+            losses += rl.value.coefficient * measured["value_loss"]
         count = jnp.sum(inside)
         metrics = {name: Mean(jnp.sum(jax.lax.stop_gradient(values) * inside), count) for name, values in measured.items()}
         return Mean(jnp.sum(losses * rows["weights"]), count), metrics

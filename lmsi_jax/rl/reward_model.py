@@ -9,75 +9,25 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float
 
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.metrics import Mean
-from lmsi_jax.model import transformer
 from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.rl.head import Scorer
 from lmsi_jax.rl.preferences import pairs_of_ranking
 from lmsi_jax.rl.rows import PROMPT_BUCKET
-from lmsi_jax.training.objective import Batch, Objective, causal_mask, shared_blocks
-from lmsi_jax.training.trainable import AllWeights, LowRankAdapters
+from lmsi_jax.training.objective import Batch, Objective, hidden_states
 
 HEAD = "reward_head.json"  # the file in a checkpoint folder that makes it a reward model
 
 
-class Scorer(struct.PyTreeNode):
-    """A language model and the vector that turns its hidden state into a score."""
-
-    model: Any
-    head: Float[Array, " d"]
-
-
-@dataclasses.dataclass(frozen=True)
-class WithHead:
-    """What is trained: the weights or adapters of a model, and the head of its scores."""
-
-    inner: AllWeights | LowRankAdapters
-    config: ModelConfig
-
-    @property
-    def trains_weights(self) -> bool:
-        return self.inner.trains_weights
-
-    def abstract(self) -> tuple[Any, Any]:
-        shapes, axes = self.inner.abstract()
-        of_width = transformer.abstract(self.config)[1]["final_norm"]["scale"]
-        head = jax.ShapeDtypeStruct((self.config.width,), jnp.float32)
-        return {"model": shapes, "head": head}, {"model": axes, "head": of_width}
-
-    def decays(self) -> Any:
-        return {"model": self.inner.decays(), "head": False}
-
-    def init(self, params: transformer.Params, seed: int) -> Any:
-        """Return the trained arrays at step 0. The head is normal with variance 1 / (width + 1)."""
-        width = self.config.width
-        head = jax.random.normal(jax.random.key(seed), (width,)) / (width + 1) ** 0.5
-        return {"model": self.inner.init(params, seed), "head": head}
-
-    def frozen(self, params: transformer.Params) -> transformer.Params:
-        return self.inner.frozen(params)
-
-    def model(self, frozen: transformer.Params, trained: Any) -> Scorer:
-        return Scorer(self.inner.model(frozen, trained["model"]), trained["head"])
-
-    def merged(self, params: transformer.Params, trained: Any) -> transformer.Params:
-        return self.inner.merged(params, trained["model"])
-
-
 def scores(config: ModelConfig, scorer: Scorer, batch: Batch, remat: str = "none") -> Float[Array, "n k"]:
     """Return the score of each answer of each row, at the positions `ends`."""
-    rows, shared, params = batch.rows, batch.shared, scorer.model
-    past = shared_blocks(config, params, shared, rows["prompt"], remat) if shared is not None else None
-    mask = causal_mask(rows["segments"])
-    states, _ = transformer.hidden(config, params, rows["tokens"], rows["positions"], mask, past, remat)
-    at_ends = jnp.take_along_axis(states, rows["ends"][:, :, None], axis=1)
-    return jnp.einsum("nkd,d->nk", at_ends.astype(jnp.float32), scorer.head)
+    states = hidden_states(config, scorer.model, batch, remat)
+    return scorer.read(jnp.take_along_axis(states, batch.rows["ends"][:, :, None], axis=1))
 
 
 def reward_objective(config: ModelConfig, centring: float, remat: str = "none") -> Objective:

@@ -33,8 +33,8 @@ class Rows:
     prompts: tuple[tuple[int, ...], ...]
     places: tuple[tuple[int, slice], ...]
 
-    def spread(self, values: Sequence[float]) -> np.ndarray:
-        """Return an array (rows, row_length) with the value of each path at its tokens."""
+    def spread(self, values: Sequence[float | Sequence[float]]) -> np.ndarray:
+        """Return an array (rows, row_length) with the value of each path, or its list of values, at its tokens."""
         result = np.zeros(self.arrays["tokens"].shape, np.float32)
         for place, value in zip(self.places, values, strict=True):
             result[place] = value

@@ -24,13 +24,12 @@ from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Model, Runtime
 from lmsi_jax.rl.config import RewardConfig
+from lmsi_jax.rl.head import Scorer, WithHead
 from lmsi_jax.rl.rankings import Ranking, annotators_agree, load_rankings
 from lmsi_jax.rl.reward_model import (
     HEAD,
     Answers,
     RewardHead,
-    Scorer,
-    WithHead,
     bucket,
     pack_rankings,
     quality,

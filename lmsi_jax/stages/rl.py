@@ -14,6 +14,8 @@ from lmsi_jax.core.records import Record, read_jsonl
 from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
+from lmsi_jax.rl.config import GAE
+from lmsi_jax.rl.head import WithHead
 from lmsi_jax.rl.objective import policy_objective
 from lmsi_jax.sharding import processes
 from lmsi_jax.stages.finetune import save_trained, training_run
@@ -22,7 +24,7 @@ from lmsi_jax.stages.rollouts import Rollouts, RolloutSettings
 from lmsi_jax.training.config import UpdateConfig
 from lmsi_jax.training.hooks import Best, Hook
 from lmsi_jax.training.loop import train
-from lmsi_jax.training.trainable import trainable
+from lmsi_jax.training.trainable import Trainable, trainable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,8 @@ def run_rl(runtime: Runtime, settings: RlSettings, inputs: Files, outputs: Files
     rl, source = settings.rl, folder.name_of(inputs["model"])
     config = dataclasses.replace(settings.train, save_every=rl.check_every) if rl.check_every else settings.train
     model = runtime.load(inputs["model"], settings.numerics, control=settings.prompts.chat is not None)
-    arrays = trainable(model.config, config.lora)
+    weights = trainable(model.config, config.lora)
+    arrays: Trainable = WithHead(weights, model.config, starts_at_zero=True) if rl.advantage == GAE else weights
     gold = {row["id"]: accepted_answers(row) for row in read_jsonl(inputs["gold"])} if "gold" in inputs else {}
     with training_run(runtime, config, stable_hash(f"{settings.seed} rl"), scratch, note=lambda _: rollouts.note) as run:
         rollouts = Rollouts(runtime, settings, config, inputs["questions"], gold, model, scratch / "rollouts")

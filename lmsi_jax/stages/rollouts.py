@@ -24,8 +24,9 @@ from lmsi_jax.formatting.prompts import Prompts, check_control_tokens
 from lmsi_jax.model.flops import decoding_flops, training_flops
 from lmsi_jax.pipeline.runtime import Model, Runtime
 from lmsi_jax.rl import rewards
-from lmsi_jax.rl.advantages import ESTIMATORS, positives_weighted
-from lmsi_jax.rl.config import RlConfig
+from lmsi_jax.rl.advantages import ESTIMATORS, path_advantages, positives_weighted
+from lmsi_jax.rl.config import GAE, RlConfig
+from lmsi_jax.rl.head import policy_of
 from lmsi_jax.rl.losses import weights
 from lmsi_jax.rl.metrics import Groups, group_metrics
 from lmsi_jax.rl.objective import policy_logits, target_logprobs
@@ -37,7 +38,7 @@ from lmsi_jax.stages.reward import TextScorer
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.training.batches import batch_rows
 from lmsi_jax.training.config import UpdateConfig
-from lmsi_jax.training.objective import Batch, place_batch, place_prompts
+from lmsi_jax.training.objective import Batch, hidden_states, place_batch, place_prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +114,9 @@ class Rollouts:
         """Return the answers of `rl.probe_paths` paths of each question, which are probes or twins."""
         sampling = dataclasses.replace(self._settings.sampling, paths=self._rl.probe_paths)
         requests = [Request(row["id"], tokens=tuple(self._asked[row["id"]])) for row in questions]
-        prefix = self._engine.prefill(model, self._prefix)
-        paths = {each[0].id: each for each in self._engine.sample(model, prefix, requests, sampling, key)}
+        policy = policy_of(model)
+        prefix = self._engine.prefill(policy, self._prefix)
+        paths = {each[0].id: each for each in self._engine.sample(policy, prefix, requests, sampling, key)}
         read = self._settings.reader.read
         return [read([path.record() for path in paths[row["id"]]], row["choices"]).values for row in questions]
 
@@ -141,7 +143,8 @@ class Rollouts:
         if processes.by_first(lambda: file.exists()):
             rows = list(read_jsonl(file))
         else:
-            rows = [row for group in self._drawn(number, model()) for row in group]
+            present = model()
+            rows = [row for group in self._with_advantages(self._drawn(number, policy_of(present)), present) for row in group]
             processes.by_first(lambda: write_jsonl(file, rows))
         groups: dict[str, list[Record]] = {}
         for row in rows:
@@ -174,7 +177,7 @@ class Rollouts:
         return chosen[: rl.questions]
 
     def _sampled(self, questions: Sequence[Record], params: Any, prefix: Prefix, key: Any, number: int) -> list[list[Record]]:
-        """Return the rollouts of each question, with rewards and advantages."""
+        """Return the rollouts of each question, with rewards."""
         requests = [Request(row["id"], tokens=tuple(self._asked[row["id"]])) for row in questions]
         sampled = self._engine.sample(params, prefix, requests, self._settings.sampling, key)
         paths = {each[0].id: each for each in sampled}
@@ -186,16 +189,7 @@ class Rollouts:
             return []
         asked = [(row["question"], row["choices"], [path.text for path in paths[row["id"]]]) for row in questions]
         scored = self._scorer.score(asked) if self._scorer else [None] * len(questions)
-        groups = [self._rewarded(row, paths[row["id"]], number, own) for row, own in zip(questions, scored, strict=True)]
-        if self._rl.beta and self._rl.kl_where == "reward":
-            groups = self._penalised(groups)
-        advantages = ESTIMATORS[self._rl.advantage](np.array([[row["reward"] for row in group] for group in groups]))
-        limit = self._rl.advantage_limit
-        advantages = np.clip(positives_weighted(advantages, self._rl.positive_weight), -limit, limit)
-        return [
-            [{**row, "advantage": round(float(value), 6)} for row, value in zip(group, values, strict=True)]
-            for group, values in zip(groups, advantages, strict=True)
-        ]
+        return [self._rewarded(row, paths[row["id"]], number, own) for row, own in zip(questions, scored, strict=True)]
 
     def _rewarded(
         self, question: Record, paths: Sequence[SampledPath], number: int, scores: Sequence[float] | None
@@ -214,21 +208,50 @@ class Rollouts:
             for i, row in enumerate(rows)
         ]
 
-    def _penalised(self, groups: Sequence[list[Record]]) -> list[list[Record]]:
-        """Return groups whose rewards are reduced by beta times k1, summed over each path."""
+    def _with_advantages(self, groups: Groups, model: Any) -> Groups:
+        """Return groups with advantages: of each path, or with values of states also of each of its tokens."""
+        rl = self._rl
+        if rl.beta and rl.kl_where == "reward":
+            groups = self._penalised(groups)
+        if rl.advantage == GAE:
+            return self._with_values(groups, model)
+        found = self._limited(ESTIMATORS[rl.advantage](np.array([[row["reward"] for row in group] for group in groups])))
+        return [
+            [{**row, "advantage": value} for row, value in zip(group, _rounded(values), strict=True)]
+            for group, values in zip(groups, found, strict=True)
+        ]
+
+    def _limited(self, advantages: np.ndarray) -> np.ndarray:
+        limit = self._rl.advantage_limit
+        return np.clip(positives_weighted(advantages, self._rl.positive_weight), -limit, limit)
+
+    def _penalised(self, groups: Groups) -> Groups:
+        """Return groups whose rewards are reduced by beta times k1, which is `kl` of each token, summed over each path."""
         packed, batch = self._packed(groups)
         differences = packed.arrays["old_logprobs"] - self._reference(batch)
-        sums = iter([round(float(differences[place].sum()), 6) for place in packed.places])
-        result = []
-        for group in groups:
-            kl = [next(sums) for _ in group]
-            result.append(
-                [
-                    {**row, "rewards": {**row["rewards"], "kl": -each}, "reward": row["reward"] - self._rl.beta * each}
-                    for row, each in zip(group, kl, strict=True)
-                ]
-            )
-        return result
+        of_paths = iter([_rounded(differences[place]) for place in packed.places])
+
+        def penalised(row: Record, kl: list[float]) -> Record:
+            rewards = {**row["rewards"], "kl": -sum(kl)}
+            return {**row, "rewards": rewards, "reward": row["reward"] - self._rl.beta * sum(kl), "kl": kl}
+
+        return [[penalised(row, next(of_paths)) for row in group] for group in groups]
+
+    def _with_values(self, groups: Groups, model: Any) -> Groups:
+        """Return groups with lists of `values`, `returns` and `advantages` of tokens; `advantage` is the mean of a path."""
+        rl, (packed, batch) = self._rl, self._packed(groups)
+        on_tokens = processes.to_host(_values_of(self._model.config)(model, place_batch(self._mesh, batch)))
+        values = [np.round(on_tokens[place].astype(np.float64), 6) for place in packed.places]
+        paths = [row for group in groups for row in group]
+        penalties = [rl.beta * np.array(row.get("kl") or [0.0] * row["num_tokens"]) for row in paths]
+        scores = [row["reward"] + float(penalty.sum()) for row, penalty in zip(paths, penalties, strict=True)]
+        advantages, returns = path_advantages(scores, values, penalties, rl.value.gamma, rl.value.lam)
+        limited = [_rounded(self._limited(each)) for each in advantages]
+        found = iter(
+            {"advantage": round(float(np.mean(a)), 6), "advantages": a, "values": v.tolist(), "returns": _rounded(r)}
+            for a, v, r in zip(limited, values, returns, strict=True)
+        )
+        return [[{**row, **next(found)} for row in group] for group in groups]
 
     def _packed(self, groups: Groups) -> tuple[Rows, Batch]:
         """Return the rows of groups, and the same as a batch."""
@@ -245,14 +268,17 @@ class Rollouts:
     def _batch(self, groups: Groups) -> Batch:
         """Return the rows of a step. `weights` are those of all its paths together."""
         packed, batch = self._packed(groups)
-        sequences = packed.arrays["sequences"]
+        sequences, paths = packed.arrays["sequences"], [row for group in groups for row in group]
         arrays = {
             **packed.arrays,
-            "advantages": packed.spread([row["advantage"] for group in groups for row in group]),
+            "advantages": packed.spread([row["advantages"] if "advantages" in row else row["advantage"] for row in paths]),
             "weights": weights(sequences, self._rl.aggregate, self._settings.sampling.max_tokens).astype(np.float32),
         }
         if self._rl.beta and self._rl.kl_where == "loss":
             arrays["reference_logprobs"] = self._reference(batch)
+        if self._rl.advantage == GAE:
+            arrays["old_values"] = packed.spread([row["values"] for row in paths])
+            arrays["returns"] = packed.spread([row["returns"] for row in paths])
         (count, length), longest = sequences.shape, batch.shared.tokens.shape[1] if batch.shared else 0
         trains = not self._train.lora.rank
         flops = training_flops(self._model.config, count, length, len(packed.prompts), longest, trains_weights=trains)
@@ -263,6 +289,10 @@ class Rollouts:
         """Return the log-probabilities of the targets under the initial model."""
         placed = place_batch(self._mesh, batch)
         return processes.to_host(_logprobs_of(self._model.config, self._rl.temperature)(self._model.params, placed))
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 6) for value in values]
 
 
 def _check(questions: Sequence[Record], rl: RlConfig, gold: Mapping[str, Sequence[str]], model: Model) -> None:
@@ -276,6 +306,15 @@ def _check(questions: Sequence[Record], rl: RlConfig, gold: Mapping[str, Sequenc
             f"The reward 'gold' needs an answer for each question, and {len(missing)} of {len(questions)} have none, such as "
             f"'{missing[0]}'. The reward 'vote' needs no answers."
         )
+
+
+@functools.cache
+def _values_of(config: Any) -> Any:
+    @jit
+    def values(model: Any, batch: Batch) -> Float[Array, "n t"]:
+        return model.read(hidden_states(config, model.model, batch))
+
+    return values
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from lmsi_jax.core.metrics import Mean
 from lmsi_jax.model import lora, transformer
@@ -53,16 +53,24 @@ def cross_entropy(config: ModelConfig, remat: str = "none", z_loss: float = 0.0)
     """
 
     def objective(params: transformer.Params | lora.Adapted, batch: Batch) -> tuple[Mean, dict[str, Mean]]:
-        rows, shared = batch.rows, batch.shared
-        mask = causal_mask(rows["segments"])
-        past = shared_blocks(config, params, shared, rows["prompt"], remat) if shared is not None else None
-        logits, _ = transformer.forward(config, params, rows["tokens"], rows["positions"], mask, past, remat)
+        rows = batch.rows
+        logits = transformer.logits(config, params, hidden_states(config, params, batch, remat))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, rows["targets"])
         if z_loss:
             losses += z_loss * jax.nn.logsumexp(logits, axis=-1) ** 2
         return Mean(jnp.sum(losses * rows["weights"]), jnp.sum(rows["weights"])), {}
 
     return objective
+
+
+def hidden_states(
+    config: ModelConfig, params: transformer.Params | lora.Adapted, batch: Batch, remat: str = "none"
+) -> Float[Array, "n t d"]:
+    """Return the hidden states of the rows of a batch, which continue its shared prompts."""
+    rows, shared = batch.rows, batch.shared
+    past = shared_blocks(config, params, shared, rows["prompt"], remat) if shared is not None else None
+    mask = causal_mask(rows["segments"])
+    return transformer.hidden(config, params, rows["tokens"], rows["positions"], mask, past, remat)[0]
 
 
 def causal_mask(segments: Int[Array, "n t"]) -> Bool[Array, "n t t"]:

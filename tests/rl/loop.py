@@ -30,6 +30,11 @@ def letters(question, path):
     return text.count("e") / max(len(text), 1)
 
 
+def cows(question, path):
+    """The number in a question: what a value can foresee before the first token of a path."""
+    return float(question["question"].split()[2]) / 4
+
+
 def settings(rl=RL, train=TRAIN, seed=0, max_tokens=8, reader="number"):
     sampling = Sampling(
         paths=rl.paths, temperature=rl.temperature, max_tokens=max_tokens, stops=("\n\n",), keep=("tokens", "logprobs")

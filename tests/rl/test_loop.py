@@ -12,7 +12,7 @@ from lmsi_jax.checkpoint import folder as checkpoints
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.rl.advantages import ESTIMATORS
-from lmsi_jax.rl.config import Clip
+from lmsi_jax.rl.config import GAE, Clip, ValueConfig
 from lmsi_jax.rl.losses import LOSSES
 from tests.conftest import mesh_of
 from tests.rl.loop import RL, TRAIN, other, questions, run, settings
@@ -37,7 +37,7 @@ def metrics(folder, name="rl"):
 
 @pytest.mark.parametrize(
     ("advantage", "loss"),
-    [*((name, "ppo") for name in ESTIMATORS), *(("dr_grpo", name) for name in LOSSES if name != "ppo")],
+    [*((name, "ppo") for name in (*ESTIMATORS, GAE)), *(("dr_grpo", name) for name in LOSSES if name != "ppo")],
 )
 def test_every_estimator_learns(advantage, loss, checkpoint, tmp_path):
     """Catches: a sign, a shift by one token or a mask that leaves all curves healthy and teaches nothing; 3 of 3 seeds."""
@@ -84,16 +84,38 @@ def test_the_divergence_holds_the_model(checkpoint, tmp_path):
     assert found["loss"] < found["none"] and found["reward"] < found["none"], found
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_values_of_states_begin_at_zero_and_learn(beta, checkpoint, tmp_path):
+    """Catches: a head that changes the policy, values of a shifted token, a score at padding, a divergence counted twice."""
+    value = ValueConfig(coefficient=1.0, clip=0.0, lam=1.0)
+    rl = other(RL, advantage=GAE, rewards=("tests.rl.loop.cows",), beta=beta, kl_where="reward", kl_estimator="k1", value=value)
+    done = run(tmp_path, checkpoint, settings(rl, other(TRAIN, steps=12, learning_rate=0.005)))
+    plain = run(tmp_path / "plain", checkpoint, settings(RL, other(TRAIN, steps=1)))
+    rows, first = list(read_jsonl(done / "rollouts.jsonl")), metrics(done)[0]
+    texts = [(row["id"], row["text"]) for row in rows if row["step"] == 1]
+    assert texts == [(row["id"], row["text"]) for row in read_jsonl(plain / "rollouts.jsonl")]
+    assert abs(first["ratio"] - 1) < 1e-4 and not any(any(row["values"]) for row in rows if row["step"] == 1)
+    for row in rows:
+        score = row["rewards"]["tests.rl.loop.cows"]
+        after = beta * np.cumsum([0.0, *row.get("kl", [0.0] * len(row["values"]))])[:-1]
+        np.testing.assert_allclose(row["returns"], row["reward"] + after, atol=2e-5)
+        assert row["reward"] == pytest.approx(score + beta * row["rewards"].get("kl", 0.0))
+    assert metrics(done, "rl-rollouts")[0]["explained_variance"] == 0
+    last = [row for row in rows if row["step"] > 10]
+    found, wanted = (float(np.mean(np.concatenate([row[name] for row in last]))) for name in ("values", "returns"))
+    assert abs(found - wanted) < 0.4 * abs(wanted)
+
+
 class Killed(BaseException):
     """A kill in the middle of a run."""
 
 
-@pytest.mark.parametrize("updates", [1, 2])
-def test_a_run_that_is_killed_ends_with_the_same_bytes(updates, checkpoint, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("updates", "advantage"), [(1, "dr_grpo"), (2, "dr_grpo"), (2, GAE)])
+def test_a_run_that_is_killed_ends_with_the_same_bytes(updates, advantage, checkpoint, tmp_path, monkeypatch):
     """Catches: rollouts that are drawn again after an update, a lost optimiser state, metrics that are written twice."""
     from lmsi_jax.stages import rollouts
 
-    rl, train = other(RL, updates=updates, epochs=2), other(TRAIN, steps=4 * updates, save_every=3)
+    rl, train = other(RL, updates=updates, epochs=2, advantage=advantage), other(TRAIN, steps=4 * updates, save_every=3)
     whole = run(tmp_path / "whole", checkpoint, settings(rl, train))
     calls, place_of = [0], rollouts.Rollouts.__call__
 
@@ -156,17 +178,22 @@ def test_adapters_learn_and_leave_the_weights_alone(checkpoint, tmp_path):
     assert max(abs(ratio - 1) for ratio in ratios) < 1e-3, ratios
 
 
-def test_dynamic_sampling_replaces_groups_of_equal_rewards(checkpoint, tmp_path):
-    """Catches: updates on groups that teach nothing, where others could be drawn."""
-    rl = other(RL, questions=2, paths=2, rewards=("random",))
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_dynamic_sampling_replaces_groups_of_equal_rewards(beta, checkpoint, tmp_path):
+    """Catches: updates on groups that teach nothing, where others could be drawn; a divergence that hides which these are."""
+    rl = other(RL, questions=2, paths=2, rewards=("random",), beta=beta, kl_where="reward", kl_estimator="k1")
     plain = run(tmp_path / "plain", checkpoint, settings(rl))
     drawn = run(tmp_path / "drawn", checkpoint, settings(other(rl, redraws=3)))
-    share = [np.mean([row["frac_reward_zero_std"] for row in metrics(each, "rl-rollouts")]) for each in (plain, drawn)]
-    assert share[1] < share[0]
-    sizes = {}
-    for row in read_jsonl(drawn / "rollouts.jsonl"):
-        sizes.setdefault(row["step"], set()).add(row["id"])
-    assert all(len(ids) == 2 for ids in sizes.values())
+
+    def groups(folder):
+        found = {}
+        for row in read_jsonl(folder / "rollouts.jsonl"):
+            found.setdefault((row["step"], row["id"]), []).append(row["rewards"]["random"])
+        return found
+
+    equal = [sum(len(set(each)) == 1 for each in groups(folder).values()) for folder in (plain, drawn)]
+    assert equal[1] < equal[0]
+    assert len(groups(drawn)) == len(groups(plain)) == 2 * TRAIN.steps
 
 
 def test_paths_that_are_cut_off_can_be_left_out(checkpoint, tmp_path):
