@@ -2,8 +2,8 @@
 
 lmsi rl --config=configs/tiny_rl.py --workdir=runs/rl
 
---config.rl.rewards="('gold',)" rewards right answers in place of the vote. A step takes about six seconds on two CPU cores.
-With the reward valid_vote and the checks of the task's contract, 120 steps bring greedy CoT from 39.6% to 61.9% (README).
+Paths whose steps pass the checks vote first. 100 steps bring greedy CoT from 39.6% to 70.5% (README); a step takes 8 to 20
+seconds on two CPU cores, since paths grow longer. --config.rl.rewards="('gold',)" rewards right answers, "('vote',)" the vote.
 """
 
 from ml_collections import ConfigDict
@@ -19,14 +19,14 @@ def get_config() -> ConfigDict:
                 "paths": 32,
                 "temperature": 0.7,
                 "temperature_after": 1.0,
-                "max_tokens": 128,
+                "max_tokens": 160,  # the model learns to write every step, in up to 130 tokens
                 "stops": ("\n\n",),
                 "lanes": 16,
                 "slots": 8,
                 "questions_per_shard": 128,
             },
             "evaluate": {"transfer": 0},
-            "rl": {"questions": 16, "paths": 16, "rewards": ("vote",), "advantage": "dr_grpo"},
-            "train": {"steps": 200, "learning_rate": 2e-4, "schedule": "constant", "warmup": 10, "weight_decay": 0.0},
+            "rl": {"questions": 16, "paths": 16, "rewards": ("valid_vote",), "advantage": "dr_grpo", "check_every": 20},
+            "train": {"steps": 100, "learning_rate": 2e-4, "schedule": "constant", "warmup": 10, "weight_decay": 0.0},
         }
     )

@@ -104,7 +104,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
     leaks = list(read_jsonl(folder.leaks)) if folder.leaks.exists() else None
     measures = list(read_jsonl(folder.measures)) if folder.measures.exists() else []
     audits, manifests = {r.name: audit(folder, r.group) for r in voted}, read_manifests(folder, planned)
-    course = read_course(folder, _texts(questions.values()))
+    course = read_course(folder, _texts(questions.values()), gold)
     measured = vote_limits(scores, rounds, _texts(questions.values()), _texts(held_out))
     measured += [*transfer_limits(folder, scores.models), *filter(None, [cost(manifests, rows, config)])]
     return {
@@ -136,6 +136,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
             for caption, curves in (
                 ("Rollouts: moving means over ten batches.", course.sampled if course else {}),
                 ("Probe questions and their twins.", course.probed if course else {}),
+                ("Audit: right by the gold answers.", course.audited if course else {}),
             )
             if curves
         ],

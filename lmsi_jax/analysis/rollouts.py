@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from lmsi_jax.analysis.rounds import NOTHING
+from lmsi_jax.analysis.rounds import NOTHING, Gold
 from lmsi_jax.core.files import read_json
 from lmsi_jax.core.metric_log import read_metrics
 from lmsi_jax.core.records import Record, read_jsonl
 from lmsi_jax.pipeline.run_folder import RunFolder
+from lmsi_jax.voting.majority import vote
 
 STAGE = "rl"
 SHOWN = 3  # groups of the first and of the last batch that the page shows
@@ -22,17 +23,19 @@ PROBED = {
 class Course:
     """Sentences about a run of reinforcement learning, its curves by name, and groups of paths with their rewards.
 
-    `sampled` are moving means over `WINDOW` batches of rollouts; `probed` are of the checks.
+    `sampled` are moving means over `WINDOW` batches of rollouts; `probed` are of the checks. `audited` are moving means of what
+    is right by the gold answers, and empty without them.
     """
 
     sentences: list[str]
     sampled: Mapping[str, list[tuple[int, float]]]
     probed: Mapping[str, list[tuple[int, float]]]
+    audited: Mapping[str, list[tuple[int, float]]]
     groups: list[tuple[str, list[Record]]]
     warns: bool
 
 
-def read_course(folder: RunFolder, questions: Mapping[str, str]) -> Course | None:
+def read_course(folder: RunFolder, questions: Mapping[str, str], gold: Gold) -> Course | None:
     """Return what the report shows, or None when the run has no rollouts yet."""
     batches = read_metrics(folder.stage_metrics(STAGE, "rollouts"))
     steps = read_metrics(folder.stage_metrics(STAGE))
@@ -41,8 +44,9 @@ def read_course(folder: RunFolder, questions: Mapping[str, str]) -> Course | Non
     guard = read_json(folder.guard) if folder.guard.exists() else {}
     sampled = {title: _moving(_curve(batches, name)) for name, title in SAMPLED.items()}
     probed = {title: curve for name, title in PROBED.items() if (curve := _curve(steps, name))}
-    sentences = [_course(batches), *_steps(steps), *_guard(guard)]
-    return Course(sentences, sampled, probed, _groups(folder, questions), bool(guard.get("alarm")))
+    audited = {title: _moving(curve) for title, curve in _audit(folder, gold).items() if curve}
+    sentences = [_course(batches), *_steps(steps), *_audited(audited), *_guard(guard)]
+    return Course(sentences, sampled, probed, audited, _groups(folder, questions), bool(guard.get("alarm")))
 
 
 def _curve(rows: Sequence[Record], name: str) -> list[tuple[int, float]]:
@@ -81,6 +85,36 @@ def _steps(steps: Sequence[Record]) -> list[str]:
         f"The entropy of a token goes from {first['entropy']:.2f} to {last['entropy']:.2f} nats{kl}. The first ratio of the "
         f"trained to the sampling policy is {first['ratio']:.5f}; it is 1 when both compute the same. A loss near 0 is normal: "
         f"advantages of a group sum to 0, and the gradient does not."
+    ]
+
+
+def _audit(folder: RunFolder, gold: Gold) -> dict[str, list[tuple[int, float]]]:
+    """Return, by step, the shares that are right of paths, of votes, and of the paths with the best reward of their group.
+
+    Only questions with a gold answer count; for the best rewards also only groups whose rewards differ.
+    """
+    groups: dict[tuple[int, str], list[Record]] = {}
+    for row in read_jsonl(folder.rollouts) if folder.rollouts.exists() else ():
+        if row["id"] in gold:
+            groups.setdefault((row["step"], row["id"]), []).append(row)
+    found: dict[str, dict[int, list[bool]]] = {"paths": {}, "votes": {}, "rewarded paths": {}}
+    for (step, id), rows in groups.items():
+        right = [gold.right(id, row["answer"]) for row in rows]
+        winner, best = vote([row["answer"] for row in rows], tie="abstain").answer, max(row["reward"] for row in rows)
+        found["paths"].setdefault(step, []).extend(right)
+        found["votes"].setdefault(step, []).append(gold.right(id, winner))
+        if len({row["reward"] for row in rows}) > 1:
+            rewarded = [is_right for is_right, row in zip(right, rows, strict=True) if row["reward"] == best]
+            found["rewarded paths"].setdefault(step, []).extend(rewarded)
+    return {name: [(step, sum(of) / len(of)) for step, of in sorted(by_step.items())] for name, by_step in found.items()}
+
+
+def _audited(audited: Mapping[str, list[tuple[int, float]]]) -> list[str]:
+    if not audited:
+        return []
+    parts = [f"{name} {curve[min(WINDOW, len(curve)) - 1][1]:.1%} → {curve[-1][1]:.1%}" for name, curve in audited.items()]
+    return [
+        f"Audit, right by the gold answers, first and last {WINDOW} batches: {', '.join(parts)}. The guard reads none of this."
     ]
 
 

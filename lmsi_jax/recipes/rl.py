@@ -17,6 +17,7 @@ from lmsi_jax.recipes.parts import Parts, model_checks, report, show_scores
 from lmsi_jax.rl.rewards import READS_GOLD
 from lmsi_jax.stages.prompts import load_prompts
 from lmsi_jax.stages.rl import RlSettings, run_rl
+from lmsi_jax.trust.steps import with_contract
 
 
 def stages(config: RlRunConfig, folder: RunFolder) -> list[Stage]:
@@ -34,7 +35,7 @@ def stages(config: RlRunConfig, folder: RunFolder) -> list[Stage]:
         sampling=dataclasses.replace(
             sampling, paths=config.rl.paths, temperature=config.rl.temperature, top_k=0, top_p=1.0, keep=("tokens", "logprobs")
         ),
-        rl=config.rl,
+        rl=dataclasses.replace(config.rl, checks=with_contract(config.rl.checks, parts.contract)),
         batching=part(config.sample, Batching),
         train=config.train,
     )

@@ -6,7 +6,7 @@ from typing import Literal
 from lmsi_jax.core.errors import UserError, unknown
 from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_positive
 from lmsi_jax.rl.rewards import BUILT_IN, MODEL
-from lmsi_jax.trust.steps import CHECKS, CONTRACTS
+from lmsi_jax.trust.steps import CHECKS, CONTRACT, CONTRACTS
 
 Aggregation = Literal["token", "sequence", "constant"]
 Estimator = Literal["k1", "k2", "k3"]
@@ -78,7 +78,7 @@ class RlConfig:
     questions: int = 16  # of each batch of rollouts
     paths: int = 16  # of each question
     rewards: tuple[str, ...] = ("vote",)  # gold, vote, valid_vote, model, steps, length, random; or a.function
-    checks: tuple[str, ...] = ("arithmetic", "answer")  # of "valid_vote"; each_once and all_used if all your questions allow it
+    checks: tuple[str, ...] = ("arithmetic", "answer", "contract")  # of "valid_vote"; "contract" is what the task declares
     reward_model: str = ""  # the checkpoint of the reward "model", which `lmsi reward` trained
     reward_weights: tuple[float, ...] = ()  # of each reward, 1 by default
     advantage: Literal["reinforce", "rloo", "grpo", "dr_grpo", "batch_normalised", "gae"] = "dr_grpo"  # gae: PPO, with `value`
@@ -119,7 +119,7 @@ class RlConfig:
             if "." not in name and name not in BUILT_IN:
                 raise unknown(f"{path}rewards", name, BUILT_IN)
         for name in self.checks:
-            require_one_of(f"{path}checks", name, (*CHECKS, *CONTRACTS))
+            require_one_of(f"{path}checks", name, (*CHECKS, *CONTRACTS, CONTRACT))
         require(
             (MODEL in self.rewards) == bool(self.reward_model),
             f"{path}rewards={self.rewards} and {path}reward_model='{self.reward_model}': the reward '{MODEL}' needs a "

@@ -30,6 +30,7 @@ CONTRACTS = {  # checks that hold for the solutions of some tasks only, which de
     "each_once": "each operand is a given quantity or an earlier result, and each of these is used at most once",
     "all_used": "each given quantity is used",
 }
+CONTRACT = "contract"  # in a list of checks: those of `CONTRACTS` that the task declares
 _BOUNDARY = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=\S)|\s*\n\s*")
 _CANONICAL = re.compile(r"-?\d{1,50}(?:\.\d{1,50}|/0*[1-9]\d{0,49})?", re.ASCII)  # a number as `number` writes it
 _ENUMERATOR = re.compile(r"\s*(?:\(?\d{1,2}[.)]|[-*\u2022])\s*")
@@ -69,6 +70,11 @@ class Checked:
     def is_valid(self, checks: Collection[str]) -> bool:
         """Return whether the path passes these checks. A path without any readable statement does not pass arithmetic."""
         return not any(failure.check in checks for failure in self.failures)
+
+
+def with_contract(checks: Sequence[str], contract: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of checks, with those of a task's contract in place of "contract"."""
+    return tuple(dict.fromkeys(name for check in checks for name in (contract if check == CONTRACT else (check,))))
 
 
 def split(text: str) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_share, untraced
-from lmsi_jax.trust.steps import CHECKS, CONTRACTS
+from lmsi_jax.trust.steps import CHECKS, CONTRACT, CONTRACTS, with_contract
 from lmsi_jax.voting import adaptive, select
 from lmsi_jax.voting.adaptive import StoppingOptions
 from lmsi_jax.voting.select import PathLimits
@@ -35,7 +35,7 @@ class VoteConfig:
 
     def check(self, path: str) -> None:
         for name in self.checks:
-            require_one_of(f"{path}checks", name, (*CHECKS, *CONTRACTS, "contract"))
+            require_one_of(f"{path}checks", name, (*CHECKS, *CONTRACTS, CONTRACT))
         require_share(self, path, "invalid_weight")
         require(self.invalid_weight > 0, f"{path}invalid_weight=0 would leave questions without a valid path undecided.")
 
@@ -46,8 +46,7 @@ class VoteConfig:
 
     def resolved_checks(self, contract: Sequence[str]) -> tuple[str, ...]:
         """Return the names of the checks, with those of a task's contract in place of "contract"."""
-        names = [name for check in self.checks for name in (contract if check == "contract" else (check,))]
-        return tuple(dict.fromkeys(names))
+        return with_contract(self.checks, contract)
 
 
 @dataclasses.dataclass(frozen=True)
