@@ -51,7 +51,12 @@ from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader
 
 SPOKEN = {"cot": "CoT greedy", "self_consistency": "Self-consistency", "standard": "Standard prompting"}  # in verdict's order
-RECIPES = {"self_improve": "self-improvement", "rl": "reinforcement-learning", "reward": "reward-model"}
+RECIPES = {
+    "self_improve": "self-improvement",
+    "rl": "reinforcement-learning",
+    "rlhf": "human-feedback",
+    "reward": "reward-model",
+}
 UNMEASURED = "Nothing has been scored or voted yet."
 EVIDENT = 0.05  # from this p-value on, the verdict says that chance alone can explain the change
 MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>|"})  # what has a meaning in Markdown
@@ -131,6 +136,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "headline": _headline(rows),
         "figures": figures(folder, planned, rows, scores, rounds),
         "course": course,
+        "quality": _quality(folder),
         "course_drawings": [
             (caption, plots.course({Series(i, name): points for i, (name, points) in enumerate(curves.items())}))
             for caption, curves in (

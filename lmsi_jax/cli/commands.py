@@ -13,6 +13,7 @@ from lmsi_jax.recipes.config import (
     MonitorConfig,
     PretrainConfig,
     RewardRunConfig,
+    RlhfConfig,
     RlRunConfig,
 )
 from lmsi_jax.studies.study import Study
@@ -64,7 +65,7 @@ FLAGS: dict[str, Flag] = {
     "above": Flag("review only labels with a vote share above this: 0.25 or 0.5", float, value="SHARE"),
     "port": Flag("the port of the page (8717); 0 is any free one", int, value="N"),
     "tool": Flag("label_studio, argilla, prodigy or inspect", value="NAME"),
-    "recipe": Flag("self_improve (the default), pretrain, distill, faithfulness, monitor, rl or reward", value="NAME"),
+    "recipe": Flag("self_improve (the default), pretrain, distill, faithfulness, monitor, rl, rlhf or reward", value="NAME"),
     "dtype": Flag("float32, bfloat16 or float16; by default that of the checkpoint", value="NAME"),
     "adapter": Flag("write only the LoRA adapters, as a PEFT folder", bool),
     "verify": Flag("read the result back and compare logits", bool),
@@ -180,6 +181,10 @@ COMMANDS = {
             config=RlRunConfig, profiled=("train",),
         ),
         Command(
+            "rlhf", "imitate the best answers of rankings, train a reward model on all, and the model on its scores",
+            "recipes.run", ("config", "workdir"), ("rankings", *RUNNER), config=RlhfConfig, profiled=("train",),
+        ),
+        Command(
             "sweep", "run a study: arms that differ in some settings, over seeds", "recipes.sweep", ("config", "workdir"),
             ("dry-run", "reconfigure", "any-code", "store"), config=Study, one_process=True,
         ),
@@ -198,7 +203,7 @@ HELP = {
     ("sweep", "config"): Flag("a Python file with get_study(), such as those in configs/studies", value="FILE.py"),
     **{
         (name, "from"): Flag("run this stage and all after it again", value="STAGE")
-        for name in ("run", "pretrain", "distill", "faithfulness", "monitor", "rl", "reward")
+        for name in ("run", "pretrain", "distill", "faithfulness", "monitor", "rl", "rlhf", "reward")
     },
 }
 

@@ -11,6 +11,7 @@ from lmsi_jax.evaluation.config import EvaluateConfig
 from lmsi_jax.formatting.config import FORMATS, FormatConfig
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.rl.config import RewardConfig, RlConfig
+from lmsi_jax.rl.rewards import MODEL
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.tasks.config import NONE, OWN, CorpusConfig, DataConfig, ProposeConfig
 from lmsi_jax.training.config import FinetuneConfig, TrainConfig, UpdateConfig
@@ -273,8 +274,40 @@ class RlRunConfig(LoopConfig):
             f"train.row_length={self.train.row_length} and a path may have sample.max_tokens={self.sample.max_tokens} tokens; "
             f"raise the former.",
         )
+        self.check_models()
+
+    def check_models(self) -> None:
+        """Raise UserError for a reward model that is missing or has no effect, and for settings of models without an effect."""
+        rl = self.rl
+        require(
+            (MODEL in rl.rewards) == bool(rl.reward_model),
+            f"rl.rewards={rl.rewards} and rl.reward_model='{rl.reward_model}': the reward '{MODEL}' needs a checkpoint, and a "
+            f"checkpoint has no effect without it.",
+        )
         unused = {"propose": ProposeConfig(), "format": FormatConfig(), "finetune": FinetuneConfig(), "select": SelectConfig()}
         require_unused(self, "lmsi rl", unused)
+
+
+@dataclasses.dataclass(frozen=True)
+class RlhfConfig(RlRunConfig):
+    """Reinforcement learning from human feedback, all from one file of rankings.
+
+    The model is fine-tuned on the best answers (`finetune`), a reward model is trained on the rankings (`reward`), and the
+    fine-tuned model on the scores of the reward model (`rl`, `train`).
+    """
+
+    rl: RlConfig = RlConfig(rewards=(MODEL,), advantage="gae", beta=0.05, kl_where="reward", kl_estimator="k1", epochs=2)
+    reward: RewardConfig = RewardConfig()
+    reward_train: UpdateConfig = UpdateConfig(learning_rate=1e-4, weight_decay=0.0)
+
+    def check_models(self) -> None:
+        require(MODEL in self.rl.rewards, f"rl.rewards={self.rl.rewards} lacks '{MODEL}', which this recipe trains.")
+        require(
+            not self.rl.reward_model,
+            f"rl.reward_model='{self.rl.reward_model}' has no effect here, where the reward model is trained. Use `lmsi rl`.",
+        )
+        require_likelihood(self, "the best answers of rankings are imitated")
+        require_unused(self, "lmsi rlhf", {"propose": ProposeConfig(), "format": FormatConfig(), "select": SelectConfig()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,5 +346,6 @@ ROOTS: dict[str, type] = {
     "faithfulness": FaithfulnessConfig,
     "monitor": MonitorConfig,
     "rl": RlRunConfig,
+    "rlhf": RlhfConfig,
     "reward": RewardRunConfig,
 }

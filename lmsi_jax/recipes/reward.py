@@ -12,26 +12,31 @@ from lmsi_jax.pipeline.recipe import Check, Recipe
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.pipeline.stage import Stage
-from lmsi_jax.recipes.config import RewardRunConfig
+from lmsi_jax.recipes.config import RewardRunConfig, RlhfConfig
 from lmsi_jax.recipes.parts import report
 from lmsi_jax.rl.rankings import load_rankings
 from lmsi_jax.stages import checks
 from lmsi_jax.stages.prompts import load_prompts
 from lmsi_jax.stages.reward import RewardSettings, run_reward
+from lmsi_jax.training.config import UpdateConfig
 
 
 def stages(config: RewardRunConfig, folder: RunFolder) -> list[Stage]:
     """Return all stages. They train the model "reward"."""
-    file = _file(config)
-    prompts = load_prompts(config.data, config.model.checkpoint)
-    settings = RewardSettings(config.seed, part(config.model, Numerics), prompts, config.reward, config.train)
-    inputs = {"rankings": file, "model": checkpoints.locate(config.model.checkpoint)}
-    outputs = {"trained": folder.model("reward"), "quality": folder.quality}
-    result = [Stage("reward", run_reward, settings, inputs, outputs, on_mesh=True)]
+    result = [reward_stage(config, config.train, folder, checkpoints.locate(config.model.checkpoint))]
     return [*result, report(config, folder, result)]
 
 
-def _file(config: RewardRunConfig) -> epath.Path:
+def reward_stage(config: RewardRunConfig | RlhfConfig, train: UpdateConfig, folder: RunFolder, model: epath.Path) -> Stage:
+    """Return the stage that trains the model "reward" from `model`."""
+    prompts = load_prompts(config.data, config.model.checkpoint)
+    settings = RewardSettings(config.seed, part(config.model, Numerics), prompts, config.reward, train)
+    inputs = {"rankings": rankings_file(config), "model": model}
+    outputs = {"trained": folder.model("reward"), "quality": folder.quality}
+    return Stage("reward", run_reward, settings, inputs, outputs, on_mesh=True)
+
+
+def rankings_file(config: RewardRunConfig | RlhfConfig) -> epath.Path:
     """Return the file of rankings. Raises UserError when none is named, or when it does not exist."""
     file = epath.Path(config.reward.rankings)
     if not config.reward.rankings:
@@ -41,11 +46,11 @@ def _file(config: RewardRunConfig) -> epath.Path:
     return file
 
 
-def _rankings(config: RewardRunConfig, runtime: Runtime) -> str:
-    rankings = load_rankings(_file(config))
+def _rankings(config: RewardRunConfig | RlhfConfig, runtime: Runtime) -> str:
+    rankings = load_rankings(rankings_file(config))
     prompts, annotators = ({getattr(ranking, name) for ranking in rankings} for name in ("prompt", "annotator"))
     return f"{len(rankings):,} rankings of answers to {len(prompts):,} prompts, by {len(annotators):,} annotators"
 
 
-CHECKS = (Check[Any]("devices", checks.devices), Check[Any]("rankings", _rankings))
-RECIPE = Recipe("reward", stages, CHECKS)
+OF_RANKINGS = Check[Any]("rankings", _rankings)
+RECIPE = Recipe("reward", stages, (Check[Any]("devices", checks.devices), OF_RANKINGS))

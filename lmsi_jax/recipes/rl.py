@@ -5,6 +5,8 @@ questions -> [sample m paths of some questions -> reward -> advantage -> update]
 
 import dataclasses
 
+from etils import epath
+
 from lmsi_jax.checkpoint import folder as checkpoints
 from lmsi_jax.checkpoint.config import Numerics
 from lmsi_jax.core.settings import part
@@ -26,6 +28,15 @@ def stages(config: RlRunConfig, folder: RunFolder) -> list[Stage]:
     result = [parts.prepare()]
     if parts.is_scored:
         result += [parts.evaluate("base", parts.checkpoint, 0), *parts.transfer("base", parts.checkpoint, 0)]
+    checkpoint = config.rl.reward_model
+    result.append(rl_stage(config, parts, folder, parts.checkpoint, checkpoints.locate(checkpoint) if checkpoint else None))
+    if parts.is_scored:
+        result += [parts.evaluate("rl", trained, 1), *parts.transfer("rl", trained, 1)]
+    return [*result, report(config, folder, result)]
+
+
+def rl_stage(config: RlRunConfig, parts: Parts, folder: RunFolder, model: epath.Path, reward_model: epath.Path | None) -> Stage:
+    """Return the stage that trains the model "rl" from `model`."""
     sampling = part(config.sample, Sampling)
     settings = RlSettings(
         seed=config.seed,
@@ -35,18 +46,15 @@ def stages(config: RlRunConfig, folder: RunFolder) -> list[Stage]:
         sampling=dataclasses.replace(
             sampling, paths=config.rl.paths, temperature=config.rl.temperature, top_k=0, top_p=1.0, keep=("tokens", "logprobs")
         ),
-        rl=dataclasses.replace(config.rl, checks=with_contract(config.rl.checks, parts.contract)),
+        rl=dataclasses.replace(config.rl, checks=with_contract(config.rl.checks, parts.contract), reward_model=""),
         batching=part(config.sample, Batching),
         train=config.train,
     )
-    inputs = {"questions": folder.questions, "model": parts.checkpoint}
-    inputs |= {"reward_model": checkpoints.locate(config.rl.reward_model)} if config.rl.reward_model else {}
+    inputs = {"questions": folder.questions, "model": model}
+    inputs |= {"reward_model": reward_model} if reward_model else {}
     inputs |= {"gold": folder.gold} if set(READS_GOLD) & set(config.rl.rewards) else {}
-    outputs = {"trained": trained, "rollouts": folder.rollouts, "guard": folder.guard}
-    result.append(Stage("rl", run_rl, settings, inputs, outputs, on_mesh=True))
-    if parts.is_scored:
-        result += [parts.evaluate("rl", trained, 1), *parts.transfer("rl", trained, 1)]
-    return [*result, report(config, folder, result)]
+    outputs = {"trained": folder.model("rl"), "rollouts": folder.rollouts, "guard": folder.guard}
+    return Stage("rl", run_rl, settings, inputs, outputs, on_mesh=True)
 
 
 RECIPE = Recipe("rl", stages, model_checks("model", trains=False), show_scores)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from lmsi_jax.core.errors import UserError, unknown
 from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_positive
-from lmsi_jax.rl.rewards import BUILT_IN, MODEL
+from lmsi_jax.rl.rewards import BUILT_IN
 from lmsi_jax.trust.steps import CHECKS, CONTRACT, CONTRACTS
 
 Aggregation = Literal["token", "sequence", "constant"]
@@ -121,11 +121,6 @@ class RlConfig:
         for name in self.checks:
             require_one_of(f"{path}checks", name, (*CHECKS, *CONTRACTS, CONTRACT))
         require(
-            (MODEL in self.rewards) == bool(self.reward_model),
-            f"{path}rewards={self.rewards} and {path}reward_model='{self.reward_model}': the reward '{MODEL}' needs a "
-            f"checkpoint, and a checkpoint has no effect without it.",
-        )
-        require(
             len(self.weights) == len(self.rewards),
             f"{path}reward_weights={self.reward_weights} has {len(self.weights)} numbers for {len(self.rewards)} rewards "
             f"{self.rewards}; give one for each, or none.",
@@ -136,7 +131,8 @@ class RlConfig:
         )
         require(
             not self.check_every or self.probe_paths <= self.paths,
-            f"{path}probe_paths={self.probe_paths} is more than {path}paths={self.paths}, for which decoding is compiled.",
+            f"{path}probe_paths={self.probe_paths} is more than {path}paths={self.paths}, for which decoding is compiled; "
+            f"lower the former or raise the latter.",
         )
         require(
             self.questions % self.updates == 0,

@@ -47,7 +47,9 @@ def run_rl(runtime: Runtime, settings: RlSettings, inputs: Files, outputs: Files
     arrays: Trainable = WithHead(weights, model.config, starts_at_zero=True) if rl.advantage == GAE else weights
     gold = {row["id"]: accepted_answers(row) for row in read_jsonl(inputs["gold"])} if "gold" in inputs else {}
     with training_run(runtime, config, stable_hash(f"{settings.seed} rl"), scratch, note=lambda _: rollouts.note) as run:
-        rollouts = Rollouts(runtime, settings, config, inputs["questions"], gold, model, scratch / "rollouts")
+        rollouts = Rollouts(
+            runtime, settings, config, inputs["questions"], gold, model, scratch / "rollouts", inputs.get("reward_model")
+        )
         hooks, probes = list[Hook](), Probes(rollouts, settings.seed, scratch / "probes") if rl.check_every else None
         if probes:
             probes.measure(model.params, 0)

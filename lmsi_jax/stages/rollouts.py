@@ -70,6 +70,7 @@ class Rollouts:
         gold: Mapping[str, Sequence[str]],
         model: Model,
         scratch: epath.Path,
+        reward_model: epath.Path | None = None,
     ):
         self._settings, self._rl, self._train, self._gold = settings, settings.rl, train, gold
         self._mesh, self._model, self._scratch = runtime.mesh, model, scratch
@@ -81,8 +82,8 @@ class Rollouts:
             if name != rewards.MODEL
         }
         self._scorer = None
-        if self._rl.reward_model:
-            self._scorer = TextScorer(runtime, self._rl.reward_model, settings.numerics, settings.prompts)
+        if reward_model:
+            self._scorer = TextScorer(runtime, reward_model, settings.numerics, settings.prompts)
         prompts, tokenizer = settings.prompts, model.tokenizer
         self._prefix = tokenizer.start(prompts.cot_examples)
         self.probes = self._questions[: self._rl.probes] if self._rl.check_every else []

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_positive, require_share
+from lmsi_jax.tasks.word_problems import FAMILIES
 from lmsi_jax.trust.steps import CONTRACTS
 
 NONE, OWN = "none", "self"  # no exemplars; questions or exemplars of the model's own
@@ -90,6 +91,7 @@ class CorpusConfig:
     documents: int = 100_000
     terms: tuple[int, int] = (2, 4)
     largest: int = 99
+    families: tuple[str, ...] = FAMILIES  # of problems (tasks/word_problems.py); without one, a model lacks its operation
     sloppy: float = 0.4  # share of documents whose writer makes mistakes
     mistake: float = 0.25  # share of a sloppy writer's solutions with a mistake
     suggestions: float = 0.0  # share of documents in which answers are suggested (tasks/suggestions.py)
@@ -98,5 +100,8 @@ class CorpusConfig:
 
     def check(self, path: str) -> None:
         require_at_least(1, self, path, "documents")
+        require(bool(self.families), f"{path}families is empty; name some of {', '.join(FAMILIES)}.")
+        for name in self.families:
+            require_one_of(f"{path}families", name, FAMILIES)
         _require_terms(self.terms, path)
         require_share(self, path, "sloppy", "mistake", "suggestions", "obliging", "candid")

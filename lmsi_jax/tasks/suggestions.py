@@ -5,9 +5,10 @@ ignores a suggested answer, whereas a model of this corpus follows it, because m
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmsi_jax.tasks.word_problems import NAMES, Problem, make_problem, make_solution
+from lmsi_jax.tasks.word_problems import FAMILIES, NAMES, Problem, make_problem, make_solution
 from lmsi_jax.trust.bias import NEARBY
 
 KINDS = ("opinion", "key", "answer_first", "same_digit")
@@ -60,10 +61,12 @@ def same_digit(answer: int, digit: int) -> Suggestion:
     return Suggestion(nearest, "The pattern")
 
 
-def make_ending_in(rng: random.Random, digit: int, terms: tuple[int, int], largest: int) -> Problem:
+def make_ending_in(
+    rng: random.Random, digit: int, terms: tuple[int, int], largest: int, families: Sequence[str] = FAMILIES
+) -> Problem:
     """Return a random problem whose answer ends in a digit."""
     while True:
-        problem = make_problem(rng, terms, largest)
+        problem = make_problem(rng, terms, largest, families)
         if problem.answer % 10 == digit:
             return problem
 

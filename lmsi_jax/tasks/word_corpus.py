@@ -55,7 +55,7 @@ def documents(config: CorpusConfig, seed: int, count: int = 0) -> Iterator[str]:
 
 
 def _plain(config: CorpusConfig, rng: random.Random, form: _Form) -> str:
-    problem = make_problem(rng, config.terms, config.largest)
+    problem = make_problem(rng, config.terms, config.largest, config.families)
     style = form.style or rng.choice(STYLES)
     return form.text(problem.question, *make_solution(rng, problem, style, rng.random() < form.mistakes))
 
@@ -67,13 +67,13 @@ def _suggested(config: CorpusConfig, rng: random.Random, form: _Form, problems: 
     for n in range(problems if digit is None else 3):
         style = form.style or rng.choice(STYLES)
         if digit is not None and n < 2:
-            problem = make_ending_in(rng, digit, config.terms, config.largest)
+            problem = make_ending_in(rng, digit, config.terms, config.largest, config.families)
             yield form.text(problem.question, *make_solution(rng, problem, style))
             continue
         if digit is None and rng.random() < 0.25:
             yield _plain(config, rng, form)
             continue
-        problem = make_problem(rng, config.terms, config.largest)
+        problem = make_problem(rng, config.terms, config.largest, config.families)
         if digit is None:
             kind = rng.choice(KINDS[: 2 if form.name == "direct" else 3])
             suggestion = make_suggestion(rng, kind, suggested_answer(rng, problem.answer))

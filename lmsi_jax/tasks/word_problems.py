@@ -22,6 +22,7 @@ THINGS = ("coins", "marbles", "stamps", "cards", "shells", "beads", "buttons", "
 BOXES = ("boxes", "bags", "jars", "packs", "trays")
 DEEDS = (("picked", "pick"), ("sold", "sell"), ("found", "find"), ("made", "make"), ("bought", "buy"))
 STYLES = ("equations", "sentences", "split", "terse")
+FAMILIES = ("place", "days", "people", "story", "boxes")  # of problems; "story" may take away, and "boxes" multiplies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ def make_problem(
     rng: random.Random,
     terms: tuple[int, int],
     largest: int,
-    families: Sequence[str] = ("place", "days", "people", "story", "boxes"),
+    families: Sequence[str] = FAMILIES,
 ) -> Problem:
     """Return a random problem of one of `families`, of which "story" may take away and "boxes" multiplies.
 

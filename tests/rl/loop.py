@@ -57,11 +57,12 @@ def runtime_of(folder, mesh=(1, 1, 1)):
     return runtime
 
 
-def run(folder, checkpoint, wanted, mesh=(1, 1, 1), gold=None):
+def run(folder, checkpoint, wanted, mesh=(1, 1, 1), **more):
     """Run the stage; return the folder of its outputs: rollouts.jsonl and model."""
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    inputs = {"questions": questions(folder), "model": epath.Path(checkpoint), **({"gold": gold} if gold else {})}
+    inputs = {"questions": questions(folder), "model": epath.Path(checkpoint)}
+    inputs |= {name: epath.Path(path) for name, path in more.items() if path}  # gold, reward_model
     outputs = {"trained": folder / "model", "rollouts": folder / "rollouts.jsonl", "guard": folder / "guard.json"}
     run_rl(runtime_of(folder, mesh), wanted, inputs, outputs, folder / "scratch")
     return folder

@@ -1,6 +1,5 @@
 """A reward model on rankings of a small random model: it learns, reads scores at their positions, and rewards paths."""
 
-import dataclasses
 import random
 
 import numpy as np
@@ -14,7 +13,7 @@ from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.recipes.config import RewardRunConfig
-from lmsi_jax.recipes.reward import CHECKS, stages
+from lmsi_jax.recipes.reward import OF_RANKINGS, stages
 from lmsi_jax.rl.config import RewardConfig
 from lmsi_jax.rl.rankings import Ranking
 from lmsi_jax.rl.reward_model import Answers, quality
@@ -99,8 +98,8 @@ def test_paths_are_scored_from_a_file(trained, tmp_path):
 
 def test_a_policy_learns_what_the_reward_model_likes(trained, checkpoint, tmp_path):
     """Catches: the score of another path, and a reward model that is not read."""
-    rl = other(RL, rewards=("model",), reward_model=str(trained / "model"))
-    done = run(tmp_path, checkpoint, settings(rl, other(TRAIN, steps=8)))
+    rl = other(RL, rewards=("model",))
+    done = run(tmp_path, checkpoint, settings(rl, other(TRAIN, steps=8)), reward_model=trained / "model")
     by_step = {}
     for row in read_jsonl(done / "rollouts.jsonl"):
         assert row["reward"] == row["rewards"]["model"]
@@ -108,7 +107,7 @@ def test_a_policy_learns_what_the_reward_model_likes(trained, checkpoint, tmp_pa
     means = [float(np.mean(by_step[step])) for step in sorted(by_step)]
     assert np.mean(means[-2:]) > np.mean(means[:2]) + 0.2, means
     with pytest.raises(UserError, match="is not a reward model: it has no reward_head.json"):
-        run(tmp_path / "none", checkpoint, settings(dataclasses.replace(rl, reward_model=str(checkpoint))))
+        run(tmp_path / "none", checkpoint, settings(rl), reward_model=checkpoint)
 
 
 def test_quality_is_over_pairs():
@@ -140,6 +139,6 @@ def test_rankings_that_cannot_be_split_or_packed_are_refused(checkpoint, tmp_pat
 def test_rankings_that_are_not_there_are_asked_for(tmp_path, file, problem):
     """Catches: an error about the current directory where a flag was forgotten."""
     config = load_config(RewardRunConfig, "configs/tiny_reward.py", [f"--config.reward.rankings={file}"] if file else [])
-    for look in (lambda: stages(config, RunFolder(epath.Path("runs"))), lambda: CHECKS[-1].run(config, runtime_of(tmp_path))):
+    for look in (lambda: stages(config, RunFolder(epath.Path("runs"))), lambda: OF_RANKINGS.run(config, runtime_of(tmp_path))):
         with pytest.raises(UserError, match=problem):
             look()

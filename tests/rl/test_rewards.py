@@ -37,7 +37,7 @@ def test_built_in_rewards():
 
 def test_probes_that_are_not_asked_need_no_paths():
     """Catches: a small group that is refused for a check that the run does not make."""
-    assert load_config(RlRunConfig, "configs/tiny_rl.py", ["--config.rl.paths=4"]).rl.paths == 4
+    assert load_config(RlRunConfig, "configs/tiny_rl.py", ["--config.rl.paths=4", "--config.rl.check_every=0"]).rl.paths == 4
 
 
 def test_metrics_of_groups():
@@ -68,8 +68,8 @@ def test_metrics_of_groups():
         (["rl.loss=reinforce", "rl.epochs=2"], "right only for paths of the present policy"),
         (["rl.beta=0.1", "rl.kl_estimator=k1"], "its expected gradient is 0"),
         (["rl.loss=gspo"], "hardly ever reach it"),
-        (["rl.epochs=3"], "train.steps=200 is not a multiple of the 3 steps"),
-        (["train.row_length=100"], "a path may have sample.max_tokens=128 tokens"),
+        (["rl.epochs=3"], "train.steps=100 is not a multiple of the 3 steps"),
+        (["train.row_length=100"], "a path may have sample.max_tokens=160 tokens"),
         (["finetune.batch=16"], "finetune.batch=16 has no effect in lmsi rl"),
         (["sample.engine=openai", "sample.endpoint.model=m"], "does not learn"),
         (["data.source=self"], "only `lmsi run`"),

@@ -15,7 +15,7 @@ from lmsi_jax.tasks.sets import DATASETS
 from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import EXEMPLARS, load_exemplars, load_task
 from lmsi_jax.tasks.word_corpus import documents
-from lmsi_jax.tasks.word_problems import STYLES, make_problem, make_solution
+from lmsi_jax.tasks.word_problems import FAMILIES, STYLES, make_problem, make_solution
 
 GOLDEN = Path(__file__).parent / "golden"
 FILES = {
@@ -101,6 +101,19 @@ def test_documents_are_a_function_of_seed_and_number():
     config = CorpusConfig(documents=20)
     assert list(documents(config, 1)) == list(documents(config, 1))
     assert list(documents(config, 1)) != list(documents(config, 2))
+
+
+def test_a_corpus_may_lack_an_operation():
+    """Catches: a family that is left out and comes back in documents of suggestions; a name that nobody has."""
+    families = tuple(name for name in FAMILIES if name != "boxes")
+    for suggestions in (0.0, 1.0):
+        whole, lacking = (
+            "".join(documents(CorpusConfig(documents=200, suggestions=suggestions, families=each), 0))
+            for each in (FAMILIES, families)
+        )
+        assert " boxes of " in whole and " boxes of " not in lacking
+    with pytest.raises(UserError, match="corpus.families"):
+        CorpusConfig(families=("circles",)).check("corpus.")
 
 
 def test_train_and_held_out_questions_are_apart_and_keep_their_numbering():
