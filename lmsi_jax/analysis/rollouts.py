@@ -72,7 +72,8 @@ def _course(batches: Sequence[Record]) -> str:
         words.append(f"{title} {_mean(first, name):.2f} → {_mean(last, name):.2f}")
     return (
         f"{len(batches):,} batches of rollouts; means of the first and of the last {len(last)}: {', '.join(words)}. In "
-        f"{_mean(batches, 'frac_reward_zero_std'):.0%} of the groups all rewards were equal, which teaches nothing."
+        f"{_mean(batches, 'frac_reward_zero_std'):.0%} of the groups all rewards were equal"
+        + (", which still teaches the values of states." if "explained_variance" in last[-1] else ", which teaches nothing.")
     )
 
 
@@ -84,27 +85,28 @@ def _steps(steps: Sequence[Record]) -> list[str]:
     return [
         f"The entropy of a token goes from {first['entropy']:.2f} to {last['entropy']:.2f} nats{kl}. The first ratio of the "
         f"trained to the sampling policy is {first['ratio']:.5f}; it is 1 when both compute the same. A loss near 0 is normal: "
-        f"advantages of a group sum to 0, and the gradient does not."
+        f"advantages sum to about 0, and the gradient does not."
     ]
 
 
 def _audit(folder: RunFolder, gold: Gold) -> dict[str, list[tuple[int, float]]]:
-    """Return, by step, the shares that are right of paths, of votes, and of the paths with the best reward of their group.
+    """Return, by step, the shares that are right of paths, of votes, and of the paths with the best score of their group.
 
-    Only questions with a gold answer count; for the best rewards also only groups whose rewards differ.
+    Only questions with a gold answer count; for the best scores also only groups whose scores differ. A score is the reward
+    before a divergence.
     """
-    groups: dict[tuple[int, str], list[Record]] = {}
+    groups: dict[tuple[int, str], list[tuple[str | None, float]]] = {}
     for row in read_jsonl(folder.rollouts) if folder.rollouts.exists() else ():
         if row["id"] in gold:
-            groups.setdefault((row["step"], row["id"]), []).append(row)
+            groups.setdefault((row["step"], row["id"]), []).append((row["answer"], row["score"]))
     found: dict[str, dict[int, list[bool]]] = {"paths": {}, "votes": {}, "rewarded paths": {}}
-    for (step, id), rows in groups.items():
-        right = [gold.right(id, row["answer"]) for row in rows]
-        winner, best = vote([row["answer"] for row in rows], tie="abstain").answer, max(row["reward"] for row in rows)
+    for (step, id), paths in groups.items():
+        answers, scores = zip(*paths, strict=True)
+        right = [gold.right(id, answer) for answer in answers]
         found["paths"].setdefault(step, []).extend(right)
-        found["votes"].setdefault(step, []).append(gold.right(id, winner))
-        if len({row["reward"] for row in rows}) > 1:
-            rewarded = [is_right for is_right, row in zip(right, rows, strict=True) if row["reward"] == best]
+        found["votes"].setdefault(step, []).append(gold.right(id, vote(answers, tie="abstain").answer))
+        if len(set(scores)) > 1:
+            rewarded = [is_right for is_right, score in zip(right, scores, strict=True) if score == max(scores)]
             found["rewarded paths"].setdefault(step, []).extend(rewarded)
     return {name: [(step, sum(of) / len(of)) for step, of in sorted(by_step.items())] for name, by_step in found.items()}
 
@@ -113,9 +115,8 @@ def _audited(audited: Mapping[str, list[tuple[int, float]]]) -> list[str]:
     if not audited:
         return []
     parts = [f"{name} {curve[min(WINDOW, len(curve)) - 1][1]:.1%} → {curve[-1][1]:.1%}" for name, curve in audited.items()]
-    return [
-        f"Audit, right by the gold answers, first and last {WINDOW} batches: {', '.join(parts)}. The guard reads none of this."
-    ]
+    means = f"means of the first and of the last batches: {', '.join(parts)}"
+    return [f"Audit, right by the gold answers, {means}. The guard reads none of this."]
 
 
 def _guard(guard: Record) -> list[str]:

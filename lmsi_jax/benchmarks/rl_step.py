@@ -33,6 +33,7 @@ from lmsi_jax.pipeline.runtime import Model, Runtime
 from lmsi_jax.rl.config import RlConfig
 from lmsi_jax.rl.objective import policy_objective
 from lmsi_jax.sharding.config import MeshConfig
+from lmsi_jax.sharding.rules import use_mesh
 from lmsi_jax.stages.finetune import training_run
 from lmsi_jax.stages.rollouts import Rollouts, RolloutSettings
 from lmsi_jax.training.config import UpdateConfig
@@ -99,10 +100,11 @@ class Loop:
     def sampling(self, repeats: int) -> float:
         """Return the median seconds of sampling, rewards and packing, with weights that no step is about to change."""
         found = []
-        for number in range(repeats + 1):
-            start = time.perf_counter()
-            self._rollouts(1000 + number, lambda: self._model.params)
-            found.append(time.perf_counter() - start)
+        with use_mesh(self._runtime.mesh):
+            for number in range(repeats + 1):
+                start = time.perf_counter()
+                self._rollouts(1000 + number, lambda: self._model.params)
+                found.append(time.perf_counter() - start)
         return statistics.median(found[1:])
 
     def training(self, repeats: int) -> float:
@@ -116,7 +118,8 @@ class Loop:
             state, metrics = step(state, place_batch(mesh, self._batch), {})
             return metrics
 
-        return seconds(run, repeats)
+        with use_mesh(mesh):
+            return seconds(run, repeats)
 
 
 def trl_step(workload: Workload, steps: int, folder: str) -> float:

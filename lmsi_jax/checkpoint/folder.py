@@ -29,7 +29,8 @@ from lmsi_jax.sharding.mesh import Mesh
 BUILTIN = Path(__file__).parent.parent / "assets" / "builtin"
 ORIGIN = "huggingface.json"
 FINETUNED = "finetuned.json"  # which checkpoint a model was fine-tuned from
-OURS = {"config.json", "params", "adapters", "adapters.json", ORIGIN, FINETUNED, *huggingface.COMPANIONS}
+REWARD_HEAD = "reward_head.json"  # makes a checkpoint a reward model
+OURS = {"config.json", "params", "adapters", "adapters.json", ORIGIN, FINETUNED, REWARD_HEAD, *huggingface.COMPANIONS}
 
 
 def locate(checkpoint: str) -> epath.Path:

@@ -306,6 +306,11 @@ class RlhfConfig(RlRunConfig):
             not self.rl.reward_model,
             f"rl.reward_model='{self.rl.reward_model}' has no effect here, where the reward model is trained. Use `lmsi rl`.",
         )
+        require(
+            self.reward.prompt == "question",
+            "reward.prompt='text': paths are sampled behind questions in the layout of the task, so that rankings need it too. "
+            "Set it to question.",
+        )
         require_likelihood(self, "the best answers of rankings are imitated")
         require_unused(self, "lmsi rlhf", {"propose": ProposeConfig(), "format": FormatConfig(), "select": SelectConfig()})
 

@@ -214,7 +214,11 @@ class Parts:
 
     def finetune_settings(self, number: int = 1) -> FinetuneSettings:
         return FinetuneSettings(
-            self._config.seed, f"finetune {number}", self._numerics, part(self._config.finetune, TrainConfig)
+            self._config.seed,
+            f"finetune {number}",
+            self._numerics,
+            part(self._config.finetune, TrainConfig),
+            self._config.data.chat,
         )
 
     @property
@@ -231,7 +235,8 @@ class Parts:
 
     def prefer(self, group: str, number: int, model: epath.Path, trained: epath.Path) -> Stage:
         """Return the stage that trains a model on the pairs of a group."""
-        settings = PreferSettings(self._config.seed, f"prefer {number}", self._numerics, self._config.finetune)
+        config = self._config
+        settings = PreferSettings(config.seed, f"prefer {number}", self._numerics, config.finetune, config.data.chat)
         inputs = {"pairs": self._folder.pairs(group), "model": model}
         return Stage(f"{group}/finetune", run_prefer, settings, inputs, {"trained": trained}, on_mesh=True)
 

@@ -20,7 +20,8 @@ def stages(config: RlhfConfig, folder: RunFolder) -> list[Stage]:
     """Return all stages. They score the models "base", "imitating" (the best answers) and "rl"."""
     parts, file = Parts(config, folder, config.model), rankings_file(config)
     imitating, reward = folder.model("imitating"), folder.model("reward")
-    settings = ChosenSettings(load_prompts(config.data, config.model.checkpoint), config.reward.prompt == "question")
+    prompts = load_prompts(config.data, config.model.checkpoint)
+    settings = ChosenSettings(prompts, config.seed, config.reward.held_out)
     training = [
         Stage(GROUP, run_chosen, settings, {"rankings": file}, {"examples": folder.examples(GROUP)}),
         parts.finetune(GROUP, 1, parts.checkpoint, imitating),
@@ -28,7 +29,8 @@ def stages(config: RlhfConfig, folder: RunFolder) -> list[Stage]:
         rl_stage(config, parts, folder, imitating, reward),
     ]
     result = [parts.prepare()]
-    result += [parts.evaluate("base", parts.checkpoint, 0)] if parts.is_scored else []
+    if parts.is_scored:
+        result += [parts.evaluate("base", parts.checkpoint, 0), *parts.transfer("base", parts.checkpoint, 0)]
     result += training
     if parts.is_scored:
         result += [parts.evaluate("imitating", imitating, 1), parts.evaluate("rl", folder.model("rl"), 2)]

@@ -109,13 +109,14 @@ def path_advantages(
     scores: Sequence[float],
     values: Sequence[np.ndarray],
     penalties: Sequence[np.ndarray],
+    trained: Sequence[bool],
     gamma: float = 1.0,
     lam: float = 0.95,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return the advantages, whitened over all tokens, and the returns of the tokens of each path.
+    """Return the advantages, whitened over all trained tokens, and the returns of the tokens of each path.
 
     `values` and `penalties` have a number for each token. The reward of a token is minus its penalty; that of the last token
-    of a path also has the path's score.
+    of a path also has the path's score. The advantages of paths that are not `trained` are 0.
     """
     lengths = [len(each) for each in values]
     shape = (len(values), max(lengths))
@@ -124,7 +125,7 @@ def path_advantages(
         rewards[i, :length], known[i, :length], mask[i, :length] = -np.asarray(penalties[i]), values[i], 1.0
         rewards[i, length - 1] += scores[i]
     advantages, returns = gae(rewards, known, mask, gamma, lam)
-    whitened = whiten(advantages, mask)
+    whitened = whiten(advantages, mask * np.array(trained)[:, None])
     return [whitened[i, :n] for i, n in enumerate(lengths)], [returns[i, :n] for i, n in enumerate(lengths)]
 
 

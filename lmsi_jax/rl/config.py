@@ -5,12 +5,13 @@ from typing import Literal
 
 from lmsi_jax.core.errors import UserError, unknown
 from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_positive
-from lmsi_jax.rl.rewards import BUILT_IN
+from lmsi_jax.rl.rewards import BUILT_IN, VALID_VOTE
 from lmsi_jax.trust.steps import CHECKS, CONTRACT, CONTRACTS
 
 Aggregation = Literal["token", "sequence", "constant"]
 Estimator = Literal["k1", "k2", "k3"]
 Where = Literal["reward", "loss"]
+DEFAULT_CHECKS = ("arithmetic", "answer", CONTRACT)
 GAE = "gae"  # the advantage estimator that needs the values of states
 WRONG = {
     ("loss", "k1"): "its expected gradient is 0, so that it regularises nothing",
@@ -78,7 +79,7 @@ class RlConfig:
     questions: int = 16  # of each batch of rollouts
     paths: int = 16  # of each question
     rewards: tuple[str, ...] = ("vote",)  # gold, vote, valid_vote, model, steps, length, random; or a.function
-    checks: tuple[str, ...] = ("arithmetic", "answer", "contract")  # of "valid_vote"; "contract" is what the task declares
+    checks: tuple[str, ...] = DEFAULT_CHECKS  # of "valid_vote"; "contract" is what the task declares
     reward_model: str = ""  # the checkpoint of the reward "model", which `lmsi reward` trained
     reward_weights: tuple[float, ...] = ()  # of each reward, 1 by default
     advantage: Literal["reinforce", "rloo", "grpo", "dr_grpo", "batch_normalised", "gae"] = "dr_grpo"  # gae: PPO, with `value`
@@ -148,5 +149,20 @@ class RlConfig:
             f"{path}clip.high={self.clip.high} with {path}loss='gspo', whose ratios are of sequences and hardly ever reach it; "
             f"set --config.{path}clip.low=3e-4 --config.{path}clip.high=4e-4.",
         )
+        require(
+            self.value == ValueConfig() or self.advantage == GAE,
+            f"{path}value has no effect with {path}advantage='{self.advantage}', which has no values of states; set the latter "
+            f"to {GAE}.",
+        )
+        require(
+            set(self.checks) == set(DEFAULT_CHECKS) or VALID_VOTE in self.rewards,
+            f"{path}checks={self.checks} without the reward '{VALID_VOTE}', which alone reads them; leave them out.",
+        )
         if self.beta:
             check_divergence(self.kl_where, self.kl_estimator)
+        else:
+            require(
+                (self.kl_where, self.kl_estimator) == ("loss", "k2"),
+                f"{path}kl_where='{self.kl_where}' and {path}kl_estimator='{self.kl_estimator}' have no effect with "
+                f"{path}beta=0; set {path}beta, the coefficient of the divergence.",
+            )

@@ -13,7 +13,7 @@ Groups = Sequence[Sequence[Record]]  # the rollouts of each question
 def group_metrics(groups: Groups, rewards: Sequence[str]) -> dict[str, float]:
     """Return means over all paths, or over groups. No gold answer is read, unless it is a reward.
 
-    `frac_reward_zero_std` is the share of groups whose rewards are all equal, which teach nothing. `answers` is the number of
+    `frac_reward_zero_std` is the share of groups whose rewards, before a divergence, are all equal. `answers` is the number of
     different answers of a group, and `answers_across` that of different winning answers, as a share of the groups.
     With values of states, `explained_variance` is the share of the variance of returns over tokens that they foresaw.
     """
@@ -25,7 +25,7 @@ def group_metrics(groups: Groups, rewards: Sequence[str]) -> dict[str, float]:
     return {
         "reward": float(np.mean([row["reward"] for row in paths])),
         "reward_std": float(np.mean([np.std(each, ddof=1) if len(each) > 1 else 0.0 for each in totals])),
-        "frac_reward_zero_std": float(np.mean([len(set(each)) == 1 for each in totals])),
+        "frac_reward_zero_std": float(np.mean([len({row["score"] for row in group}) == 1 for group in groups])),
         **{f"rewards/{name}/mean": float(np.mean([row["rewards"][name] for row in paths])) for name in rewards},
         "completions/mean_length": float(np.mean(lengths)),
         "completions/max_length": float(np.max(lengths)),
@@ -35,10 +35,10 @@ def group_metrics(groups: Groups, rewards: Sequence[str]) -> dict[str, float]:
         "answers": float(np.mean([len(outcome.counts) for outcome in votes])),
         "answers_across": len(set(winners)) / len(groups),
         "num_tokens": float(np.sum(lengths)),
-        **({"explained_variance": _explained(paths)} if "values" in paths[0] else {}),
+        **(_explained(paths) if "values" in paths[0] else {}),
     }
 
 
-def _explained(paths: Sequence[Record]) -> float:
+def _explained(paths: Sequence[Record]) -> dict[str, float]:
     returns, values = (np.concatenate([row[name] for row in paths]) for name in ("returns", "values"))
-    return float(1 - np.var(returns - values) / max(np.var(returns), 1e-12))
+    return {"explained_variance": float(1 - np.var(returns - values) / np.var(returns))} if np.var(returns) > 0 else {}

@@ -21,8 +21,6 @@ from lmsi_jax.rl.preferences import pairs_of_ranking
 from lmsi_jax.rl.rows import PROMPT_BUCKET
 from lmsi_jax.training.objective import Batch, Objective, hidden_states
 
-HEAD = "reward_head.json"  # the file in a checkpoint folder that makes it a reward model
-
 
 def scores(config: ModelConfig, scorer: Scorer, batch: Batch, remat: str = "none") -> Float[Array, "n k"]:
     """Return the score of each answer of each row, at the positions `ends`."""

@@ -15,6 +15,7 @@ from lmsi_jax.voting.majority import validity_weights, vote
 
 BUILT_IN = ("gold", "vote", "valid_vote", "model", "steps", "length", "random")
 READS_GOLD = ("gold",)
+VALID_VOTE = "valid_vote"
 MODEL = "model"  # the score of a reward model, which the caller computes for all groups at once
 
 
@@ -42,7 +43,7 @@ def make(name: str, reader: AnswerReader, seed: int, checks: Sequence[str] = ())
     built_in: Mapping[str, Reward] = {"vote": agreement, "steps": valid_steps, "length": brevity}
     if name in built_in:
         return built_in[name]
-    if name == "valid_vote":
+    if name == VALID_VOTE:
         return lambda group: valid_agreement(group, checks)
     if name == "random":
         return lambda group: [_random(seed, group, path) for path in group.paths]

@@ -11,22 +11,25 @@ from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.rl.rankings import load_rankings
+from lmsi_jax.stages.reward import split
 
 
 @dataclasses.dataclass(frozen=True)
 class ChosenSettings:
-    """How the prompts of rankings are laid out: as questions behind the exemplars of the task (`wraps`), or as they are."""
+    """The layout of prompts, and which of them are held out for the test of the reward model."""
 
     prompts: Prompts
-    wraps: bool
+    seed: int
+    held_out: float  # their share
 
 
 def run_chosen(runtime: Runtime, settings: ChosenSettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
     """Write the best answers of `rankings` as rows of `examples`, each pair of a prompt and an answer once.
 
+    Prompts are laid out as questions behind the exemplars of the task. Those that the reward model is tested on are left out.
     A ranking in which all answers are equally good has no best one. Raises UserError when no ranking has one.
     """
-    rankings = load_rankings(inputs["rankings"])
+    rankings, _ = split(load_rankings(inputs["rankings"]), settings.held_out, settings.seed)
     best = dict.fromkeys(
         (ranking.prompt, answer)
         for ranking in rankings
@@ -39,9 +42,7 @@ def run_chosen(runtime: Runtime, settings: ChosenSettings, inputs: Files, output
     write_jsonl(
         outputs["examples"],
         (
-            {"prompt": prompts.render("few_shot_cot", prompt), "target": prompts.target(answer)}
-            if settings.wraps
-            else {"prompt": prompt, "target": answer}
+            {"id": prompt, "prompt": prompts.render("few_shot_cot", prompt), "target": prompts.target(answer)}
             for prompt, answer in best
         ),
     )

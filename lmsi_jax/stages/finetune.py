@@ -29,19 +29,23 @@ from lmsi_jax.training.trainable import Trainable, trainable
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneSettings:
-    """How a model is trained. `stream` is folded into the seed, so that rounds draw independently."""
+    """How a model is trained. `stream` is folded into the seed, so that rounds draw independently.
+
+    `chat`: whether prompts have a chat template, whose control tokens the tokenizer then reads.
+    """
 
     seed: int
     stream: str
     numerics: Numerics
     train: TrainConfig
+    chat: bool = False
 
 
 def run_finetune(runtime: Runtime, settings: FinetuneSettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
     """Train the parameters of `model` on `examples`, and write the checkpoint folder `trained`."""
     config, source = settings.train, folder.name_of(inputs["model"])
     check_batch(runtime.mesh, config, "finetune")
-    model = runtime.load(inputs["model"], settings.numerics)
+    model = runtime.load(inputs["model"], settings.numerics, control=settings.chat)
     pieces = tokenize(list(read_jsonl(inputs["examples"])), model.tokenizer, config.weighting)
     rows = pack(pieces, config.row_length, config.share_prompts)
     console.print(

@@ -38,12 +38,13 @@ SIDES = 2  # the chosen and the rejected answer of a pair, which share a row
 
 @dataclasses.dataclass(frozen=True)
 class PreferSettings:
-    """How a model is trained. `stream` is folded into the seed, so that rounds draw independently."""
+    """How a model is trained. `stream` and `chat` are those of `FinetuneSettings`."""
 
     seed: int
     stream: str
     numerics: Numerics
     train: FinetuneConfig
+    chat: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ def run_prefer(runtime: Runtime, settings: PreferSettings, inputs: Files, output
     A pair is one row: both answers continue its prompt, which is computed once. The reference is the initial model.
     """
     config, source, mesh = settings.train, folder.name_of(inputs["model"]), runtime.mesh
-    model = runtime.load(inputs["model"], settings.numerics)
+    model = runtime.load(inputs["model"], settings.numerics, control=settings.chat)
     pairs = [_tokens(row, model.tokenizer) for row in read_jsonl(inputs["pairs"])]
     seed, arrays = stable_hash(f"{settings.seed} {settings.stream}"), trainable(model.config, config.lora)
     multiple = mesh.size("batch") * config.accumulate

@@ -27,7 +27,6 @@ from lmsi_jax.rl.config import RewardConfig
 from lmsi_jax.rl.head import Scorer, WithHead
 from lmsi_jax.rl.rankings import Ranking, annotators_agree, load_rankings
 from lmsi_jax.rl.reward_model import (
-    HEAD,
     Answers,
     RewardHead,
     bucket,
@@ -71,7 +70,7 @@ def run_reward(runtime: Runtime, settings: RewardSettings, inputs: Files, output
     would be empty.
     """
     config, source, mesh = settings.train, folder.name_of(inputs["model"]), runtime.mesh
-    model = runtime.load(inputs["model"], settings.numerics)
+    model = runtime.load(inputs["model"], settings.numerics, control=settings.prompts.chat is not None)
     rankings = load_rankings(inputs["rankings"])
     kept, held_out = split(rankings, settings.reward.held_out, settings.seed)
     items = [tokens_of(ranking, settings, model.tokenizer) for ranking in kept]
@@ -101,7 +100,7 @@ def run_reward(runtime: Runtime, settings: RewardSettings, inputs: Files, output
             [list(item.ranks) for item in tested],
             [[len(answer) for answer in item.answers] for item in tested],
         )
-        files = {**folder.companions(source), HEAD: normal.to_json()}
+        files = {**folder.companions(source), folder.REWARD_HEAD: normal.to_json()}
         stored = dataclasses.replace(folder.load_config(source), dtype=model.config.dtype)
         folder.save(outputs["trained"], stored, params, files, finetuned_from=source)
     agreement = annotators_agree(rankings)
@@ -143,12 +142,14 @@ def tokens_of(ranking: Ranking, settings: RewardSettings, tokenizer: Tokenizer) 
     return Answers(tokenizer.start(prompt), [[*tokenizer.encode(text), *end] for text in texts], ranking.ranks)
 
 
-def load_scorer(runtime: Runtime, checkpoint: epath.Path | str, numerics: Numerics) -> tuple[Model, Scorer, RewardHead]:
-    """Return a reward model, and its head. Raises UserError for a checkpoint without one."""
-    file = folder.locate(str(checkpoint)) / HEAD
+def load_scorer(
+    runtime: Runtime, checkpoint: epath.Path | str, numerics: Numerics, *, control: bool = False
+) -> tuple[Model, Scorer, RewardHead]:
+    """Return a reward model, and its head; `control` is that of its tokenizer. Raises UserError for one without a head."""
+    file = folder.locate(str(checkpoint)) / folder.REWARD_HEAD
     if not file.exists():
-        raise UserError(f"{checkpoint} is not a reward model: it has no {HEAD}. `lmsi reward` trains one on rankings.")
-    model, head = runtime.load(checkpoint, numerics), RewardHead.from_json(file.read_bytes())
+        raise UserError(f"{checkpoint} is not a reward model: it has no {file.name}. `lmsi reward` trains one on rankings.")
+    model, head = runtime.load(checkpoint, numerics, control=control), RewardHead.from_json(file.read_bytes())
     return model, Scorer(model.params, jnp.asarray(head.head, jnp.float32)), head
 
 
@@ -163,7 +164,7 @@ class TextScorer:
         self, runtime: Runtime, checkpoint: epath.Path | str, numerics: Numerics, prompts: Prompts, row_length: int = 0
     ):
         self._mesh, self._prompts, self._row_length = runtime.mesh, prompts, row_length
-        model, self._scorer, self._head = load_scorer(runtime, checkpoint, numerics)
+        model, self._scorer, self._head = load_scorer(runtime, checkpoint, numerics, control=prompts.chat is not None)
         self._config, self._tokenizer = model.config, model.tokenizer
 
     def score(self, asked: Sequence[tuple[str, Sequence[str] | None, Sequence[str]]]) -> list[list[float]]:

@@ -61,7 +61,7 @@ def run_rl(runtime: Runtime, settings: RlSettings, inputs: Files, outputs: Files
         trained = train(objective, rollouts, arrays, hooks, model.params, config, run)
         rollouts.end(outputs["rollouts"])
         _end(runtime.stage, probes.verdict(read_metrics(run.metrics)) if probes else {}, outputs["guard"])
-        save_trained(outputs["trained"], source, model, arrays, trained, config)
+        save_trained(outputs["trained"], source, model, weights, trained["model"] if rl.advantage == GAE else trained, config)
 
 
 def _end(stage: str, guard: Record, file: epath.Path) -> None:

@@ -170,7 +170,7 @@ class Rollouts:
             asked = {self._questions[i]["id"]: self._questions[i] for i in rows}  # an epoch may end within a batch
             new = [question for id, question in asked.items() if id not in varied and id not in equal]
             for group in self._sampled(new, params, prefix, key, number):
-                differs = len({row["reward"] for row in group}) > 1
+                differs = len({row["score"] for row in group}) > 1
                 (varied if differs else equal)[group[0]["id"]] = group
             if len(varied) >= rl.questions:
                 break
@@ -205,7 +205,13 @@ class Rollouts:
             for i in range(len(rows))
         ]
         return [
-            {**row, "answer": answers[i], "rewards": {name: found[name][i] for name in found}, "reward": totals[i]}
+            {
+                **row,
+                "answer": answers[i],
+                "rewards": {name: found[name][i] for name in found},
+                "score": totals[i],
+                "reward": totals[i],
+            }
             for i, row in enumerate(rows)
         ]
 
@@ -227,14 +233,14 @@ class Rollouts:
         return np.clip(positives_weighted(advantages, self._rl.positive_weight), -limit, limit)
 
     def _penalised(self, groups: Groups) -> Groups:
-        """Return groups whose rewards are reduced by beta times k1, which is `kl` of each token, summed over each path."""
+        """Return groups whose rewards are their scores less beta times k1, which is `kl` of each token, summed over a path."""
         packed, batch = self._packed(groups)
         differences = packed.arrays["old_logprobs"] - self._reference(batch)
         of_paths = iter([_rounded(differences[place]) for place in packed.places])
 
         def penalised(row: Record, kl: list[float]) -> Record:
             rewards = {**row["rewards"], "kl": -sum(kl)}
-            return {**row, "rewards": rewards, "reward": row["reward"] - self._rl.beta * sum(kl), "kl": kl}
+            return {**row, "rewards": rewards, "reward": row["score"] - self._rl.beta * sum(kl), "kl": kl}
 
         return [[penalised(row, next(of_paths)) for row in group] for group in groups]
 
@@ -245,8 +251,9 @@ class Rollouts:
         values = [np.round(on_tokens[place].astype(np.float64), 6) for place in packed.places]
         paths = [row for group in groups for row in group]
         penalties = [rl.beta * np.array(row.get("kl") or [0.0] * row["num_tokens"]) for row in paths]
-        scores = [row["reward"] + float(penalty.sum()) for row, penalty in zip(paths, penalties, strict=True)]
-        advantages, returns = path_advantages(scores, values, penalties, rl.value.gamma, rl.value.lam)
+        trained = [self._is_trained(row) for row in paths]
+        scores = [row["score"] for row in paths]
+        advantages, returns = path_advantages(scores, values, penalties, trained, rl.value.gamma, rl.value.lam)
         limited = [_rounded(self._limited(each)) for each in advantages]
         found = iter(
             {"advantage": round(float(np.mean(a)), 6), "advantages": a, "values": v.tolist(), "returns": _rounded(r)}
@@ -254,12 +261,14 @@ class Rollouts:
         )
         return [[{**row, **next(found)} for row in group] for group in groups]
 
+    def _is_trained(self, path: Record) -> bool:
+        return self._rl.truncated == "scored" or bool(path["finish"] != "length")
+
     def _packed(self, groups: Groups) -> tuple[Rows, Batch]:
         """Return the rows of groups, and the same as a batch."""
         prompts = [[*self._prefix, *self._asked[group[0]["id"]]] for group in groups]
-        keeps = self._rl.truncated == "scored"
         paths = [
-            Path(number, row["tokens"], row["logprobs"], keeps or row["finish"] != "length")
+            Path(number, row["tokens"], row["logprobs"], self._is_trained(row))
             for number, group in enumerate(groups)
             for row in group
         ]

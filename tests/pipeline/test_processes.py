@@ -15,7 +15,7 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl
 from lmsi_jax.sharding import processes
 from tests.conftest import mesh_of
-from tests.runs import environment, free_port, records, run_workdir
+from tests.runs import environment, free_port, records, run_workdir, together
 from tests.server import Server
 
 # Each process of this has other memory to spare, as hosts do.
@@ -30,19 +30,10 @@ main(["lmsi", *sys.argv[1:]])
 
 def start(workdir, cache, count, devices, *flags, code="", **settings):
     """The processes of one run, of `devices` devices each; `code` is what they run in place of `lmsi`."""
-    address, started = f"127.0.0.1:{free_port()}", []
-    for number in range(count):
-        names = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(number)}
-        command = run_workdir(workdir, *flags, **{"mesh.cpu_devices": devices, "sample.lanes": 4, **settings})
-        if code:
-            command[1:3] = ["-c", code]
-        started.append(
-            subprocess.Popen(
-                command, env={**environment(cache), **(names if count > 1 else {}), "NPROC": "16"},
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )
-        )  # fmt: skip
-    return started
+    command = run_workdir(workdir, *flags, **{"mesh.cpu_devices": devices, "sample.lanes": 4, **settings})
+    if code:
+        command[1:3] = ["-c", code]
+    return together(command, cache, count)
 
 
 @pytest.mark.parametrize(("present", "missing"), [([0, 1], "2"), ([1, 2], "0"), ([0, 1, 2], "")])

@@ -6,7 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.rl.advantages import ESTIMATORS, batch_normalised, gae, grpo, positives_weighted, reinforce, remax, rloo, whiten
+from lmsi_jax.rl.advantages import (
+    ESTIMATORS,
+    batch_normalised,
+    gae,
+    grpo,
+    path_advantages,
+    positives_weighted,
+    reinforce,
+    remax,
+    rloo,
+    whiten,
+)
 
 GROUPS = [name for name in ESTIMATORS if name != "reinforce"]
 
@@ -68,6 +79,27 @@ def test_gae_is_the_sum_of_its_differences(gamma, lam):
         assert not advantages[row, n:].any() and not returns[row, n:].any()
     last = np.zeros((1, 3), np.int64)
     assert gae(last + np.array([[0, 0, 0.7]]), np.zeros((1, 3)), np.ones((1, 3)))[0][0, 2] == 0.7
+
+
+def test_the_advantages_of_paths_are_those_of_their_tokens():
+    """Catches: a score before the last token, a penalty that counts twice, whitening over paths that are not trained."""
+    rng = np.random.default_rng(3)
+    lengths, scores, trained = (3, 1, 5), rng.normal(size=3).tolist(), (True, False, True)
+    values, penalties = ([rng.normal(size=n) for n in lengths] for _ in range(2))
+    advantages, returns = path_advantages(scores, values, penalties, trained, gamma=0.9, lam=0.8)
+    expected, totals = [], []
+    for value, penalty, score in zip(values, penalties, scores, strict=True):
+        rewards = -penalty
+        rewards[-1] += score
+        deltas = rewards + 0.9 * np.append(value[1:], 0.0) - value
+        sums = [sum(0.72**k * delta for k, delta in enumerate(deltas[t:])) for t in range(len(deltas))]
+        expected.append(np.array(sums))
+        totals.append(np.array(sums) + value)
+    of_trained = np.concatenate([expected[0], expected[2]])
+    for i in range(3):
+        np.testing.assert_allclose(returns[i], totals[i], rtol=1e-12)
+        whitened = (expected[i] - of_trained.mean()) / np.sqrt(of_trained.var(ddof=1) + 1e-8)
+        np.testing.assert_allclose(advantages[i], whitened if trained[i] else 0.0, rtol=1e-10)
 
 
 def test_whitening_is_over_the_mask():

@@ -14,8 +14,9 @@ from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.rl.advantages import ESTIMATORS
 from lmsi_jax.rl.config import GAE, Clip, ValueConfig
 from lmsi_jax.rl.losses import LOSSES
+from lmsi_jax.sharding.rules import use_mesh
 from tests.conftest import mesh_of
-from tests.rl.loop import RL, TRAIN, other, questions, run, settings
+from tests.rl.loop import RL, TRAIN, other, questions, run, runtime_of, settings
 
 
 def rewards(folder):
@@ -104,6 +105,41 @@ def test_values_of_states_begin_at_zero_and_learn(beta, checkpoint, tmp_path):
     last = [row for row in rows if row["step"] > 10]
     found, wanted = (float(np.mean(np.concatenate([row[name] for row in last]))) for name in ("values", "returns"))
     assert abs(found - wanted) < 0.4 * abs(wanted)
+
+
+def test_values_are_read_before_each_token(checkpoint, tmp_path):
+    """Catches: values of the states after their tokens, or of another path in the row."""
+    from lmsi_jax.model import transformer
+    from lmsi_jax.model.attention import causal
+    from lmsi_jax.pipeline.runtime import Model
+    from lmsi_jax.rl.head import Scorer
+    from lmsi_jax.stages.rollouts import Rollouts
+
+    wanted, runtime, mesh = settings(other(RL, advantage=GAE)), runtime_of(tmp_path), mesh_of(1, 1, 1)
+    loaded: Model = runtime.load(str(checkpoint), wanted.numerics)
+    scorer = Scorer(loaded.params, jnp.linspace(-1.0, 1.0, loaded.config.width))
+    with use_mesh(mesh):
+        rollouts = Rollouts(runtime, wanted, TRAIN, questions(tmp_path), {}, loaded, epath.Path(tmp_path / "rollouts"))
+        batch = rollouts(1, lambda: scorer)
+        rows = list(read_jsonl(tmp_path / "rollouts/000000.jsonl"))
+        prompt = {row["id"]: wanted.prompts.question(row["question"]) for row in read_jsonl(questions(tmp_path))}
+        for row in rows[::5]:
+            before = [*loaded.tokenizer.start(wanted.prompts.cot_examples), *loaded.tokenizer.encode(prompt[row["id"]])]
+            tokens = jnp.asarray([[*before, *row["tokens"]]], jnp.int32)
+            states, _ = transformer.hidden(loaded.config, loaded.params, tokens, *causal(*tokens.shape))
+            expected = scorer.read(states)[0, len(before) - 1 : -1]
+            np.testing.assert_allclose(row["values"], expected, atol=2e-4)
+    assert batch.rows["old_values"].any()
+
+
+def test_adapters_with_a_head_are_saved_without_it(checkpoint, tmp_path):
+    """Catches: a head of values that ends among the adapters of a checkpoint, which cannot be exported then."""
+    from lmsi_jax.model.config import LoraConfig
+
+    train = other(TRAIN, steps=2, lora=LoraConfig(rank=2))
+    plain, headed = (run(tmp_path / name, checkpoint, settings(other(RL, advantage=name), train)) for name in ("rloo", GAE))
+    trees = [(done / "model/adapters/_METADATA").read_text() for done in (plain, headed)]
+    assert trees[0] == trees[1]
 
 
 class Killed(BaseException):

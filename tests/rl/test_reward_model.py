@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from lmsi_jax.checkpoint.folder import check_target
 from lmsi_jax.cli.configs import load_config
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import read_json
@@ -60,6 +61,7 @@ def test_a_reward_model_learns_what_people_prefer(trained):
     scorer = TextScorer(runtime_of(trained), trained / "model", NUMERICS, Prompts("", ""))
     (values,) = scorer.score([("How many cows has Tom?", None, ["eve see eve see", "ham cow ham cow"])])
     assert values[0] > values[1] + 0.5
+    check_target(trained / "model")  # may be written again, by a run that was killed after it wrote it
 
 
 def test_the_score_of_an_answer_does_not_depend_on_what_is_beside_it(trained):

@@ -45,7 +45,7 @@ def test_metrics_of_groups():
 
     def rows(id, answers, totals):
         return [
-            {"id": id, "answer": a, "reward": r, "rewards": {"vote": r}, "num_tokens": 4, "finish": "stop"}
+            {"id": id, "answer": a, "score": r, "reward": r, "rewards": {"vote": r}, "num_tokens": 4, "finish": "stop"}
             for a, r in zip(answers, totals, strict=True)
         ]
 
@@ -68,6 +68,9 @@ def test_metrics_of_groups():
         (["rl.loss=reinforce", "rl.epochs=2"], "right only for paths of the present policy"),
         (["rl.beta=0.1", "rl.kl_estimator=k1"], "its expected gradient is 0"),
         (["rl.loss=gspo"], "hardly ever reach it"),
+        (["rl.value.lam=1.0"], "rl.value has no effect with rl.advantage='dr_grpo'"),
+        (["rl.rewards=('vote',)", "rl.checks=('arithmetic',)"], "without the reward 'valid_vote', which alone reads them"),
+        (["rl.kl_where=reward", "rl.kl_estimator=k1"], "have no effect with rl.beta=0"),
         (["rl.epochs=3"], "train.steps=100 is not a multiple of the 3 steps"),
         (["train.row_length=100"], "a path may have sample.max_tokens=160 tokens"),
         (["finetune.batch=16"], "finetune.batch=16 has no effect in lmsi rl"),
