@@ -1,7 +1,6 @@
 """Reinforcement learning of a small random model, in this process."""
 
 import dataclasses
-import os
 
 from etils import epath
 
@@ -34,11 +33,6 @@ def letters(question, path):
 def cows(question, path):
     """The number in a question: what a value can foresee before the first token of a path."""
     return float(question["question"].split()[2]) / 4
-
-
-def of_host(question, path):
-    """Other numbers on other hosts, as from a clock or a server."""
-    return float(len(path["text"]) % 2 + 10 * int(os.environ.get("JAX_PROCESS_ID", "0")))
 
 
 def settings(rl=RL, train=TRAIN, seed=0, max_tokens=8, reader="number"):

@@ -15,7 +15,7 @@ from tests.runs import ROOT, command, together
 SMALL = {
     "data.num_questions": 8, "data.terms": "(2,2)", "data.largest": 9, "data.num_eval": 2, "evaluate.self_consistency": False,
     "sample.max_tokens": 24, "sample.lanes": 2, "sample.slots": 2, "rl.questions": 4, "rl.paths": 4,
-    "rl.rewards": "('tests.rl.loop.of_host',)", "rl.advantage": "gae", "rl.beta": 0.05, "rl.kl_where": "reward",
+    "rl.rewards": "('tests.rl.of_host.reward',)", "rl.advantage": "gae", "rl.beta": 0.05, "rl.kl_where": "reward",
     "rl.kl_estimator": "k1", "rl.epochs": 2, "rl.probes": 2, "rl.probe_paths": 2, "rl.check_every": 2, "train.steps": 4,
     "train.row_length": 64, "train.warmup": 0, "train.log_every": 1,
 }  # fmt: skip
@@ -35,12 +35,13 @@ def test_two_processes_that_are_killed_learn_what_one_does(compile_cache, tmp_pa
     """Catches: hosts that sample other paths, compute their own rewards, or go on from different steps after a kill."""
     killed = start(tmp_path / "two", compile_cache, 2)
     deadline = time.monotonic() + 250
-    while not list(tmp_path.glob("two/scratch/rl/*/rollouts/000001.jsonl")) and time.monotonic() < deadline:
+    second = "two/scratch/rl/*/rollouts/000001.jsonl"
+    while not list(tmp_path.glob(second)) and killed[0].poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     for process in killed:
         process.kill()
     output = [process.communicate(timeout=60)[0] for process in killed]
-    assert list(tmp_path.glob("two/scratch/rl/*/rollouts/000001.jsonl")), output
+    assert list(tmp_path.glob(second)), output
     assert not (tmp_path / "two/rollouts.jsonl").exists(), "it was killed in time"
     for name, count in (("one", 1), ("two", 2)):
         running = start(tmp_path / name, compile_cache, count)
