@@ -63,8 +63,8 @@ def texts(workload: Workload, count: int) -> tuple[str, list[str]]:
 class Loop:
     """The loop of `lmsi rl` on a workload, with the instants at which it asks for a batch."""
 
-    def __init__(self, workload: Workload, steps: int, folder: epath.Path):
-        self._runtime = Runtime(MeshConfig(), folder / "metrics", "rl_step")
+    def __init__(self, runtime: Runtime, workload: Workload, steps: int, folder: epath.Path):
+        self._runtime = runtime
         self._rl = RlConfig(questions=QUESTIONS, paths=PATHS, rewards=("random",), advantage="grpo")
         self._train = UpdateConfig(steps=steps, row_length=4 * TOKENS, warmup=0, save_every=steps + 1, log_every=1)
         shared, questions = texts(workload, steps * QUESTIONS)
@@ -100,11 +100,10 @@ class Loop:
     def sampling(self, repeats: int) -> float:
         """Return the median seconds of sampling, rewards and packing, with weights that no step is about to change."""
         found = []
-        with use_mesh(self._runtime.mesh):
-            for number in range(repeats + 1):
-                start = time.perf_counter()
-                self._rollouts(1000 + number, lambda: self._model.params)
-                found.append(time.perf_counter() - start)
+        for number in range(repeats + 1):
+            start = time.perf_counter()
+            self._rollouts(1000 + number, lambda: self._model.params)
+            found.append(time.perf_counter() - start)
         return statistics.median(found[1:])
 
     def training(self, repeats: int) -> float:
@@ -118,8 +117,7 @@ class Loop:
             state, metrics = step(state, place_batch(mesh, self._batch), {})
             return metrics
 
-        with use_mesh(mesh):
-            return seconds(run, repeats)
+        return seconds(run, repeats)
 
 
 def trl_step(workload: Workload, steps: int, folder: str) -> float:
@@ -183,8 +181,10 @@ def main() -> None:
     workload = WORKLOADS["S"]
     report(figure="machine", device=jax.devices()[0].device_kind)
     with tempfile.TemporaryDirectory() as folder:
-        loop = Loop(workload, arguments.repeats + WARM_UP + 1, epath.Path(folder))
-        whole, sampling, training = loop.whole(), loop.sampling(arguments.repeats), loop.training(arguments.repeats)
+        runtime = Runtime(MeshConfig(), epath.Path(folder) / "metrics", "rl_step")
+        with use_mesh(runtime.mesh):
+            loop = Loop(runtime, workload, arguments.repeats + WARM_UP + 1, epath.Path(folder))
+            whole, sampling, training = loop.whole(), loop.sampling(arguments.repeats), loop.training(arguments.repeats)
         alone = round((sampling + training) / whole, 3)
         parts = {"sampling": round(sampling, 2), "training": round(training, 2), "share": alone}
         report(figure="rl_step", seconds=round(whole, 2), tokens_per_second=round(QUESTIONS * PATHS * TOKENS / whole), **parts)
