@@ -110,14 +110,12 @@ def _context(folder: RunFolder) -> dict[str, Any]:
     measures = list(read_jsonl(folder.measures)) if folder.measures.exists() else []
     audits, manifests = {r.name: audit(folder, r.group) for r in voted}, read_manifests(folder, planned)
     course = read_course(folder, _texts(questions.values()), gold)
+    quality = _quality(folder)
     measured = vote_limits(scores, rounds, _texts(questions.values()), _texts(held_out))
     measured += [*transfer_limits(folder, scores.models), *filter(None, [cost(manifests, rows, config)])]
     return {
         "name": folder.root.name,
-        "verdict": verdict(rows, voted)
-        or _quality(folder)
-        or _last_losses(folder, planned)
-        or "Nothing has been scored or voted yet.",
+        "verdict": verdict(rows, voted) or quality or _last_losses(folder, planned) or "Nothing has been scored or voted yet.",
         "recipe": RECIPES.get(name := about.get("recipe", "self_improve"), name),
         "votes": bool(planned.groups) or "rounds" in config,
         "remark": remark(voted, gold),
@@ -136,7 +134,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "headline": _headline(rows),
         "figures": figures(folder, planned, rows, scores, rounds),
         "course": course,
-        "quality": _quality(folder),
+        "quality": quality,
         "course_drawings": [
             (caption, plots.course({Series(i, name): points for i, (name, points) in enumerate(curves.items())}))
             for caption, curves in (

@@ -22,7 +22,7 @@ from etils import epath
 from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.benchmarks.decode import report
 from lmsi_jax.benchmarks.peers import transformers_model
-from lmsi_jax.benchmarks.workloads import WORKLOADS, Ids, Workload
+from lmsi_jax.benchmarks.workloads import WORKLOADS, Ids, Workload, prompts
 from lmsi_jax.checkpoint.config import Numerics
 from lmsi_jax.core.machine import seconds
 from lmsi_jax.core.records import write_jsonl
@@ -53,13 +53,6 @@ class IdPrompts(Prompts):
         return question
 
 
-def texts(workload: Workload, count: int) -> tuple[str, list[str]]:
-    """Return a shared prompt and `count` questions, as texts of ids."""
-    draw = random.Random(0)
-    write = lambda length: " ".join(str(draw.randrange(workload.model.vocab - 1)) for _ in range(length))  # noqa: E731
-    return write(workload.task), [write(workload.question) for _ in range(count)]
-
-
 class Loop:
     """The loop of `lmsi rl` on a workload, with the instants at which it asks for a batch."""
 
@@ -67,9 +60,9 @@ class Loop:
         self._runtime = runtime
         self._rl = RlConfig(questions=QUESTIONS, paths=PATHS, rewards=("random",), advantage="grpo")
         self._train = UpdateConfig(steps=steps, row_length=4 * TOKENS, warmup=0, save_every=steps + 1, log_every=1)
-        shared, questions = texts(workload, steps * QUESTIONS)
+        shared, requests = prompts(workload, steps * QUESTIONS, seed=0)
         file, self._scratch = folder / "questions.jsonl", folder / "scratch"
-        write_jsonl(file, [{"id": str(i), "question": text, "choices": None} for i, text in enumerate(questions)])
+        write_jsonl(file, [{"id": each.id, "question": each.text, "choices": None} for each in requests])
         params = transformer.init_sharded(self._runtime.mesh, workload.model, jax.random.key(0))
         self._model = Model("random", workload.model, Ids(workload.model.vocab), params)
         settings = RolloutSettings(
@@ -132,7 +125,7 @@ def trl_step(workload: Workload, steps: int, folder: str) -> float:
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     last = str(vocab - 1)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token=last, pad_token=last)
-    shared, questions = texts(workload, steps * QUESTIONS)
+    shared, requests = prompts(workload, steps * QUESTIONS, seed=0)
     ended = list[float]()
 
     class Clock(TrainerCallback):
@@ -164,7 +157,7 @@ def trl_step(workload: Workload, steps: int, folder: str) -> float:
             disable_tqdm=True,
             logging_strategy="no",
         ),
-        train_dataset=Dataset.from_list([{"prompt": f"{shared} {question}"} for question in questions]),
+        train_dataset=Dataset.from_list([{"prompt": f"{shared} {each.text}"} for each in requests]),
         processing_class=tokenizer,
         callbacks=[Clock()],
     )

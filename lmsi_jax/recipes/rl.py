@@ -46,6 +46,7 @@ def rl_stage(config: RlRunConfig, parts: Parts, folder: RunFolder, model: epath.
         sampling=dataclasses.replace(
             sampling, paths=config.rl.paths, temperature=config.rl.temperature, top_k=0, top_p=1.0, keep=("tokens", "logprobs")
         ),
+        # The reward model is an input of the stage, not one of its settings.
         rl=dataclasses.replace(config.rl, checks=with_contract(config.rl.checks, parts.contract), reward_model=""),
         batching=part(config.sample, Batching),
         train=config.train,

@@ -13,7 +13,7 @@ from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.training.trainable import AllWeights, LowRankAdapters
 
 
-class Scorer(struct.PyTreeNode):
+class ModelWithHead(struct.PyTreeNode):
     """A language model and the vector that turns its hidden state into a number."""
 
     model: Any
@@ -25,8 +25,8 @@ class Scorer(struct.PyTreeNode):
 
 
 def policy_of(model: Any) -> Any:
-    """Return the language model of a `Scorer`, or a model without a head as it is."""
-    return model.model if isinstance(model, Scorer) else model
+    """Return the language model of a `ModelWithHead`, or a model without a head as it is."""
+    return model.model if isinstance(model, ModelWithHead) else model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +63,8 @@ class WithHead:
     def frozen(self, params: transformer.Params) -> transformer.Params:
         return self.inner.frozen(params)
 
-    def model(self, frozen: transformer.Params, trained: Any) -> Scorer:
-        return Scorer(self.inner.model(frozen, trained["model"]), trained["head"])
+    def model(self, frozen: transformer.Params, trained: Any) -> ModelWithHead:
+        return ModelWithHead(self.inner.model(frozen, trained["model"]), trained["head"])
 
     def merged(self, params: transformer.Params, trained: Any) -> transformer.Params:
         return self.inner.merged(params, trained["model"])

@@ -12,7 +12,7 @@ from lmsi_jax.model import lora, transformer
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.rl import divergence
 from lmsi_jax.rl.config import RlConfig
-from lmsi_jax.rl.head import Scorer, policy_of
+from lmsi_jax.rl.head import ModelWithHead, policy_of
 from lmsi_jax.rl.losses import LOSSES, is_clipped, sequence_mean, value_loss
 from lmsi_jax.training.objective import Batch, Objective, hidden_states
 
@@ -32,8 +32,8 @@ def target_logprobs(logits: Float[Array, "n t v"], targets: Any) -> Float[Array,
 def policy_objective(config: ModelConfig, rl: RlConfig, remat: str = "none") -> Objective:
     """Return the loss of `rl` over the rows of `rows.pack_paths`, with the `weights` of `losses.weights`.
 
-    If the divergence is in the loss, rows also have `reference_logprobs`. The parameters may be a `Scorer`, whose head reads
-    the values of states (PPO): rows then have `returns` and `old_values`, and the loss has that of the values.
+    If the divergence is in the loss, rows also have `reference_logprobs`. The parameters may be a `ModelWithHead`, whose head
+    reads the values of states (PPO): rows then have `returns` and `old_values`, and the loss has that of the values.
 
     Metrics are means over trained tokens: `entropy` in nats, `ratio` to the policy that sampled and `approx_kl` from it, `kl`
     from the reference, `value_loss` without its coefficient, and for losses with a clip `clip_ratio`: tokens, or all tokens
@@ -60,7 +60,7 @@ def policy_objective(config: ModelConfig, rl: RlConfig, remat: str = "none") -> 
         if in_loss:
             measured["kl"] = divergence.estimate(logprobs, rows["reference_logprobs"], "k3")
             losses += rl.beta * divergence.estimate(logprobs, rows["reference_logprobs"], rl.kl_estimator)
-        if isinstance(params, Scorer):
+        if isinstance(params, ModelWithHead):
             measured["value_loss"] = value_loss(params.read(states), rows["old_values"], rows["returns"], rl.value.clip)
             losses += rl.value.coefficient * measured["value_loss"]
         count = jnp.sum(inside)

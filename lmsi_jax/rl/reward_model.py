@@ -16,13 +16,13 @@ from jaxtyping import Array, Float
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.metrics import Mean
 from lmsi_jax.model.config import ModelConfig
-from lmsi_jax.rl.head import Scorer
+from lmsi_jax.rl.head import ModelWithHead
 from lmsi_jax.rl.preferences import pairs_of_ranking
 from lmsi_jax.rl.rows import PROMPT_BUCKET
 from lmsi_jax.training.objective import Batch, Objective, hidden_states
 
 
-def scores(config: ModelConfig, scorer: Scorer, batch: Batch, remat: str = "none") -> Float[Array, "n k"]:
+def scores(config: ModelConfig, scorer: ModelWithHead, batch: Batch, remat: str = "none") -> Float[Array, "n k"]:
     """Return the score of each answer of each row, at the positions `ends`."""
     states = hidden_states(config, scorer.model, batch, remat)
     return scorer.read(jnp.take_along_axis(states, batch.rows["ends"][:, :, None], axis=1))

@@ -13,10 +13,10 @@ from lmsi_jax.trust.statements import WRONG
 from lmsi_jax.trust.steps import check_paths
 from lmsi_jax.voting.majority import validity_weights, vote
 
-BUILT_IN = ("gold", "vote", "valid_vote", "model", "steps", "length", "random")
-READS_GOLD = ("gold",)
 VALID_VOTE = "valid_vote"
 MODEL = "model"  # the score of a reward model, which the caller computes for all groups at once
+BUILT_IN = ("gold", "vote", VALID_VOTE, MODEL, "steps", "length", "random")
+READS_GOLD = ("gold",)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Model, Runtime
 from lmsi_jax.rl.config import RewardConfig
-from lmsi_jax.rl.head import Scorer, WithHead
+from lmsi_jax.rl.head import ModelWithHead, WithHead
 from lmsi_jax.rl.rankings import Ranking, annotators_agree, load_rankings
 from lmsi_jax.rl.reward_model import (
     Answers,
@@ -88,7 +88,7 @@ def run_reward(runtime: Runtime, settings: RewardSettings, inputs: Files, output
         objective = reward_objective(model.config, settings.reward.centring, config.remat)
         trained = train(objective, batches, arrays, (), model.params, config, run)
         params, head = arrays.merged(model.params, trained), processes.to_host(trained["head"])
-        scorer = Scorer(params, jnp.asarray(head))
+        scorer = ModelWithHead(params, jnp.asarray(head))
         found = score_items(mesh, model.config, scorer, items, config.row_length)
         flat = np.concatenate(found)
         wraps = settings.reward.prompt == "question"
@@ -144,13 +144,13 @@ def tokens_of(ranking: Ranking, settings: RewardSettings, tokenizer: Tokenizer) 
 
 def load_scorer(
     runtime: Runtime, checkpoint: epath.Path | str, numerics: Numerics, *, control: bool = False
-) -> tuple[Model, Scorer, RewardHead]:
+) -> tuple[Model, ModelWithHead, RewardHead]:
     """Return a reward model, and its head; `control` is that of its tokenizer. Raises UserError for one without a head."""
     file = folder.locate(str(checkpoint)) / folder.REWARD_HEAD
     if not file.exists():
         raise UserError(f"{checkpoint} is not a reward model: it has no {file.name}. `lmsi reward` trains one on rankings.")
     model, head = runtime.load(checkpoint, numerics, control=control), RewardHead.from_json(file.read_bytes())
-    return model, Scorer(model.params, jnp.asarray(head.head, jnp.float32)), head
+    return model, ModelWithHead(model.params, jnp.asarray(head.head, jnp.float32)), head
 
 
 class TextScorer:
@@ -208,7 +208,9 @@ def score_file(paths: epath.Path, questions: epath.Path, output: epath.Path, sco
     console.print(f"wrote {output}")
 
 
-def score_items(mesh: Mesh, config: ModelConfig, scorer: Scorer, items: Sequence[Answers], row_length: int) -> list[np.ndarray]:
+def score_items(
+    mesh: Mesh, config: ModelConfig, scorer: ModelWithHead, items: Sequence[Answers], row_length: int
+) -> list[np.ndarray]:
     """Return the scores of the answers of each item, on the host. The score of an answer does not depend on its batch."""
     found: list[np.ndarray] = []
     rows, most = ROWS * mesh.size("batch"), max(len(item.answers) for item in items)
@@ -227,7 +229,7 @@ def score_items(mesh: Mesh, config: ModelConfig, scorer: Scorer, items: Sequence
 @functools.cache
 def _scores(config: ModelConfig) -> Any:
     @jit
-    def compiled(scorer: Scorer, batch: Batch) -> jax.Array:
+    def compiled(scorer: ModelWithHead, batch: Batch) -> jax.Array:
         return scores(config, scorer, batch)
 
     return compiled

@@ -112,12 +112,12 @@ def test_values_are_read_before_each_token(checkpoint, tmp_path):
     from lmsi_jax.model import transformer
     from lmsi_jax.model.attention import causal
     from lmsi_jax.pipeline.runtime import Model
-    from lmsi_jax.rl.head import Scorer
+    from lmsi_jax.rl.head import ModelWithHead
     from lmsi_jax.stages.rollouts import Rollouts
 
     wanted, runtime, mesh = settings(other(RL, advantage=GAE)), runtime_of(tmp_path), mesh_of(1, 1, 1)
     loaded: Model = runtime.load(str(checkpoint), wanted.numerics)
-    scorer = Scorer(loaded.params, jnp.linspace(-1.0, 1.0, loaded.config.width))
+    scorer = ModelWithHead(loaded.params, jnp.linspace(-1.0, 1.0, loaded.config.width))
     with use_mesh(mesh):
         rollouts = Rollouts(runtime, wanted, TRAIN, questions(tmp_path), {}, loaded, epath.Path(tmp_path / "rollouts"))
         batch = rollouts(1, lambda: scorer)

@@ -12,6 +12,7 @@ from lmsi_jax.analysis.validity import Steps
 from lmsi_jax.core.records import Record
 from lmsi_jax.core.settings import build
 from lmsi_jax.formatting.config import FormatConfig
+from lmsi_jax.rl.rewards import VALID_VOTE
 from lmsi_jax.tasks.config import DataConfig
 from lmsi_jax.voting.config import SelectConfig
 
@@ -70,7 +71,7 @@ def _selected_by(config: Mapping[str, Any]) -> list[str]:
     select, rl = build(SelectConfig, config.get("select", {})), config.get("rl", {})
     used = list(select.checks) if select.reads_steps else []
     rewards = rl.get("rewards", [])
-    used += rl.get("checks", []) if "valid_vote" in rewards else ["arithmetic"] if "steps" in rewards else []
+    used += rl.get("checks", []) if VALID_VOTE in rewards else ["arithmetic"] if "steps" in rewards else []
     if not used:
         return []
     return [
