@@ -27,11 +27,11 @@ def make_run(path, alarm="", winner=None):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     row = {"id": "q1", "path": 0, "text": "<b>3 + 4 = 7</b>", "answer": None, "rewards": {"vote": 1.0}, "advantage": 0.5}
-    row["score"] = 0.0
+    row["reward"] = 0.0  # without a score
     paths = [{**row, "step": 1}, {**row, "step": 20}]
     if winner:  # of three paths with the reward of a vote
         paths += [
-            {**row, "step": 20, "path": i, "answer": answer, "score": float(answer == winner)}
+            {**row, "step": 20, "path": i, "answer": answer, "score": float(answer == winner), "reward": 0.0}
             for i, answer in enumerate((winner, winner, "7"), start=1)
         ]
     write_jsonl(folder.rollouts, paths)
