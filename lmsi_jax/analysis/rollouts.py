@@ -98,7 +98,7 @@ def _audit(folder: RunFolder, gold: Gold) -> dict[str, list[tuple[int, float]]]:
     groups: dict[tuple[int, str], list[tuple[str | None, float]]] = {}
     for row in read_jsonl(folder.rollouts) if folder.rollouts.exists() else ():
         if row["id"] in gold:
-            score = row.get("score", row["reward"])  # rows without a score have no divergence in their reward
+            score = row["score"] if "score" in row else row["reward"]  # rows without a score have no divergence in their reward
             groups.setdefault((row["step"], row["id"]), []).append((row["answer"], score))
     found: dict[str, dict[int, list[bool]]] = {"paths": {}, "votes": {}, "rewarded paths": {}}
     for (step, id), paths in groups.items():
