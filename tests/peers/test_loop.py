@@ -63,7 +63,8 @@ def test_improve_and_leave(rank, start, compile_cache, tmp_path):
     }  # fmt: skip
     file = f"--config={ROOT}/configs/hf.py"
     said = _run(command("doctor", file, **config), compile_cache)
-    assert "problem" not in said and said.count("\nok ") == 8, said
+    checks = {line.split(":")[0].removeprefix("ok").strip() for line in said.splitlines() if line.startswith("ok ")}
+    assert "\nproblem" not in said and {"checkpoint", "tokenizer", "memory", "prompts"} <= checks, said
     _run(command("run", file, f"--workdir={tmp_path}/run", **config), compile_cache)
     votes = list(read_jsonl(tmp_path / "run/rounds/1/votes.jsonl"))
     assert {vote["answer"] for vote in votes} & {"3", "4", "5"}
