@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
             "train": {
                 "steps": 1300,
                 "batch": 32,
+                "accumulate": 2,
                 "row_length": 256,
                 "learning_rate": 2e-3,
                 "warmup": 100,

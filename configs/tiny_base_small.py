@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
             "train": {
                 "steps": 5000,
                 "batch": 32,
+                "accumulate": 2,
                 "row_length": 288,
                 "learning_rate": 0.003,
                 "warmup": 100,

@@ -24,9 +24,10 @@ def command(*args: str, **config) -> list[str]:
 
 
 def environment(cache) -> dict[str, str]:
-    """Compiled programs are kept between the processes of a test session, which start many times."""
+    """Compiled programs are kept between the processes of a test session, which start many times and see no torch."""
+    path = os.pathsep.join(filter(None, (str(ROOT / "tests/without_torch"), os.environ.get("PYTHONPATH", ""))))
     return {
-        **os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        **os.environ, "PYTHONPATH": path, "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PLATFORMS": "cpu",
     }  # fmt: skip
 
