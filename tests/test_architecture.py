@@ -14,7 +14,7 @@ LAYERS = {
     "trust": 2, "model": 2,
     "tasks": 3, "voting": 3, "checkpoint": 3,
     "formatting": 4, "decoding": 5, "training": 5,
-    "evaluation": 6, "capacity": 6, "rl": 6,
+    "evaluation": 6, "capacity": 6, "rl": 6, "scaling": 6,
     "pipeline": 7,
     "analysis": 8,
     "stages": 9,

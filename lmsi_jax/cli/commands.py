@@ -69,6 +69,9 @@ FLAGS: dict[str, Flag] = {
     "dtype": Flag("float32, bfloat16 or float16; by default that of the checkpoint", value="NAME"),
     "adapter": Flag("write only the LoRA adapters, as a PEFT folder", bool),
     "verify": Flag("read the result back and compare logits", bool),
+    "law": Flag("chinchilla_parametric, chinchilla_isoflop, coverage, vote, ...; a wrong name lists all", value="NAME"),
+    "count": Flag("which parameters are counted: total (the default) or non_embedding", value="NAME"),
+    "bootstrap": Flag("resampled data sets for intervals (1000); 0 is none", int, value="N"),
     "shard-mb": Flag("size of a safetensors file, in MB (5000)", int, value="N"),
 }
 
@@ -189,6 +192,10 @@ COMMANDS = {
             ("dry-run", "reconfigure", "any-code", "store"), config=Study, one_process=True,
         ),
         Command(
+            "scaling fit", "fit a scaling law to runs, with intervals", "scaling.fit", ("law", "input", "output"),
+            ("count", "bootstrap", "above", "overwrite"), settings=False, uses_jax=False, streams=True,
+        ),
+        Command(
             "store", "list the finished stages that runs share, or remove old ones", "recipes.store", ("store",), ("prune",),
             settings=False, uses_jax=False,
         ),
@@ -200,6 +207,7 @@ COMMANDS = {
 }  # fmt: skip
 # Flags whose meaning depends on the command.
 HELP = {
+    ("scaling fit", "above"): Flag("foretell the points of more operations than this from the others", float, value="FLOPS"),
     ("sweep", "config"): Flag("a Python file with get_study(), such as those in configs/studies", value="FILE.py"),
     **{
         (name, "from"): Flag("run this stage and all after it again", value="STAGE")

@@ -82,13 +82,14 @@ def _dispatch(argv: list[str]) -> int:
     if wants_help and not names:
         print(usage())
         return 0
-    if names[0] not in COMMANDS:
-        raise unknown("command", names[0], COMMANDS)
-    command = COMMANDS[names[0]]
+    name = " ".join(names[:2]) if " ".join(names[:2]) in COMMANDS else names[0]  # some names are two words
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    command = COMMANDS[name]
     if wants_help:
         print(command_usage(command))
         return 0
-    values, settings = parse(command, words[1:])
+    values, settings = parse(command, words[len(name.split()) :])
     settings += _shorthands(command, values)
     recipe = _value(values, "recipe")
     config: Any = _load(command, root_config(recipe) if recipe else command.config, values, settings)

@@ -1,0 +1,58 @@
+"""The commands for scaling laws."""
+
+from typing import Any, cast
+
+from absl import flags
+from etils import epath
+
+from lmsi_jax.cli.files import check_new
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.progress import console
+from lmsi_jax.core.records import Record, write_jsonl
+from lmsi_jax.scaling.points import COUNTS, Count
+from lmsi_jax.scaling.records import fit_record
+
+DRAWS = 1000  # resampled data sets for intervals
+
+
+def fit(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
+    count = values.count or "total"
+    if count not in COUNTS:
+        raise UserError(f"--count={count} is neither of {' and '.join(COUNTS)}.")
+    count = cast(Count, count)
+    draws = DRAWS if values.bootstrap is None else values.bootstrap
+    if draws < 0:
+        raise UserError(f"--bootstrap={draws} must be 0, for no intervals, or more.")
+    output = epath.Path(values.output)
+    check_new([output], values)
+    record = fit_record(values.law, values.input, count, draws, values.above)
+    write_jsonl(output, [record])
+    _print(record)
+    console.print(f"wrote {output}", soft_wrap=True)
+
+
+def _print(record: Record) -> None:
+    """Print a fit for people; the record has all of it."""
+    counted = ", ".join(f"{name}: {record[name]}" for name in ("params", "compute") if name in record)
+    console.print(f"{record['law']}: {record['formula']}; {record['points']} points" + (f" ({counted})" if counted else ""))
+    for name, value in {**record["constants"], **record.get("exponents", {})}.items():
+        bounds = f" ({value['low']:.4g} to {value['high']:.4g})" if "low" in value else ""
+        console.print(f"  {name:12} {value['value']:.6g}{bounds}")
+    if "objective" in record:
+        console.print(
+            f"  objective {record['objective']:.7e}, gradient norm {record['gradient_norm']:.1e}; mean error of the loss "
+            f"{record['mean_error']:.2%}, largest {record['largest_error']:.2%}"
+        )
+    for name, value in record.get("published", {}).items():
+        console.print(f"  objective of {name}: {value:.7e}, {value / record['objective']:.3g} times that of this fit")
+    if "mean" in record.get("foretold", {}):
+        told = record["foretold"]
+        console.print(
+            f"  {told['points']} points above {told['above']:.3g} operations, foretold from the others: mean error "
+            f"{told['mean']:.2%}, largest {told['largest']:.2%}, {told['covered']:.0%} in their 90% interval"
+        )
+    for warning in record["warnings"]:
+        console.print(f"  warning: {warning}")
+    if "without_outliers" in record:
+        console.print(f"without {', '.join(record['without_outliers']['left_out'])}:")
+        _print(record["without_outliers"])

@@ -1,0 +1,1 @@
+"""Scaling laws: loss by parameters and tokens, coverage and votes by samples; their fits, with intervals."""

@@ -1,0 +1,84 @@
+"""What a law says of a budget: the best parameters and tokens, with repeated data and with inference in the account."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.scaling.fitting import Fit
+from lmsi_jax.scaling.laws import Array
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A training run: parameters, tokens, its operations 6 N D, those of inference 2 N D_inf, and the loss that is foretold."""
+
+    params: float
+    tokens: float
+    training_flops: float
+    inference_flops: float
+    loss: float
+
+    @property
+    def tokens_per_param(self) -> float:
+        return self.tokens / self.params
+
+
+def _loss(found: Fit, params: Array, tokens: Array, unique: float) -> Array:
+    columns = {"params": params, "tokens": tokens, "flops": 6 * params * tokens}
+    return found.predict({**columns, "unique_tokens": np.minimum(unique, tokens)})
+
+
+def optimal(found: Fit, flops: float, unique_tokens: float = math.inf) -> Allocation:
+    """Return the run of least loss with 6 N D = `flops`; with the data-constrained law, of at most `unique_tokens` new tokens.
+
+    Raises UserError for a law without both parameters and tokens.
+    """
+    _require_both(found)
+
+    def loss(params: Array) -> Array:
+        return _loss(found, params, flops / (6 * params), unique_tokens)
+
+    params = _least(loss, 1.0, flops / 6)
+    return Allocation(params, flops / (6 * params), flops, 0.0, float(loss(np.array([params]))[0]))
+
+
+def optimal_with_inference(found: Fit, loss: float, inference_tokens: float) -> Allocation:
+    """Return the cheapest model of this `loss` that also generates `inference_tokens`: the least 6 N D + 2 N D_inf.
+
+    Sardana et al. 2024 (arXiv 2401.00448). For self-improvement the tokens are known beforehand: questions x paths x tokens a
+    path x rounds. Raises UserError when the law cannot reach the loss.
+    """
+    _require_both(found)
+    floor = found.constants.get("E", 0.0)
+    if loss <= floor:
+        raise UserError(f"A loss of {loss:g} is out of reach: the law's loss of an endless model and corpus is {floor:.4g}.")
+
+    def tokens(params: Array) -> Array:
+        """The training tokens that reach the loss, by bisection; 1e30 where this size cannot."""
+        low, high = np.full_like(params, 1.0), np.full_like(params, 1e30)
+        for _ in range(120):
+            middle = np.sqrt(low * high)
+            above = _loss(found, params, middle, math.inf) > loss
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        return high
+
+    params = _least(lambda params: 6 * params * tokens(params) + 2 * params * inference_tokens, 1e3, 1e16)
+    trained = float(tokens(np.array([params]))[0])
+    return Allocation(params, trained, 6 * params * trained, 2 * params * inference_tokens, loss)
+
+
+def _require_both(found: Fit) -> None:
+    if not {"params", "tokens"} <= set(found.law.fields):
+        raise UserError(f"{found.law.name} has no optimum, since it has only {', '.join(found.law.fields)}; fit a law of both.")
+
+
+def _least(function: Callable[[Array], Array], low: float, high: float) -> float:
+    """Return where a function of positive numbers with one minimum is least, by ever finer grids."""
+    for _ in range(7):
+        grid = np.geomspace(low, high, 200)
+        at = int(np.argmin(function(grid)))
+        low, high = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
+    return float(grid[at])

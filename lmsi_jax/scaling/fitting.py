@@ -1,0 +1,124 @@
+"""Fits of a law to points: robust, converged, and with the uncertainty of what follows from them.
+
+The objective is the sum over points of the Huber loss of log L(theta) - log L (Hoffmann et al. 2022, D.3), with delta = 1e-3.
+It is a sum and not a mean: divided by n, it falls below the tolerance of the optimiser before it has converged, which is how
+the published constants came about (Besiroglu et al. 2024).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import huber
+
+from lmsi_jax.core.errors import UserError
+from lmsi_jax.scaling.laws import Array, Columns, Constants, Law
+from lmsi_jax.scaling.points import Points
+
+DELTA = 1e-3
+SCREENED = 24  # starts that are optimised, of those that are nearest to the points
+POLISHED = 4  # of these, how many are optimised to the last digit
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law with its fitted vector, the objective that was reached, and the norm of its gradient in scaled coordinates."""
+
+    law: Law
+    theta: Array
+    objective: float
+    gradient_norm: float
+
+    @property
+    def constants(self) -> Constants:
+        return self.law.constants(self.theta)
+
+    def predict(self, columns: Columns) -> Array:
+        """Return the loss of each point."""
+        return self.law.predict(self.theta, columns)
+
+
+def objective(law: Law, theta: Array, columns: Columns, delta: float = DELTA) -> float:
+    """Return the sum of Huber losses; infinite where the law is undefined."""
+    with np.errstate(all="ignore"):
+        residuals = law.log_loss(theta, columns) - np.log(columns["loss"])
+    return float(huber(delta, residuals).sum()) if np.isfinite(residuals).all() else np.inf
+
+
+def fit(law: Law, points: Points, delta: float = DELTA, starts: Array | None = None) -> Fit:
+    """Minimise the objective from the law's starts, or from `starts`, of which all are then optimised.
+
+    Raises UserError when the points cannot determine the law: fewer than its constants, or one value of a variable.
+    """
+    columns = points.columns
+    require(law, points)
+    screened = starts
+    if screened is None:
+        every = law.starts(columns)
+        values = np.array([objective(law, start, columns, delta) for start in every])
+        screened = every[np.argsort(values, kind="stable")[:SCREENED]]
+    ends = sorted((_descend(law, start, columns, delta, rounds=2) for start in screened), key=lambda end: end.objective)
+    best = min((_descend(law, end.theta, columns, delta, rounds=12) for end in ends[:POLISHED]), key=lambda end: end.objective)
+    if not np.isfinite(best.objective):
+        raise UserError(f"No start of {law.name} leads to a finite loss; check the units of {', '.join(law.fields)}.")
+    return best
+
+
+def refit(found: Fit, columns: Columns, delta: float = DELTA) -> Fit:
+    """Return the fit of a law to other points, from where it ended before."""
+    return _descend(found.law, found.theta, columns, delta, rounds=6)
+
+
+def _descend(law: Law, start: Array, columns: Columns, delta: float, rounds: int) -> Fit:
+    """Minimise by L-BFGS in coordinates in which the points' Gauss-Newton matrix is the identity, again after each round.
+
+    In the law's own coordinates the matrix has a condition number of 1e11, and descent stops far from the minimum.
+    """
+    theta, value, norm = np.asarray(start, float), objective(law, start, columns, delta), np.inf
+    target = np.log(columns["loss"])
+    for _ in range(rounds):
+        if not np.isfinite(value):
+            break
+        back = _scaling(law.jacobian(theta, columns))
+
+        def cost(z: Array, at: Array = theta, back: Array = back) -> tuple[float, Array]:
+            with np.errstate(all="ignore"):
+                moved = at + back @ z
+                residuals = law.log_loss(moved, columns) - target
+                if not np.isfinite(residuals).all():
+                    return 1e10, np.zeros_like(z)
+                slope = np.clip(residuals, -delta, delta) @ law.jacobian(moved, columns) @ back
+            return float(huber(delta, residuals).sum()) / delta**2, slope / delta**2
+
+        options = {"maxiter": 500, "maxfun": 2000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20}
+        end = minimize(cost, np.zeros(len(theta)), jac=True, method="L-BFGS-B", options=options)
+        reached, norm = end.fun * delta**2, float(np.linalg.norm(end.jac)) * delta**2
+        if not reached < value:
+            break
+        gained, theta, value = value - reached, theta + back @ end.x, reached
+        if gained < 1e-12 * value:
+            break
+    return Fit(law, theta, value, norm)
+
+
+def _scaling(jacobian: Array) -> Array:
+    """Return the matrix from scaled coordinates to theta: (J^T J)^(-1/2), bounded where the points determine nothing."""
+    values, vectors = np.linalg.eigh(jacobian.T @ jacobian)
+    return vectors / np.sqrt(np.maximum(values, 1e-12 * max(values[-1], 1e-300)))
+
+
+def require(law: Law, points: Points) -> None:
+    """Raise UserError unless the points can determine the law at all."""
+    constants = len(law.starts(points.columns)[0]) if len(points) > 1 else 2
+    if len(points) <= constants:
+        raise UserError(
+            f"{law.name} has {constants} constants and there are {len(points)} points; a fit needs more points than constants, "
+            f"and several times as many for intervals."
+        )
+    for name in law.fields:
+        values = points.columns[name]
+        if len(np.unique(values)) < 2:
+            raise UserError(
+                f"All {len(points)} points have {name}={values[0]:g}, which says nothing of how the loss depends on it; "
+                f"add runs of other {name}, or fit a law without it."
+            )
