@@ -27,8 +27,8 @@ def environment(cache) -> dict[str, str]:
     """Compiled programs are kept between the processes of a test session, which start many times and see no torch."""
     path = os.pathsep.join(filter(None, (str(ROOT / "tests/without_torch"), os.environ.get("PYTHONPATH", ""))))
     return {
-        **os.environ, "PYTHONPATH": path, "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PLATFORMS": "cpu",
+        **os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }  # fmt: skip
 
 

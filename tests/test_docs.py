@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from lmsi_jax.checkpoint.config import resolve_numerics
-from lmsi_jax.cli.commands import COMMANDS, parse
+from lmsi_jax.cli.commands import command_of, parse
 from lmsi_jax.cli.configs import load_config
 from lmsi_jax.cli.recipes import root_config
 from lmsi_jax.pipeline.runtime import Runtime
@@ -28,7 +28,8 @@ TEXTS = [ROOT / "README.md", ROOT / "configs/README.md", *CONFIGS, *sorted((ROOT
 
 def commands():
     for text in TEXTS:
-        for line in re.findall(r"^\s*(?:\.venv/bin/)?(lmsi [a-z]+ --.*)$", text.read_text().replace("\\\n", " "), re.MULTILINE):
+        joined = text.read_text().replace("\\\n", " ")
+        for line in re.findall(r"^\s*(?:\.venv/bin/)?(lmsi [a-z]+ (?:[a-z]+ )?--.*)$", joined, re.MULTILINE):
             for part in line.partition(" #")[0].replace('"$@"', "").split(" | "):
                 yield pytest.param(part, id=f"{text.name}: {part[:60]}")
 
@@ -36,15 +37,15 @@ def commands():
 @pytest.mark.parametrize("line", list(commands()))
 def test_commands_are_ones_that_run(line):
     """Catches: a documented command with a flag, file or setting that is not there."""
-    _, command, *args = shlex.split(line)
-    assert command in COMMANDS
-    values, settings = parse(COMMANDS[command], args)
+    _, *words = shlex.split(line)
+    command = command_of(words)
+    values, settings = parse(command, words[len(command.name.split()) :])
     file = values["config"].value if "config" in values else None
-    if command == "sweep":
+    if command.name == "sweep":
         study = load_study(str(ROOT / file))
         plan_runs(study, "runs", lambda path, own: load_config(root_config(study.recipe), path, [*own, *settings]))
     else:
-        load_config(COMMANDS[command].config, str(ROOT / file) if file else None, settings)
+        load_config(command.config, str(ROOT / file) if file else None, settings)
 
 
 def own_configs():

@@ -1,11 +1,12 @@
 """The table of commands: what each does, its flags and its requirements. Usage and help are generated from it."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from absl import flags
 
 import lmsi_jax
-from lmsi_jax.core.errors import UserError, nearest
+from lmsi_jax.core.errors import UserError, nearest, unknown
 from lmsi_jax.recipes.config import (
     Config,
     DistillConfig,
@@ -214,6 +215,14 @@ HELP = {
         for name in ("run", "pretrain", "distill", "faithfulness", "monitor", "rl", "rlhf", "reward")
     },
 }
+
+
+def command_of(words: Sequence[str]) -> Command:
+    """Return the command that words begin with; some names are two words. Raises UserError for an unknown one."""
+    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    return COMMANDS[name]
 
 
 def usage() -> str:

@@ -11,11 +11,11 @@ from typing import Any
 from absl import flags
 
 import lmsi_jax
-from lmsi_jax.cli.commands import COMMANDS, Command, command_usage, parse, usage
+from lmsi_jax.cli.commands import Command, command_of, command_usage, parse, usage
 from lmsi_jax.cli.configs import load_config
 from lmsi_jax.cli.recipes import root_config
 from lmsi_jax.core import secrets
-from lmsi_jax.core.errors import Terminated, UserError, unknown
+from lmsi_jax.core.errors import Terminated, UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import STANDARD
 from lmsi_jax.core.text import printable
@@ -82,14 +82,11 @@ def _dispatch(argv: list[str]) -> int:
     if wants_help and not names:
         print(usage())
         return 0
-    name = " ".join(names[:2]) if " ".join(names[:2]) in COMMANDS else names[0]  # some names are two words
-    if name not in COMMANDS:
-        raise unknown("command", name, COMMANDS)
-    command = COMMANDS[name]
+    command = command_of(names)
     if wants_help:
         print(command_usage(command))
         return 0
-    values, settings = parse(command, words[len(name.split()) :])
+    values, settings = parse(command, words[len(command.name.split()) :])
     settings += _shorthands(command, values)
     recipe = _value(values, "recipe")
     config: Any = _load(command, root_config(recipe) if recipe else command.config, values, settings)

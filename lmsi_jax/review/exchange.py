@@ -33,14 +33,14 @@ LABELING_CONFIG = """<View>
 
 
 class Verdict(NamedTuple):
-    """A verdict on a label as a tool has it. Unknown values are None."""
+    """A verdict on a label as a tool's file has it, before `_new_row` checks it. Unknown values are None."""
 
-    id: str
-    answer: str
-    reviewer: str
-    verdict: str
-    time: str | None = None
-    seconds: float | None = None
+    id: Any
+    answer: Any
+    reviewer: Any
+    verdict: Any
+    time: Any = None
+    seconds: Any = None
 
 
 def _label_rows(rows: Sequence[Record]) -> dict[str, Record]:
@@ -270,8 +270,10 @@ def _own_rows(record: Record) -> list[Record]:
 
 
 def _new_row(tool: str, each: Verdict, number: int) -> Record:
-    if each.verdict not in VERDICTS or not all(isinstance(text, str) for text in (each.id, each.answer)):
-        raise UserError(f"{each!r:.200} is no verdict; one of {', '.join(VERDICTS)} is expected, with `id` and `answer`.")
+    if each.verdict not in VERDICTS or not all(isinstance(text, str) for text in (each.id, each.answer, each.reviewer)):
+        raise UserError(
+            f"{each!r:.200} is no verdict; one of {', '.join(VERDICTS)} is expected, with `id`, `answer` and the reviewer."
+        )
     time = each.time or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
         "id": each.id,

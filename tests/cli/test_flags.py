@@ -29,7 +29,7 @@ def lmsi(capsys, *args):
 def test_another_commands_flag_is_an_error_that_names_it(name, capsys):
     """Catches: a flag that is ignored, such as --dry-run of a command that then does it all."""
     for flag in FLAGS.keys() - set(COMMANDS[name].flags):
-        status, _, error = lmsi(capsys, name, f"--{flag}" if FLAGS[flag].kind is bool else f"--{flag}=3")
+        status, _, error = lmsi(capsys, *name.split(), f"--{flag}" if FLAGS[flag].kind is bool else f"--{flag}=3")
         owner = next(other for other in COMMANDS.values() if flag in other.flags)
         assert status == 2 and f"--{flag} is a flag of lmsi " in error and owner.name in error and name in error, error
 
@@ -59,7 +59,8 @@ def test_usage_lists_every_command(args, capsys):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_a_command_lists_its_flags(name, capsys):
     """Catches: `lmsi run --help` that is an error, or that lists the flags of all commands."""
-    for args in ((name, "--help"), (name, "-h"), ("help", name)):
+    words = name.split()
+    for args in ((*words, "--help"), (*words, "-h"), ("help", *words)):
         status, out, _ = lmsi(capsys, *args)
         assert status == 0 and {flag for flag in FLAGS if f"--{flag}=" in out or f"--{flag} " in out} == set(
             COMMANDS[name].flags
