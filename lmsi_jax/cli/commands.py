@@ -73,6 +73,16 @@ FLAGS: dict[str, Flag] = {
     "law": Flag("chinchilla_parametric, chinchilla_isoflop, coverage, vote, ...; a wrong name lists all", value="NAME"),
     "count": Flag("which parameters are counted: total (the default) or non_embedding", value="NAME"),
     "bootstrap": Flag("resampled data sets for intervals (1000); 0 is none", int, value="N"),
+    "fit": Flag("a record of lmsi scaling fit, or besiroglu_2024, hoffmann_2022, kaplan_2020, muennighoff_2023", value="FILE"),
+    "budget": Flag("floating-point operations of the training run", float, value="FLOPS"),
+    "hours": Flag("hours on the topology, in place of a budget", float, value="HOURS"),
+    "mfu": Flag("model operations as a share of the chips' peak (0.4)", float, value="SHARE"),
+    "price": Flag("dollars per chip hour", float, value="DOLLARS"),
+    "watts": Flag("average power of a chip", float, value="WATTS"),
+    "pue": Flag("power of the data centre over that of its chips (1.1)", float, value="RATIO"),
+    "kg_per_kwh": Flag("carbon dioxide of electricity (0.475, the world's average)", float, value="KG"),
+    "unique_tokens": Flag("tokens that there are; with a data_constrained fit, more are repeats", float, value="N"),
+    "inference_tokens": Flag("tokens that the model will generate, in all its paths", float, value="N"),
     "shard-mb": Flag("size of a safetensors file, in MB (5000)", int, value="N"),
 }
 
@@ -195,6 +205,11 @@ COMMANDS = {
         Command(
             "scaling fit", "fit a scaling law to runs, with intervals", "scaling.fit", ("law", "input", "output"),
             ("count", "bootstrap", "above", "overwrite"), settings=False, uses_jax=False, streams=True,
+        ),
+        Command(
+            "scaling plan", "plan a training run from a fit and a budget", "scaling.plan", ("fit",),
+            ("budget", "hours", "topology", "mfu", "price", "watts", "pue", "kg_per_kwh", "unique_tokens", "inference_tokens"),
+            settings=False, uses_jax=False,
         ),
         Command(
             "store", "list the finished stages that runs share, or remove old ones", "recipes.store", ("store",), ("prune",),

@@ -1,5 +1,7 @@
 """The commands for scaling laws."""
 
+import json
+import math
 from typing import Any, cast
 
 from absl import flags
@@ -9,6 +11,8 @@ from lmsi_jax.cli.files import check_new
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, write_jsonl
+from lmsi_jax.scaling.plan import Hardware, read_fit
+from lmsi_jax.scaling.plan import plan as make_plan
 from lmsi_jax.scaling.points import COUNTS, Count
 from lmsi_jax.scaling.records import fit_record
 
@@ -29,6 +33,40 @@ def fit(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
     write_jsonl(output, [record])
     _print(record)
     console.print(f"wrote {output}", soft_wrap=True)
+
+
+def plan(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
+    hardware = _hardware(values)
+    if (values.budget is None) == (values.hours is None):
+        raise UserError("lmsi scaling plan needs either --budget=FLOPS, or --hours with --topology.")
+    flops = values.budget
+    if values.hours is not None:
+        if hardware is None:
+            raise UserError(f"--hours={values.hours:g} is a budget only of a --topology, such as v5p:8x8x8.")
+        flops = values.hours * hardware.per_hour
+    unique = math.inf if values.unique_tokens is None else values.unique_tokens
+    inference = values.inference_tokens or 0.0
+    if not (math.isfinite(flops) and min(flops, unique) > 0 <= inference):
+        raise UserError("--budget, --hours and --unique_tokens must be above 0, and --inference_tokens at least 0.")
+    console.print_json(json.dumps(make_plan(read_fit(values.fit), flops, unique, inference, hardware)))
+
+
+def _hardware(values: flags.FlagValues) -> Hardware | None:
+    if values.topology is None:
+        return None
+    from lmsi_jax.core.machine import CHIPS  # imports JAX
+
+    name, _, size = values.topology.partition(":")
+    if name not in CHIPS or not size or not all(part.isdigit() and int(part) for part in size.split("x")):
+        known = ", ".join(CHIPS)
+        raise UserError(f"--topology={values.topology}: write a chip and a number or a grid, such as v5p:8x8x8. Chips: {known}.")
+    given = {"utilisation": values.mfu, "price": values.price, "watts": values.watts, "pue": values.pue}
+    given["kg_per_kwh"] = values.kg_per_kwh
+    for flag, value in given.items():
+        if value is not None and value <= 0:
+            raise UserError(f"--{'mfu' if flag == 'utilisation' else flag}={value:g} must be above 0.")
+    chips = math.prod(int(part) for part in size.split("x"))
+    return Hardware(chips, CHIPS[name].operations, **{key: value for key, value in given.items() if value is not None})
 
 
 def _print(record: Record) -> None:

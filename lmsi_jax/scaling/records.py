@@ -18,6 +18,7 @@ from lmsi_jax.scaling.uncertainty import bootstrap, forecast, interval, interval
 FRONTIERS: dict[str, Callable[[Points], Frontier]] = {"chinchilla_envelope": envelope, "chinchilla_isoflop": isoflop}
 SAMPLES = ("coverage", "vote")
 NAMES = (*LAWS, *FRONTIERS, *SAMPLES)
+KEPT = 200  # resampled fits that the record keeps, for the intervals of plans
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -61,6 +62,7 @@ def _law_record(found: Fit, points: Points, draws: int, above: float | None) -> 
         "constants": {name: _with(value, limits.get(name)) for name, value in found.constants.items()},
         "objective": found.objective,
         "gradient_norm": found.gradient_norm,
+        "theta": [each.theta.tolist() for each in (found, *fits[:KEPT])],
         "r_squared": 1 - unexplained / spread if spread else None,
         "mean_error": float(np.abs(relative).mean()),
         "largest_error": float(np.abs(relative).max()),

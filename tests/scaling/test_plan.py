@@ -1,0 +1,100 @@
+"""Plans: what a budget buys, what it costs, and what is refused."""
+
+import json
+
+import pytest
+
+from lmsi_jax.cli.main import main
+from lmsi_jax.core.records import read_jsonl, write_jsonl
+from lmsi_jax.scaling.energy import carbon, energy
+from tests.scaling.simulated import points
+
+GOPHER = ("--fit=besiroglu_2024", "--budget=5.76e23")
+
+
+def lmsi(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["lmsi", "scaling", *map(str, arguments)])
+    return ended.value.code
+
+
+def planned(capsys, *arguments):
+    assert lmsi("plan", *arguments) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("chips", "watts", "days", "pue", "megawatt_hours"),
+    [
+        (512, 310, 20, 1.12, 85.7),  # T5
+        (1024, 289, 30, 1.09, 232),  # Meena
+        (1024, 288, 3.1, 1.09, 24.1),  # GShard
+        (1024, 245, 27, 1.10, 179),  # Switch Transformer
+        (10_000, 330, 14.8, 1.10, 1287),  # GPT-3
+    ],
+)
+def test_energy_as_published(chips, watts, days, pue, megawatt_hours):
+    """Catches: units that are mixed (Patterson et al. 2021, table 4)."""
+    assert energy(24.0 * days, chips, float(watts), pue) / 1000 == pytest.approx(megawatt_hours, rel=0.02)
+
+
+def test_carbon_as_published():
+    """Catches: kilograms for tonnes."""
+    assert carbon(energy(24.0 * 20, 512, 310.0, 1.12), 0.545) == pytest.approx(46.7, rel=0.02)
+
+
+def test_a_budget_in_operations_and_in_hours(capsys):
+    """Catches: hours of one chip, a utilisation that is left out."""
+    plan = planned(capsys, *GOPHER, "--topology=v5p:8x8x8", "--watts=300", "--price=4")
+    assert plan["tokens_per_param"]["value"] == pytest.approx(18.4, abs=0.05)
+    cost = plan["hardware"]
+    assert cost["hours"] == pytest.approx(5.76e23 / (512 * 459e12 * 0.4 * 3600)) and cost["dollars"] == 4 * cost["chip_hours"]
+    assert cost["kilowatt_hours"] == pytest.approx(cost["chip_hours"] * 0.3 * 1.1)
+    same = planned(capsys, "--fit=besiroglu_2024", f"--hours={cost['hours']}", "--topology=v5p:8x8x8")
+    assert same["flops"] == pytest.approx(5.76e23) and "dollars" not in same["hardware"]
+
+
+def test_inference_in_the_account(capsys):
+    """Catches: a plan for training alone that is called the cheapest of both."""
+    plan = planned(capsys, *GOPHER, "--inference_tokens=1e13")
+    assert plan["with_inference"]["params"] < plan["params"]["value"] and plan["with_inference"]["share_of_the_other"] < 1
+
+
+def test_a_plan_from_ones_own_fit_has_intervals(tmp_path, capsys):
+    """Catches: a plan that looks surer than its fit."""
+    some = points("chinchilla_parametric", 60, noise=0.004)
+    rows = [{name: float(some.columns[name][i]) for name in ("params", "tokens", "loss")} for i in range(60)]
+    write_jsonl(tmp_path / "points.jsonl", rows)
+    flags = (f"--input={tmp_path}/points.jsonl", f"--output={tmp_path}/fit.json", "--bootstrap=40")
+    assert lmsi("fit", "--law=chinchilla_parametric", *flags) == 0
+    capsys.readouterr()
+    plan = planned(capsys, f"--fit={tmp_path}/fit.json", "--budget=1e21")
+    assert plan["params"]["low"] < plan["params"]["value"] < plan["params"]["high"]
+    (record,) = read_jsonl(tmp_path / "fit.json")
+    assert len(record["theta"]) == 41
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (GOPHER[:1], "needs either --budget=FLOPS, or --hours"),
+        ((*GOPHER, "--hours=3"), "needs either --budget=FLOPS, or --hours"),
+        ((GOPHER[0], "--hours=3"), "is a budget only of a --topology"),
+        ((*GOPHER, "--topology=v9:4"), "--topology=v9:4: write a chip and a number"),
+        ((*GOPHER, "--topology=v5p:4", "--mfu=-1"), "--mfu=-1 must be above 0"),
+        ((GOPHER[0], "--budget=-1"), "must be above 0"),
+        (("--fit=nobody_2020", "--budget=1e20"), "There is no published fit, and no file, 'nobody_2020'"),
+        ((*GOPHER, "--unique_tokens=1e9"), "knows no repeated tokens"),
+    ],
+)
+def test_what_cannot_be_planned(arguments, told, capsys):
+    """Catches: a budget of nothing, a setting without an effect."""
+    assert lmsi("plan", *arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_fit(tmp_path, capsys):
+    """Catches: a traceback for a record of another law."""
+    write_jsonl(tmp_path / "other.json", [{"law": "vote", "constants": {}}])
+    assert lmsi("plan", f"--fit={tmp_path}/other.json", "--budget=1e20") == 2
+    assert "is no record of a law of the loss" in capsys.readouterr().err
