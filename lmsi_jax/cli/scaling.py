@@ -59,7 +59,7 @@ def _hardware(values: flags.FlagValues) -> Hardware | None:
     name, _, size = values.topology.partition(":")
     if name not in CHIPS or not size or not all(part.isdigit() and int(part) for part in size.split("x")):
         known = ", ".join(CHIPS)
-        raise UserError(f"--topology={values.topology}: write a chip and a number or a grid, such as v5p:8x8x8. Chips: {known}.")
+        raise UserError(f"--topology={values.topology}: write a chip and a number or a grid, v5p:8x8x8. Chips: {known}.")
     given = {"utilisation": values.mfu, "price": values.price, "watts": values.watts, "pue": values.pue}
     given["kg_per_kwh"] = values.kg_per_kwh
     for flag, value in given.items():
