@@ -223,7 +223,7 @@ COMMANDS = {
 }  # fmt: skip
 # Flags whose meaning depends on the command.
 HELP = {
-    ("scaling fit", "above"): Flag("foretell the points of more operations than this from the others", float, value="FLOPS"),
+    ("scaling fit", "above"): Flag("predict the points of more operations than this from the others", float, value="FLOPS"),
     ("sweep", "config"): Flag("a Python file with get_study(), such as those in configs/studies", value="FILE.py"),
     **{
         (name, "from"): Flag("run this stage and all after it again", value="STAGE")

@@ -83,11 +83,11 @@ def _print(record: Record) -> None:
         )
     for name, value in record.get("published", {}).items():
         console.print(f"  objective of {name}: {value:.7e}, {value / record['objective']:.3g} times that of this fit")
-    if "mean" in record.get("foretold", {}):
-        told = record["foretold"]
+    if "mean" in record.get("extrapolation", {}):
+        ahead = record["extrapolation"]
         console.print(
-            f"  {told['points']} points above {told['above']:.3g} operations, foretold from the others: mean error "
-            f"{told['mean']:.2%}, largest {told['largest']:.2%}, {told['covered']:.0%} in their 90% interval"
+            f"  {ahead['points']} points above {ahead['above']:.3g} operations, predicted from the others: mean error "
+            f"{ahead['mean']:.2%}, largest {ahead['largest']:.2%}, {ahead['covered']:.0%} in their 90% interval"
         )
     for warning in record["warnings"]:
         console.print(f"  warning: {warning}")

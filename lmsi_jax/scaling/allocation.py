@@ -13,7 +13,7 @@ from lmsi_jax.scaling.laws import Array
 
 @dataclass(frozen=True)
 class Allocation:
-    """A training run: parameters, tokens, its operations 6 N D, those of inference 2 N D_inf, and the loss that is foretold."""
+    """A training run: parameters, tokens, its operations 6 N D, those of inference 2 N D_inf, and the predicted loss."""
 
     params: float
     tokens: float
@@ -26,33 +26,33 @@ class Allocation:
         return self.tokens / self.params
 
 
-def _loss(found: Fit, params: Array, tokens: Array, unique: float) -> Array:
+def _loss(fitted: Fit, params: Array, tokens: Array, unique: float) -> Array:
     columns = {"params": params, "tokens": tokens, "flops": 6 * params * tokens}
-    return found.predict({**columns, "unique_tokens": np.minimum(unique, tokens)})
+    return fitted.predict({**columns, "unique_tokens": np.minimum(unique, tokens)})
 
 
-def optimal(found: Fit, flops: float, unique_tokens: float = math.inf) -> Allocation:
+def optimal(fitted: Fit, flops: float, unique_tokens: float = math.inf) -> Allocation:
     """Return the run of least loss with 6 N D = `flops`; with the data-constrained law, of at most `unique_tokens` new tokens.
 
     Raises UserError for a law without both parameters and tokens.
     """
-    _require_both(found)
+    _require_both(fitted)
 
     def loss(params: Array) -> Array:
-        return _loss(found, params, flops / (6 * params), unique_tokens)
+        return _loss(fitted, params, flops / (6 * params), unique_tokens)
 
     params = _least(loss, 1.0, flops / 6)
     return Allocation(params, flops / (6 * params), flops, 0.0, float(loss(np.array([params]))[0]))
 
 
-def optimal_with_inference(found: Fit, loss: float, inference_tokens: float) -> Allocation:
+def optimal_with_inference(fitted: Fit, loss: float, inference_tokens: float) -> Allocation:
     """Return the cheapest model of this `loss` that also generates `inference_tokens`: the least 6 N D + 2 N D_inf.
 
     Sardana et al. 2024 (arXiv 2401.00448). For self-improvement the tokens are known beforehand: questions x paths x tokens a
     path x rounds. Raises UserError when the law cannot reach the loss.
     """
-    _require_both(found)
-    floor = found.constants.get("E", 0.0)
+    _require_both(fitted)
+    floor = fitted.constants.get("E", 0.0)
     if loss <= floor:
         raise UserError(f"A loss of {loss:g} is out of reach: the law's loss of an endless model and corpus is {floor:.4g}.")
 
@@ -61,7 +61,7 @@ def optimal_with_inference(found: Fit, loss: float, inference_tokens: float) -> 
         low, high = np.full_like(params, 1.0), np.full_like(params, 1e30)
         for _ in range(120):
             middle = np.sqrt(low * high)
-            above = _loss(found, params, middle, math.inf) > loss
+            above = _loss(fitted, params, middle, math.inf) > loss
             low, high = np.where(above, middle, low), np.where(above, high, middle)
         return high
 
@@ -70,9 +70,9 @@ def optimal_with_inference(found: Fit, loss: float, inference_tokens: float) -> 
     return Allocation(params, trained, 6 * params * trained, 2 * params * inference_tokens, loss)
 
 
-def _require_both(found: Fit) -> None:
-    if not {"params", "tokens"} <= set(found.law.fields):
-        raise UserError(f"{found.law.name} has no optimum, since it has only {', '.join(found.law.fields)}; fit a law of both.")
+def _require_both(fitted: Fit) -> None:
+    if not {"params", "tokens"} <= set(fitted.law.fields):
+        raise UserError(f"{fitted.law.name} has no optimum: it is a law of {', '.join(fitted.law.fields)} alone; fit another.")
 
 
 def _least(function: Callable[[Array], Array], low: float, high: float) -> float:

@@ -64,9 +64,9 @@ def fit(law: Law, points: Points, delta: float = DELTA, starts: Array | None = N
     return best
 
 
-def refit(found: Fit, columns: Columns, delta: float = DELTA) -> Fit:
+def refit(fitted: Fit, columns: Columns, delta: float = DELTA) -> Fit:
     """Return the fit of a law to other points, from where it ended before."""
-    return _descend(found.law, found.theta, columns, delta, rounds=6)
+    return _descend(fitted.law, fitted.theta, columns, delta, rounds=6)
 
 
 def _descend(law: Law, start: Array, columns: Columns, delta: float, rounds: int) -> Fit:

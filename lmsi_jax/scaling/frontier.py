@@ -95,12 +95,12 @@ def isoflop(points: Points, same: float = SAME) -> Frontier:
     groups = np.split(order, np.flatnonzero(np.diff(np.log(compute[order])) > same) + 1)
     for rows in groups:
         budget = float(np.exp(np.log(compute[rows]).mean()))
-        found = [_vertex(points.columns[name][rows], points.columns["loss"][rows]) for name in ("params", "tokens")]
-        if isinstance(found[0], str) or isinstance(found[1], str):
-            reason = next(each for each in found if isinstance(each, str))
+        vertices = [_vertex(points.columns[name][rows], points.columns["loss"][rows]) for name in ("params", "tokens")]
+        if isinstance(vertices[0], str) or isinstance(vertices[1], str):
+            reason = next(each for each in vertices if isinstance(each, str))
             refused.append(f"{budget:.3g} operations ({len(rows)} runs): {reason}")
         else:
-            optima.append((budget, found[0][0], found[1][0], found[0][1]))
+            optima.append((budget, vertices[0][0], vertices[1][0], vertices[0][1]))
     if len(optima) < 2:
         raise UserError(
             f"IsoFLOP curves need two budgets with a minimum inside; there are {len(optima)}. " + " ".join(refused[:5])
@@ -125,12 +125,12 @@ def _vertex(sizes: Array, loss: Array) -> tuple[float, float] | str:
 
 def exponent_intervals(points: Points, approach: str, draws: int, seed: int = 0) -> dict[str, tuple[float, float]]:
     """Return 95% intervals of a and b over resampled runs; draws that show no frontier are left out."""
-    method, found = {"envelope": envelope, "isoflop": isoflop}[approach], []
+    method, exponents = {"envelope": envelope, "isoflop": isoflop}[approach], []
     for index in resampled_runs(points.runs, draws, seed):
         try:
             each = method(points.take(index))
         except UserError:
             continue
-        found.append((each.params.exponent, each.tokens.exponent))
-    a, b = zip(*found, strict=True) if found else ((), ())
+        exponents.append((each.params.exponent, each.tokens.exponent))
+    a, b = zip(*exponents, strict=True) if exponents else ((), ())
     return {"a": interval(a), "b": interval(b)}

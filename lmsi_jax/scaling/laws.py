@@ -133,7 +133,7 @@ def _profiled_starts(columns: Columns, exponents: Array, terms: Callable[[Array,
     `terms` maps an exponent pair to the two columns that A and B multiply. The starts are sorted by their sum of squared
     relative errors. Solutions with a negative part are solved again without it.
     """
-    loss, found = columns["loss"], []
+    loss, solved = columns["loss"], []
     for pair in exponents:
         size, data = terms(pair, columns)
         design = np.stack([size, data, np.ones_like(loss)], axis=1) / loss[:, None]
@@ -141,8 +141,8 @@ def _profiled_starts(columns: Columns, exponents: Array, terms: Callable[[Array,
         solution = nonnegative(design / scale, np.ones_like(loss)) / scale
         error = float(((design @ solution - 1) ** 2).sum())
         floor = 1e-6 / np.abs(design).max(axis=0)
-        found.append((error, (*np.log(np.maximum(solution, floor)), *pair)))
-    return np.array([theta for _, theta in sorted(found)])
+        solved.append((error, (*np.log(np.maximum(solution, floor)), *pair)))
+    return np.array([theta for _, theta in sorted(solved)])
 
 
 def nonnegative(design: Array, target: Array) -> Array:

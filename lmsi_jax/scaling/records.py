@@ -25,7 +25,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 def fit_record(name: str, file: str, count: Count, draws: int, above: float | None = None) -> Record:
     """Return the record of a fit of the law `name` to the rows of a file.
 
-    `draws` is the number of resampled runs for the intervals; `above` the compute whose larger points are foretold from the
+    `draws` is the number of resampled runs for the intervals; `above` the compute whose larger points are predicted from the
     smaller ones, by default that of the largest run but one. Raises UserError for an unknown law or rows that cannot bear it.
     """
     if name in SAMPLES:
@@ -36,33 +36,33 @@ def fit_record(name: str, file: str, count: Count, draws: int, above: float | No
     if name not in LAWS:
         raise unknown("law", name, NAMES)
     points = read_points(file, LAWS[name].fields, count)
-    found = fit(LAWS[name], points)
-    record = _law_record(found, points, draws, above)
-    odd = outliers(found, points)
+    fitted = fit(LAWS[name], points)
+    record = _law_record(fitted, points, draws, above)
+    odd = outliers(fitted, points)
     if odd.any():
         rest = points.take(~odd)
         lines = [f"loss {points.columns['loss'][i]:g} of run {points.runs[i]}" for i in np.flatnonzero(odd)]
-        record["without_outliers"] = {"left_out": lines, **_law_record(fit(found.law, rest), rest, draws, above)}
+        record["without_outliers"] = {"left_out": lines, **_law_record(fit(fitted.law, rest), rest, draws, above)}
     return record
 
 
-def _law_record(found: Fit, points: Points, draws: int, above: float | None) -> Record:
-    law, fits = found.law, bootstrap(found, points, draws)
+def _law_record(fitted: Fit, points: Points, draws: int, above: float | None) -> Record:
+    law, fits = fitted.law, bootstrap(fitted, points, draws)
     limits = intervals(fits, lambda each: each.constants) if fits else {}
-    relative = found.predict(points.columns) / points.columns["loss"] - 1
+    relative = fitted.predict(points.columns) / points.columns["loss"] - 1
     logs = np.log(points.columns["loss"])
     spread = float(((logs - logs.mean()) ** 2).sum())
-    unexplained = float(((logs - law.log_loss(found.theta, points.columns)) ** 2).sum())
+    unexplained = float(((logs - law.log_loss(fitted.theta, points.columns)) ** 2).sum())
     record: Record = {
         "law": law.name,
         "formula": law.formula,
         "points": len(points),
         "runs": len(set(points.runs)),
         **_accounts(points, law),
-        "constants": {name: _with(value, limits.get(name)) for name, value in found.constants.items()},
-        "objective": found.objective,
-        "gradient_norm": found.gradient_norm,
-        "theta": [each.theta.tolist() for each in (found, *fits[:KEPT])],
+        "constants": {name: _with(value, limits.get(name)) for name, value in fitted.constants.items()},
+        "objective": fitted.objective,
+        "gradient_norm": fitted.gradient_norm,
+        "theta": [each.theta.tolist() for each in (fitted, *fits[:KEPT])],
         "r_squared": 1 - unexplained / spread if spread else None,
         "mean_error": float(np.abs(relative).mean()),
         "largest_error": float(np.abs(relative).max()),
@@ -70,20 +70,20 @@ def _law_record(found: Fit, points: Points, draws: int, above: float | None) -> 
     if law.exponents:
         of = lambda each: dict(zip("ab", law.exponents(each.theta), strict=True))  # noqa: E731
         bounds = intervals(fits, of) if fits else {}
-        record["exponents"] = {name: _with(value, bounds.get(name)) for name, value in of(found).items()}
+        record["exponents"] = {name: _with(value, bounds.get(name)) for name, value in of(fitted).items()}
     others = {name: each for name, each in PUBLISHED.items() if each.law is law}
     if others:
         record["published"] = {name: objective(law, each.theta, points.columns) for name, each in others.items()}
     if {"params", "tokens"} <= points.columns.keys() or "flops" in points.columns:
-        record["foretold"] = _foretold(found, points, draws, above)
-    record["warnings"] = warnings(found, points, limits)
+        record["extrapolation"] = _extrapolation(fitted, points, draws, above)
+    record["warnings"] = warnings(fitted, points, limits)
     return record
 
 
-def _foretold(found: Fit, points: Points, draws: int, above: float | None) -> Record:
-    """Return how well the smaller points foretell the larger ones, or why that cannot be said."""
+def _extrapolation(fitted: Fit, points: Points, draws: int, above: float | None) -> Record:
+    """Return how well the smaller points predict the larger ones, or why that cannot be said."""
     try:
-        return vars(forecast(found, points, largest_left_out(points) if above is None else above, min(draws, 200)))
+        return vars(forecast(fitted, points, largest_left_out(points) if above is None else above, min(draws, 200)))
     except UserError as error:
         if above is not None:
             raise
@@ -105,22 +105,22 @@ def _with(value: float, bounds: tuple[float, float] | None) -> Record:
 
 
 def _frontier_record(name: str, points: Points, draws: int) -> Record:
-    found = FRONTIERS[name](points)
+    frontier = FRONTIERS[name](points)
     bounds = exponent_intervals(points, name.removeprefix("chinchilla_"), draws) if draws else {}
-    thinned = found.optima[:: max(1, len(found.optima) // 50)]
+    thinned = frontier.optima[:: max(1, len(frontier.optima) // 50)]
     return {
         "law": name,
         "formula": "N_opt = G C^a, D_opt = H C^b",
         "points": len(points),
         "runs": len(set(points.runs)),
         **_accounts(points),
-        "constants": {"G": {"value": found.params.coefficient}, "H": {"value": found.tokens.coefficient}},
+        "constants": {"G": {"value": frontier.params.coefficient}, "H": {"value": frontier.tokens.coefficient}},
         "exponents": {
-            "a": _with(found.params.exponent, bounds.get("a")),
-            "b": _with(found.tokens.exponent, bounds.get("b")),
+            "a": _with(frontier.params.exponent, bounds.get("a")),
+            "b": _with(frontier.tokens.exponent, bounds.get("b")),
         },
         "optima": [dict(zip(("flops", "params", "tokens", "loss"), row, strict=True)) for row in thinned],
-        "warnings": [f"No optimum at {reason}" for reason in found.refused],
+        "warnings": [f"No optimum at {reason}" for reason in frontier.refused],
     }
 
 

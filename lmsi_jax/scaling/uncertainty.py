@@ -21,10 +21,10 @@ def resampled_runs(runs: Sequence[str], draws: int, seed: int) -> list[Index]:
     return [np.concatenate([rows[i] for i in rng.integers(0, len(names), len(names))]) for _ in range(draws)]
 
 
-def bootstrap(found: Fit, points: Points, draws: int, seed: int = 0, delta: float = DELTA) -> list[Fit]:
+def bootstrap(fitted: Fit, points: Points, draws: int, seed: int = 0, delta: float = DELTA) -> list[Fit]:
     """Return the fits to resampled runs, each converged again from the fit to all of them."""
     samples = (points.take(index) for index in resampled_runs(points.runs, draws, seed))
-    return [refit(found, sample.columns, delta) for sample in samples]
+    return [refit(fitted, sample.columns, delta) for sample in samples]
 
 
 def interval(values: Sequence[float] | Array, level: float = 0.95) -> tuple[float, float]:
@@ -43,7 +43,7 @@ def intervals(fits: Sequence[Fit], of: Callable[[Fit], Constants]) -> dict[str, 
 
 @dataclass(frozen=True)
 class Forecast:
-    """How well the points of at most `above` operations foretell the others.
+    """How well the points of at most `above` operations predict the others.
 
     `mean` and `largest` are absolute errors of the loss, as shares of it; `covered` is the share of the `points` inside their
     90% predictive interval, from the bootstrap and the residuals.
@@ -56,13 +56,13 @@ class Forecast:
     covered: float
 
 
-def forecast(found: Fit, points: Points, above: float, draws: int, seed: int = 0, delta: float = DELTA) -> Forecast:
+def forecast(fitted: Fit, points: Points, above: float, draws: int, seed: int = 0, delta: float = DELTA) -> Forecast:
     """Fit the points of at most `above` operations and predict the others. Raises UserError if there are none on one side."""
     compute = points.compute
     small, large = points.take(compute <= above), points.take(compute > above)
     if not len(large):
-        raise UserError(f"No point has more than {above:g} operations; the most is {compute.max():g}, so none can be foretold.")
-    base = fit(found.law, small, delta)
+        raise UserError(f"No point has more than {above:g} operations; the most is {compute.max():g}.")
+    base = fit(fitted.law, small, delta)
     errors = np.abs(base.predict(large.columns) / large.columns["loss"] - 1)
     residuals = np.log(small.columns["loss"] / base.predict(small.columns))
     rng = np.random.default_rng(seed)
@@ -80,33 +80,33 @@ def largest_left_out(points: Points) -> float:
     return float(others.max()) if len(others) else float(compute.min())
 
 
-def warnings(found: Fit, points: Points, limits: dict[str, tuple[float, float]]) -> list[str]:
+def warnings(fitted: Fit, points: Points, limits: dict[str, tuple[float, float]]) -> list[str]:
     """Return what makes the fit doubtful, a sentence each: too narrow a range, one ratio, no convergence, free constants."""
-    columns, told = points.columns, []
-    for name in found.law.fields:
+    columns, doubts = points.columns, []
+    for name in fitted.law.fields:
         decades = float(np.log10(columns[name].max() / columns[name].min()))
         if decades < FEW_DECADES:
-            told.append(f"{name} spans {decades:.2f} decades; an exponent needs at least {FEW_DECADES:g}.")
-    if {"params", "tokens"} <= set(found.law.fields):
+            doubts.append(f"{name} spans {decades:.2f} decades; an exponent needs at least {FEW_DECADES:g}.")
+    if {"params", "tokens"} <= set(fitted.law.fields):
         together = abs(float(np.corrcoef(np.log(columns["params"]), np.log(columns["tokens"]))[0, 1]))
         if together > ONE_RATIO:
-            told.append(
-                f"params and tokens rise together (correlation {together:.3f}), so their effects cannot be told apart; add "
+            doubts.append(
+                f"params and tokens rise together (correlation {together:.3f}), so their effects cannot be separated; add "
                 f"runs of other ratios."
             )
-    if found.gradient_norm > 1e-6 * max(found.objective, 1e-9):
-        told.append(f"Not converged: the gradient's norm is {found.gradient_norm:.1e}, the objective {found.objective:.3e}.")
-    for name, value in found.constants.items():
+    if fitted.gradient_norm > 1e-6 * max(fitted.objective, 1e-9):
+        doubts.append(f"Not converged: gradient norm {fitted.gradient_norm:.1e} at an objective of {fitted.objective:.3e}.")
+    for name, value in fitted.constants.items():
         low, high = limits.get(name, (value, value))
         if not (np.isfinite(value) and 1e-300 < abs(value) < 1e300):
-            told.append(f"{name} is {value:g}, at the boundary of what it can be: the points do not need this term.")
+            doubts.append(f"{name} is {value:g}, at the boundary of what it can be: the points do not need this term.")
         elif low <= 0 or high / low > WIDE:
-            told.append(f"The points do not identify {name}: its 95% interval is {low:.3g} to {high:.3g}.")
-    return told
+            doubts.append(f"The points do not identify {name}: its 95% interval is {low:.3g} to {high:.3g}.")
+    return doubts
 
 
-def outliers(found: Fit, points: Points, limit: float = 6.0) -> Index:
+def outliers(fitted: Fit, points: Points, limit: float = 6.0) -> Index:
     """Return which points lie further from the law than `limit` robust standard deviations (1.4826 x the median deviation)."""
-    residuals = np.log(points.columns["loss"] / found.predict(points.columns))
+    residuals = np.log(points.columns["loss"] / fitted.predict(points.columns))
     centred = np.abs(residuals - np.median(residuals))
     return centred > limit * max(1.4826 * float(np.median(centred)), 1e-9)

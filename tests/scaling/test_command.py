@@ -36,7 +36,7 @@ def test_a_fit_is_a_record(tmp_path, capsys):
     assert record["params"] == "total" and record["compute"] == "flops of the rows" and record["points"] == 60
     for name in ("E", "A", "B", "alpha", "beta"):
         assert record["constants"][name]["low"] <= record["constants"][name]["value"] <= record["constants"][name]["high"]
-    assert record["exponents"]["a"]["value"] == pytest.approx(0.513, abs=0.05) and record["foretold"]["points"] == 1
+    assert record["exponents"]["a"]["value"] == pytest.approx(0.513, abs=0.05) and record["extrapolation"]["points"] == 1
     assert record["published"]["hoffmann_2022"] > record["objective"]
     assert "alpha" in capsys.readouterr().out
     assert lmsi(*flags) == 2 and "exists; nothing was overwritten" in capsys.readouterr().err

@@ -68,8 +68,8 @@ def test_rows_of_a_run_are_resampled_together():
         assert len(index) == 50 and all(np.isin(np.arange(i - i % 10, i - i % 10 + 10), index).all() for i in index)
 
 
-def test_small_runs_foretell_large_ones():
-    """Catches: large points in the fit that foretells them; intervals that leave out the noise."""
+def test_small_runs_predict_large_ones():
+    """Catches: large points in the fit that predicts them; intervals that leave out the noise."""
     noisy = points("chinchilla_parametric", 200, noise=0.004)
     found = fitting.fit(LAWS["chinchilla_parametric"], noisy)
     told = uncertainty.forecast(found, noisy, 3e20, 100)

@@ -33,7 +33,7 @@ def right(rows, paths, valid_first=False):
 
 
 def test_coverage_of_more_paths():
-    """Catches: shares of right paths taken for chances, which foretell far too little."""
+    """Catches: shares of right paths taken for chances, which predict far too little."""
     rows = questions(1500, 32)
     of = lambda k: [sum(answer == "0" for answer in a[:k]) for a, _ in rows]  # noqa: E731
     truth = np.mean([count > 0 for count in of(32)])
