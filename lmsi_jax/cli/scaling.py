@@ -14,7 +14,7 @@ from lmsi_jax.core.records import Record, write_jsonl
 from lmsi_jax.scaling.plan import Hardware, read_fit
 from lmsi_jax.scaling.plan import plan as make_plan
 from lmsi_jax.scaling.points import COUNTS, Count
-from lmsi_jax.scaling.records import fit_record
+from lmsi_jax.scaling.records import FRONTIERS, SAMPLES, fit_record
 
 DRAWS = 1000  # resampled data sets for intervals
 
@@ -29,6 +29,8 @@ def fit(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
         raise UserError(f"--bootstrap={draws} must be 0, for no intervals, or more.")
     output = epath.Path(values.output)
     check_new([output], values)
+    if values.above is not None and values.law in (*FRONTIERS, *SAMPLES):
+        raise UserError(f"{values.law} predicts no larger runs, so --above would change nothing; leave it out.")
     record = fit_record(values.law, values.input, count, draws, values.above)
     write_jsonl(output, [record])
     _print(record)
@@ -46,27 +48,33 @@ def plan(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
         flops = values.hours * hardware.per_hour
     unique = math.inf if values.unique_tokens is None else values.unique_tokens
     inference = values.inference_tokens or 0.0
-    if not (math.isfinite(flops) and min(flops, unique) > 0 <= inference):
+    if not (0 < flops < math.inf and unique > 0 and 0 <= inference < math.inf):
         raise UserError("--budget, --hours and --unique_tokens must be above 0, and --inference_tokens at least 0.")
     console.print_json(json.dumps(make_plan(read_fit(values.fit), flops, unique, inference, hardware)))
 
 
 def _hardware(values: flags.FlagValues) -> Hardware | None:
+    given = {"mfu": values.mfu, "price": values.price, "watts": values.watts, "pue": values.pue}
+    given = {name: value for name, value in {**given, "kg_per_kwh": values.kg_per_kwh}.items() if value is not None}
     if values.topology is None:
+        if given:
+            raise UserError(f"--{next(iter(given))} is of chips, and there is no --topology; add one, such as v5p:8x8x8.")
         return None
     from lmsi_jax.core.machine import CHIPS  # imports JAX
 
     name, _, size = values.topology.partition(":")
-    if name not in CHIPS or not size or not all(part.isdigit() and int(part) for part in size.split("x")):
+    if name not in CHIPS or not size or not all(part.isascii() and part.isdigit() and int(part) for part in size.split("x")):
         known = ", ".join(CHIPS)
         raise UserError(f"--topology={values.topology}: write a chip and a number or a grid, v5p:8x8x8. Chips: {known}.")
-    given = {"utilisation": values.mfu, "price": values.price, "watts": values.watts, "pue": values.pue}
-    given["kg_per_kwh"] = values.kg_per_kwh
     for flag, value in given.items():
-        if value is not None and value <= 0:
-            raise UserError(f"--{'mfu' if flag == 'utilisation' else flag}={value:g} must be above 0.")
+        least, most = 1.0 if flag == "pue" else 0.0, 1.0 if flag == "mfu" else math.inf
+        if not (least <= value <= most and 0 < value < math.inf):
+            bounds = {"pue": "at least 1", "mfu": "above 0 and at most 1"}.get(flag, "above 0")
+            raise UserError(f"--{flag}={value:g} must be {bounds}.")
+    if "mfu" in given:
+        given["utilisation"] = given.pop("mfu")
     chips = math.prod(int(part) for part in size.split("x"))
-    return Hardware(chips, CHIPS[name].operations, **{key: value for key, value in given.items() if value is not None})
+    return Hardware(chips, CHIPS[name].operations, **given)
 
 
 def _print(record: Record) -> None:
@@ -85,12 +93,21 @@ def _print(record: Record) -> None:
         console.print(f"  objective of {name}: {value:.7e}, {value / record['objective']:.3g} times that of this fit")
     if "mean" in record.get("extrapolation", {}):
         ahead = record["extrapolation"]
+        covered = "" if ahead["covered"] is None else f", {ahead['covered']:.0%} in their 90% interval"
         console.print(
             f"  {ahead['points']} points above {ahead['above']:.3g} operations, predicted from the others: mean error "
-            f"{ahead['mean']:.2%}, largest {ahead['largest']:.2%}, {ahead['covered']:.0%} in their 90% interval"
+            f"{ahead['mean']:.2%}, largest {ahead['largest']:.2%}{covered}"
         )
+    if error := record.get("extrapolation", {}).get("error"):
+        console.print(f"  no prediction of larger runs: {error}")
+    for rule, by_paths in {"coverage": record.get("coverage", {}), **record.get("accuracy", {})}.items():
+        for paths, value in by_paths.items():
+            bounds = f" ({value['low']:.1%} to {value['high']:.1%})" if "low" in value else ""
+            console.print(f"  {rule} of {paths} paths: {value['value']:.1%}{bounds}")
     for warning in record["warnings"]:
         console.print(f"  warning: {warning}")
     if "without_outliers" in record:
-        console.print(f"without {', '.join(record['without_outliers']['left_out'])}:")
-        _print(record["without_outliers"])
+        rest = record["without_outliers"]
+        console.print(f"without {', '.join(rest['left_out'])}:" + (f" {rest['error']}" if "error" in rest else ""))
+        if "error" not in rest:
+            _print(rest)

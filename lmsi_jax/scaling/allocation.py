@@ -45,7 +45,9 @@ def optimal(fitted: Fit, flops: float, unique_tokens: float = math.inf) -> Alloc
     return Allocation(params, flops / (6 * params), flops, 0.0, float(loss(np.array([params]))[0]))
 
 
-def optimal_with_inference(fitted: Fit, loss: float, inference_tokens: float) -> Allocation:
+def optimal_with_inference(
+    fitted: Fit, loss: float, inference_tokens: float, unique_tokens: float = math.inf
+) -> Allocation:
     """Return the cheapest model of this `loss` that also generates `inference_tokens`: the least 6 N D + 2 N D_inf.
 
     Sardana et al. 2024 (arXiv 2401.00448). For self-improvement the tokens are known beforehand: questions x paths x tokens a
@@ -57,13 +59,13 @@ def optimal_with_inference(fitted: Fit, loss: float, inference_tokens: float) ->
         raise UserError(f"A loss of {loss:g} is out of reach: the law's loss of an endless model and corpus is {floor:.4g}.")
 
     def tokens(params: Array) -> Array:
-        """The training tokens that reach the loss, by bisection; 1e30 where this size cannot."""
+        """The training tokens that reach the loss, by bisection; infinite where this size cannot reach it."""
         low, high = np.full_like(params, 1.0), np.full_like(params, 1e30)
         for _ in range(120):
             middle = np.sqrt(low * high)
-            above = _loss(fitted, params, middle, math.inf) > loss
+            above = _loss(fitted, params, middle, unique_tokens) > loss
             low, high = np.where(above, middle, low), np.where(above, high, middle)
-        return high
+        return np.where(high < 1e29, high, np.inf)
 
     params = _least(lambda params: 6 * params * tokens(params) + 2 * params * inference_tokens, 1e3, 1e16)
     trained = float(tokens(np.array([params]))[0])
@@ -76,9 +78,18 @@ def _require_both(fitted: Fit) -> None:
 
 
 def _least(function: Callable[[Array], Array], low: float, high: float) -> float:
-    """Return where a function of positive numbers with one minimum is least, by ever finer grids."""
-    for _ in range(7):
+    """Return where a function of positive numbers with one minimum is least, by ever finer grids.
+
+    Raises UserError when the least value is at an end, or when there is none.
+    """
+    for zoom in range(7):
         grid = np.geomspace(low, high, 200)
-        at = int(np.argmin(function(grid)))
+        values = function(grid)
+        at = int(np.argmin(np.where(np.isnan(values), np.inf, values)))
+        if zoom == 0 and (at in (0, len(grid) - 1) or not np.isfinite(values[at])):
+            raise UserError(
+                f"The law has no optimum between {low:.3g} and {high:.3g} parameters; the exponents of its fit must be above "
+                f"0, and the budget and the loss within the law's reach."
+            )
         low, high = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
     return float(grid[at])

@@ -5,6 +5,8 @@ It is a sum and not a mean: divided by n, it falls below the tolerance of the op
 the published constants came about (Besiroglu et al. 2024).
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,9 +66,26 @@ def fit(law: Law, points: Points, delta: float = DELTA, starts: Array | None = N
     return best
 
 
-def refit(fitted: Fit, columns: Columns, delta: float = DELTA) -> Fit:
-    """Return the fit of a law to other points, from where it ended before."""
-    return _descend(fitted.law, fitted.theta, columns, delta, rounds=6)
+def refit(fitted: Fit, columns: Columns, delta: float = DELTA, others: Sequence[Array] = ()) -> Fit:
+    """Return the fit of a law to other points, the best from where it ended before and from `others`."""
+    ends = [_descend(fitted.law, start, columns, delta, rounds=6) for start in (fitted.theta, *others)]
+    return min(ends, key=lambda end: end.objective)
+
+
+def vanished(fitted: Fit, columns: Columns, share: float = 1e-6) -> list[int]:
+    """Return which terms of a sum are nowhere more than `share` of the loss: descent cannot bring them back."""
+    if fitted.law.terms is None:
+        return []
+    terms = fitted.law.terms(fitted.theta, columns) - fitted.law.log_loss(fitted.theta, columns)
+    return [i for i, each in enumerate(terms) if each.max() < np.log(share)]
+
+
+def interior_starts(law: Law, columns: Columns, most: int = 3) -> list[Array]:
+    """Return the starts nearest to the points at which every term is at least a thousandth of the loss somewhere."""
+    starts = law.starts(columns)
+    order = np.argsort([objective(law, start, columns) for start in starts], kind="stable")
+    inside = (i for i in order if not vanished(Fit(law, starts[i], np.nan, np.nan), columns, 1e-3))
+    return [starts[i] for i in itertools.islice(inside, most)]
 
 
 def _descend(law: Law, start: Array, columns: Columns, delta: float, rounds: int) -> Fit:
@@ -96,7 +115,7 @@ def _descend(law: Law, start: Array, columns: Columns, delta: float, rounds: int
         if not reached < value:
             break
         gained, theta, value = value - reached, theta + back @ end.x, reached
-        if gained < 1e-12 * value:
+        if gained < 1e-10 * value:
             break
     return Fit(law, theta, value, norm)
 
@@ -109,10 +128,9 @@ def _scaling(jacobian: Array) -> Array:
 
 def require(law: Law, points: Points) -> None:
     """Raise UserError unless the points can determine the law at all."""
-    constants = len(law.starts(points.columns)[0]) if len(points) > 1 else 2
-    if len(points) <= constants:
+    if len(points) <= law.size:
         raise UserError(
-            f"{law.name} has {constants} constants and there are {len(points)} points; a fit needs more points than constants, "
+            f"{law.name} has {law.size} constants and there are {len(points)} points; a fit needs more points than constants, "
             f"and several times as many for intervals."
         )
     for name in law.fields:

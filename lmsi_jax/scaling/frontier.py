@@ -11,10 +11,9 @@ import numpy as np
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.scaling.laws import Array
 from lmsi_jax.scaling.points import Points
-from lmsi_jax.scaling.uncertainty import interval, resampled_runs
+from lmsi_jax.scaling.uncertainty import SAME, interval, resampled_runs
 
 BINS = 1500  # values of compute at which approach 1 reads the least loss
-SAME = 0.05  # runs whose compute differs by less than this share have one budget
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def envelope(points: Points, bins: int = BINS) -> Frontier:
 
     Points of a run are measurements during it. Raises UserError without such runs of four sizes.
     """
-    compute, loss = points.compute, points.columns["loss"]
+    compute, loss = _compute(points), points.columns["loss"]
     runs = {name: np.flatnonzero(np.array(points.runs) == name) for name in dict.fromkeys(points.runs)}
     curves = {name: rows[np.argsort(compute[rows])] for name, rows in runs.items() if len(rows) > 1}
     distinct = {float(points.columns["params"][rows[0]]) for rows in curves.values()}
@@ -90,9 +89,12 @@ def isoflop(points: Points, same: float = SAME) -> Frontier:
     A budget is refused by name when its parabola opens downwards, or has its vertex outside the runs. Raises UserError when
     fewer than two budgets are left.
     """
-    compute, optima, refused = points.compute, [], []
-    order = np.argsort(compute)
-    groups = np.split(order, np.flatnonzero(np.diff(np.log(compute[order])) > same) + 1)
+    compute, optima, refused = _compute(points), [], []
+    groups: list[list[int]] = []
+    for i in np.argsort(compute):
+        if not groups or compute[i] > compute[groups[-1][0]] * (1 + same):
+            groups.append([])
+        groups[-1].append(int(i))
     for rows in groups:
         budget = float(np.exp(np.log(compute[rows]).mean()))
         vertices = [_vertex(points.columns[name][rows], points.columns["loss"][rows]) for name in ("params", "tokens")]
@@ -107,6 +109,13 @@ def isoflop(points: Points, same: float = SAME) -> Frontier:
         )
     budgets, params, tokens, _ = (np.array(column) for column in zip(*optima, strict=True))
     return Frontier(_power_law(budgets, params), _power_law(budgets, tokens), optima, refused)
+
+
+def _compute(points: Points) -> Array:
+    compute = points.compute
+    if compute is None:
+        raise UserError("A frontier needs params and tokens of every point.")
+    return compute
 
 
 def _vertex(sizes: Array, loss: Array) -> tuple[float, float] | str:

@@ -28,8 +28,10 @@ class Law:
       log_loss: (theta, columns) -> the logarithm of the loss of each point.
       constants: theta -> the published constants, by name.
       starts: columns -> the vectors (s, p) from which the fit starts.
+      size: the number of constants.
       exponents: for laws with an optimum at given compute, theta -> (a, b) with N_opt ~ C^a and D_opt ~ C^b.
       slope: (theta, columns) -> the derivative (n, p) of the logarithm of the loss; by default from central differences.
+      terms: for sums of terms, (theta, columns) -> the logarithm (terms, n) of each, in the order of theta.
     """
 
     name: str
@@ -38,8 +40,10 @@ class Law:
     log_loss: Callable[[Array, Columns], Array]
     constants: Callable[[Array], Constants]
     starts: Callable[[Columns], Array]
+    size: int
     exponents: Callable[[Array], tuple[float, float]] | None = None
     slope: Slope | None = None
+    terms: Slope | None = None
 
     def predict(self, theta: Array, columns: Columns) -> Array:
         """Return the loss of each point."""
@@ -78,7 +82,7 @@ def _power(name: str, column: str, critical: str, exponent: str) -> Law:
         return np.stack([np.ones_like(columns[column]), -np.log(columns[column])], axis=1)
 
     formula = f"L = ({critical}/{column})^{exponent}"
-    return Law(name, formula, (column,), log_loss, constants, starts, slope=slope)
+    return Law(name, formula, (column,), log_loss, constants, starts, 2, slope=slope)
 
 
 def _kaplan_both(theta: Array, columns: Columns) -> Array:
@@ -198,7 +202,7 @@ def _data_constrained(theta: Array, columns: Columns) -> Array:
     a, b, _, alpha, beta, half_d, half_n = theta
     params, tokens, unique = columns["params"], columns["tokens"], columns["unique_tokens"]
     seen = np.minimum(unique, tokens)
-    log_g = (a + np.log(alpha) - b - np.log(beta)) / (alpha + beta) if alpha > 0 < beta else np.nan
+    log_g = (a + np.log(alpha) - b - np.log(beta)) / (alpha + beta) if min(alpha, beta) > 0 else np.nan
     needed = np.exp(np.minimum(log_g + beta / alpha * (np.log(seen) + log_g), 700))  # N that is optimal for these tokens
     base = np.minimum(params, needed)
     data = effective(seen, tokens / seen - 1, np.exp(np.minimum(half_d, 50)))
@@ -236,6 +240,7 @@ LAWS = {
                 "alpha_D": float(theta[3]),
             },
             _kaplan_starts,
+            4,
             lambda theta: (float(theta[3] / (theta[1] + theta[3])), float(theta[1] / (theta[1] + theta[3]))),
         ),
         Law(
@@ -245,8 +250,10 @@ LAWS = {
             _chinchilla,
             _chinchilla_constants,
             _chinchilla_starts,
+            5,
             _optimal,
             _chinchilla_slope,
+            additive_terms,
         ),
         Law(
             "overtraining",
@@ -255,8 +262,10 @@ LAWS = {
             _overtraining,
             _overtraining_constants,
             _overtraining_starts,
+            4,
             lambda theta: (0.5, 0.5),
             _overtraining_slope,
+            lambda theta, columns: additive_terms(np.append(theta, theta[3]), columns),
         ),
         Law(
             "data_constrained",
@@ -265,6 +274,7 @@ LAWS = {
             _data_constrained,
             _data_constrained_constants,
             _data_constrained_starts,
+            7,
             _optimal,
         ),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmsi_jax.core.errors import UserError, unknown
-from lmsi_jax.core.records import Record, read_jsonl
+from lmsi_jax.core.records import Record, finite, read_jsonl
 from lmsi_jax.scaling.allocation import optimal, optimal_with_inference
 from lmsi_jax.scaling.energy import carbon, energy
 from lmsi_jax.scaling.fitting import Fit
@@ -23,8 +23,8 @@ class Hardware:
     chips: int
     operations: float
     utilisation: float = 0.4  # model operations as a share of the peak (MFU)
-    price: float = 0.0  # dollars per chip hour; 0 = not stated
-    watts: float = 0.0  # average per chip; 0 = not stated
+    price: float | None = None  # dollars per chip hour
+    watts: float | None = None  # average per chip
     pue: float = 1.1  # power of the data centre over that of its chips
     kg_per_kwh: float = 0.475  # carbon dioxide of electricity; this is the world's average
 
@@ -44,7 +44,10 @@ def read_fit(name: str) -> list[Fit]:
     law, draws = LAWS.get(str(record.get("law"))), record.get("theta")
     if law is None or not isinstance(draws, list) or not draws:
         raise UserError(f"{name} is no record of a law of the loss; write it by lmsi scaling fit --output={name}.")
-    return [Fit(law, np.array(theta, float), np.nan, np.nan) for theta in draws]
+    numbers = [[finite(value) for value in theta] if isinstance(theta, list) else [] for theta in draws]
+    if any(len(theta) != law.size or None in theta for theta in numbers):
+        raise UserError(f"{name}: each theta must have {law.size} numbers; write the record again by lmsi scaling fit.")
+    return [Fit(law, np.array(theta, float), np.nan, np.nan) for theta in numbers]
 
 
 def plan(
@@ -67,7 +70,7 @@ def plan(
     if np.isfinite(unique_tokens):
         record["epochs"] = best[0].tokens / min(unique_tokens, best[0].tokens)
     if inference_tokens:
-        both = optimal_with_inference(fits[0], best[0].loss, inference_tokens)
+        both = optimal_with_inference(fits[0], best[0].loss, inference_tokens, unique_tokens)
         alone = flops + 2 * best[0].params * inference_tokens
         record["with_inference"] = {
             "inference_tokens": inference_tokens,
@@ -84,7 +87,8 @@ def plan(
 
 def _cost(hardware: Hardware, flops: float) -> Record:
     hours = flops / hardware.per_hour
-    cost: Record = {"hours": hours, "chip_hours": hours * hardware.chips, "assumed": vars(hardware)}
+    assumed = {name: value for name, value in vars(hardware).items() if value is not None}
+    cost: Record = {"hours": hours, "chip_hours": hours * hardware.chips, "assumed": assumed}
     if hardware.price:
         cost["dollars"] = cost["chip_hours"] * hardware.price
     if hardware.watts:

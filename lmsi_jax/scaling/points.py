@@ -1,8 +1,8 @@
 """The points of a fit: rows of a JSON Lines file, checked and turned into columns.
 
 A row is a training run, or a measurement during one: `params`, `tokens`, `loss`, and where a law needs them `flops` and
-`unique_tokens`. `run` names the training run; without it each row is a run of its own. `embedding_params` and `head_params` (a
-part of them, or of `params`) let counts be converted.
+`unique_tokens`. `run` names the training run; without it each row is a run of its own. `embedding_params` is the part of
+`params` that is subtracted when parameters are counted without embeddings.
 """
 
 import os
@@ -13,11 +13,12 @@ from typing import Literal
 import numpy as np
 
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.records import finite, numbered_jsonl
+from lmsi_jax.core.records import Record, finite, numbered_jsonl
 from lmsi_jax.scaling.laws import Array, Columns, Index
 
 Count = Literal["total", "non_embedding"]
 COUNTS = ("total", "non_embedding")
+LEAST, MOST = 1e-20, 1e40  # of any field
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,20 @@ class Points:
         return Points(columns, tuple(self.runs[i] for i in index), self.count)
 
     @property
-    def compute(self) -> Array:
-        """The operations of each point: `flops`, or 6 N D (Kaplan et al. 2020, 2.1) with the counted parameters."""
-        return self.columns.get("flops", 6 * self.columns["params"] * self.columns["tokens"])
+    def compute(self) -> Array | None:
+        """The operations of each point: `flops`, or 6 N D (Kaplan et al. 2020, 2.1); None without these columns."""
+        if "flops" in self.columns:
+            return self.columns["flops"]
+        if {"params", "tokens"} <= self.columns.keys():
+            return 6 * self.columns["params"] * self.columns["tokens"]
+        return None
 
 
 def read_points(file: os.PathLike | str, fields: Sequence[str], count: Count = "total") -> Points:
     """Read the `fields` and the loss of all rows. Fields that are not needed are kept where every row has them.
 
     With count "non_embedding", `embedding_params` are subtracted from `params`. Raises UserError with file and line for a
-    field that is missing, not a number, or not above 0.
+    field that is missing, not a number, or out of range.
     """
     rows = list(numbered_jsonl(file))
     if not rows:
@@ -65,13 +70,22 @@ def read_points(file: os.PathLike | str, fields: Sequence[str], count: Count = "
         if (columns["params"] <= 0).any():
             line = rows[int(np.argmax(columns["params"] <= 0))][0]
             raise UserError(f"{file} line {line}: embedding_params is not less than params, so no other parameter is left.")
-    return Points(columns, tuple(str(row.get("run", line)) for line, row in rows), count)
+    return Points(columns, tuple(_run(row, line, f"{file} line {line}") for line, row in rows), count)
 
 
-def _positive(row: dict, name: str, where: str) -> float:
+def _run(row: Record, line: int, where: str) -> str:
+    """Return the name of a row's run; a row without one is a run of its own, whose name no row can have."""
+    if "run" not in row:
+        return f"line {line}"
+    if row["run"] is None or isinstance(row["run"], bool | list | dict):
+        raise UserError(f"{where}: run is {row['run']!r:.60}, and must name a training run; leave it out if a row is a run.")
+    return f"run {row['run']}"
+
+
+def _positive(row: Record, name: str, where: str) -> float:
     if name not in row:
         raise UserError(f"{where}: there is no field '{name}'; the fields are {', '.join(row) or 'none'}.")
     value = finite(row[name])
-    if value is None or value <= 0:
-        raise UserError(f"{where}: {name} is {row[name]!r:.60}, and must be a number above 0.")
+    if value is None or not LEAST <= value <= MOST:
+        raise UserError(f"{where}: {name} is {row[name]!r:.60}, and must be a number from {LEAST:g} to {MOST:g}.")
     return value

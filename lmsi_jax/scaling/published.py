@@ -14,6 +14,11 @@ def _additive(e: float, a: float, b: float, alpha: float, beta: float) -> Fit:
     return _fit("chinchilla_parametric", np.log(a), np.log(b), np.log(e), alpha, beta)
 
 
+def published_count(name: str) -> str:
+    """Return which parameters a published fit counts."""
+    return "non_embedding" if name == "kaplan_2020" else "total"
+
+
 PUBLISHED = {
     # Kaplan et al. 2020 (arXiv 2001.08361), table 5 and equation 1.5; N without embeddings.
     "kaplan_2020": _fit("kaplan_params_tokens", 0.076 * np.log(6.4e13), 0.076, np.log(1.8e13), 0.103),

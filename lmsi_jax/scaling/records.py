@@ -12,12 +12,13 @@ from lmsi_jax.scaling.fitting import Fit, fit, objective
 from lmsi_jax.scaling.frontier import Frontier, envelope, exponent_intervals, isoflop
 from lmsi_jax.scaling.laws import LAWS, Law
 from lmsi_jax.scaling.points import Count, Points, read_points
-from lmsi_jax.scaling.published import PUBLISHED
-from lmsi_jax.scaling.uncertainty import bootstrap, forecast, interval, intervals, largest_left_out, outliers, warnings
+from lmsi_jax.scaling.published import PUBLISHED, published_count
+from lmsi_jax.scaling.uncertainty import bootstrap, forecast, interval, intervals, largest_runs, outliers, warnings
 
 FRONTIERS: dict[str, Callable[[Points], Frontier]] = {"chinchilla_envelope": envelope, "chinchilla_isoflop": isoflop}
 SAMPLES = ("coverage", "vote")
 NAMES = (*LAWS, *FRONTIERS, *SAMPLES)
+MOST_PATHS = 10**6  # of a question
 KEPT = 200  # resampled fits that the record keeps, for the intervals of plans
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -29,6 +30,8 @@ def fit_record(name: str, file: str, count: Count, draws: int, above: float | No
     smaller ones, by default that of the largest run but one. Raises UserError for an unknown law or rows that cannot bear it.
     """
     if name in SAMPLES:
+        if count != "total":
+            raise UserError(f"{name} has no parameters, so --count would change nothing; leave it out.")
         return _samples_record(name, file, draws)
     if name in FRONTIERS:
         points = read_points(file, ("params", "tokens"), count)
@@ -40,10 +43,16 @@ def fit_record(name: str, file: str, count: Count, draws: int, above: float | No
     record = _law_record(fitted, points, draws, above)
     odd = outliers(fitted, points)
     if odd.any():
-        rest = points.take(~odd)
-        lines = [f"loss {points.columns['loss'][i]:g} of run {points.runs[i]}" for i in np.flatnonzero(odd)]
-        record["without_outliers"] = {"left_out": lines, **_law_record(fit(fitted.law, rest), rest, draws, above)}
+        lines = [f"loss {points.columns['loss'][i]:g} ({points.runs[i]})" for i in np.flatnonzero(odd)]
+        record["without_outliers"] = {"left_out": lines, **_without(fitted.law, points.take(~odd), draws)}
     return record
+
+
+def _without(law: Law, rest: Points, draws: int) -> Record:
+    try:
+        return _law_record(fit(law, rest), rest, draws, None)
+    except UserError as error:
+        return {"error": str(error)}
 
 
 def _law_record(fitted: Fit, points: Points, draws: int, above: float | None) -> Record:
@@ -71,11 +80,10 @@ def _law_record(fitted: Fit, points: Points, draws: int, above: float | None) ->
         of = lambda each: dict(zip("ab", law.exponents(each.theta), strict=True))  # noqa: E731
         bounds = intervals(fits, of) if fits else {}
         record["exponents"] = {name: _with(value, bounds.get(name)) for name, value in of(fitted).items()}
-    others = {name: each for name, each in PUBLISHED.items() if each.law is law}
+    others = {name: each for name, each in PUBLISHED.items() if each.law is law and published_count(name) == points.count}
     if others:
         record["published"] = {name: objective(law, each.theta, points.columns) for name, each in others.items()}
-    if {"params", "tokens"} <= points.columns.keys() or "flops" in points.columns:
-        record["extrapolation"] = _extrapolation(fitted, points, draws, above)
+    record["extrapolation"] = _extrapolation(fitted, points, draws, above)
     record["warnings"] = warnings(fitted, points, limits)
     return record
 
@@ -83,7 +91,7 @@ def _law_record(fitted: Fit, points: Points, draws: int, above: float | None) ->
 def _extrapolation(fitted: Fit, points: Points, draws: int, above: float | None) -> Record:
     """Return how well the smaller points predict the larger ones, or why that cannot be said."""
     try:
-        return vars(forecast(fitted, points, largest_left_out(points) if above is None else above, min(draws, 200)))
+        return vars(forecast(fitted, points, largest_runs(points, above), min(draws, 200)))
     except UserError as error:
         if above is not None:
             raise
@@ -130,7 +138,7 @@ def _samples_record(name: str, file: str, draws: int) -> Record:
         return _vote_record([_answers(row, f"{file} line {line}") for line, row in rows])
     counts = [_counts(row, f"{file} line {line}") for line, row in rows]
     n, c = np.array(counts, int).reshape(-1, 2).T
-    beta, power = samples.fit_beta_coverage(n, c), samples.fit_power_coverage(n, c)
+    beta, power = samples.fit_beta_coverage(n, c), _power_law(n, c)
     rng = np.random.default_rng(0)
     indices = [rng.integers(0, len(n), len(n)) for _ in range(min(draws, 100))]
     fits = [samples.fit_beta_coverage(n[index], c[index]) for index in indices if c[index].any()]
@@ -138,30 +146,48 @@ def _samples_record(name: str, file: str, draws: int) -> Record:
         "law": "coverage",
         "formula": "E[1 - (1 - p)^k], p = 0 with chance never, else Beta(alpha, beta)",
         "points": len(n),
-        "constants": {key: _with(value, interval([vars(f)[key] for f in fits])) for key, value in vars(beta).items()},
-        "power_law": {"formula": "exp(-a k^-b)", **vars(power)},
-        "coverage": {
-            str(k): {**_with(beta.at(k), interval([f.at(k) for f in fits])), "power_law": power.at(k)} for k in SIZES
-        },
+        "constants": {key: _with(value, _over(fits, lambda f: vars(f)[key])) for key, value in vars(beta).items()},  # noqa: B023
+        "power_law": {"formula": "exp(-a k^-b)", **power},
+        "coverage": {str(k): _with(beta.at(k), _over(fits, lambda f: f.at(k))) for k in SIZES},  # noqa: B023
         "warnings": [],
     }
 
 
+def _over(fits: list[samples.BetaCoverage], of: Callable[[samples.BetaCoverage], float]) -> tuple[float, float] | None:
+    return interval([of(each) for each in fits]) if fits else None
+
+
+def _power_law(n: np.ndarray, c: np.ndarray) -> Record:
+    """Return the exponentiated power law and its coverage, or why it cannot be fitted."""
+    try:
+        power = samples.fit_power_coverage(n, c)
+    except UserError as error:
+        return {"error": str(error)}
+    return {**vars(power), "coverage": {str(k): power.at(k) for k in SIZES}}
+
+
 def _counts(row: Record, where: str) -> tuple[int, int]:
     """Return (samples, correct) of a row, which may also be a score with one flag a path in `right`."""
-    if isinstance(row.get("right"), list) and row["right"]:
-        return len(row["right"]), sum(bool(flag) for flag in row["right"])
+    if _flags(row.get("right")):
+        return len(row["right"]), sum(row["right"])
     n, c = row.get("samples"), row.get("correct")
-    if type(n) is int and type(c) is int and 0 <= c <= n > 0:
+    if type(n) is int and type(c) is int and 0 <= c <= n and 0 < n <= MOST_PATHS:
         return n, c
-    raise UserError(f"{where}: needs samples and correct, with 0 <= correct <= samples, or right, a list of true and false.")
+    raise UserError(
+        f"{where}: needs right, a list of true and false, or samples (at most {MOST_PATHS:,}) and correct, from 0 to samples."
+    )
+
+
+def _flags(value: Any) -> bool:
+    """Return whether a value is a list of true and false that is not empty."""
+    return isinstance(value, list) and bool(value) and all(isinstance(flag, bool) for flag in value)
 
 
 def _answers(row: Record, where: str) -> samples.Answers:
     answers, right, valid = (row.get(name) for name in ("answers", "right", "valid"))
-    if not isinstance(answers, list) or not isinstance(right, list) or not 0 < len(answers) == len(right):
-        raise UserError(f"{where}: needs answers and right, lists of equal length; lmsi evaluate writes such rows.")
-    if valid is not None and (not isinstance(valid, list) or len(valid) != len(answers)):
+    if not isinstance(answers, list) or not isinstance(right, list) or not _flags(right) or len(answers) != len(right):
+        raise UserError(f"{where}: needs answers, and right with true or false for each; lmsi evaluate writes such rows.")
+    if valid is not None and (not isinstance(valid, list) or not _flags(valid) or len(valid) != len(answers)):
         raise UserError(f"{where}: valid must have one true or false for each of the {len(answers)} answers.")
     read = tuple(None if answer is None else str(answer) for answer in answers)
     accepted = frozenset(answer for answer, flag in zip(read, right, strict=True) if flag and answer is not None)
@@ -170,15 +196,15 @@ def _answers(row: Record, where: str) -> samples.Answers:
 
 def _vote_record(questions: list[samples.Answers]) -> Record:
     law = samples.fit_vote(questions)
-    least, rules = max(len(question.answers) for question in questions), ["majority"]
+    most, rules = max(len(question.answers) for question in questions), ["majority"]
     rules += ["valid_first"] if all(question.valid for question in questions) else []
     table: dict[str, Any] = {}
     for rule in rules:
         table[rule] = {}
-        for k in (k for k in SIZES if k >= least):
+        for k in (most, 2 * most, 4 * most):
             shares = samples.vote_accuracy(law, questions, k, valid_first=rule == "valid_first", draws=4)
-            half = 1.96 * float(np.std(shares)) / len(shares) ** 0.5
-            table[rule][str(k)] = _with(float(np.mean(shares)), (float(np.mean(shares)) - half, float(np.mean(shares)) + half))
+            mean, half = float(np.mean(shares)), 1.96 * float(np.std(shares)) / len(shares) ** 0.5
+            table[rule][str(k)] = _with(mean, (max(0.0, mean - half), min(1.0, mean + half)))  # over questions
     constants = {**{key: value for key, value in vars(law).items() if key != "coverage"}, **vars(law.coverage)}
     return {
         "law": "vote",

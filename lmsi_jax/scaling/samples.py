@@ -12,7 +12,6 @@ from scipy.special import betaln, expit
 
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.scaling.laws import Array
-from lmsi_jax.voting.calibration import pass_at_k
 from lmsi_jax.voting.majority import validity_weights, vote
 
 Counts = Sequence[int] | NDArray[np.int_]
@@ -69,14 +68,20 @@ class PowerCoverage:
 
 def fit_power_coverage(samples: Counts, correct: Counts) -> PowerCoverage:
     """Fit log(-log pass@k) as a line in log k, to the unbiased pass@k of 1 up to the least number of paths."""
-    right = [[i < c for i in range(n)] for n, c in zip(map(int, samples), map(int, correct), strict=True)]
-    sizes = np.arange(1, min(samples) + 1)
-    covered = np.array([np.mean(pass_at_k(right, int(k))) for k in sizes])
+    n, c = np.asarray(samples, float), np.asarray(correct, float)
+    sizes = np.arange(1, min(int(n.min()), 64) + 1)
+    covered = np.array([1 - np.mean(_all_wrong(n, c, int(k))) for k in sizes])
     inside = (covered > 0) & (covered < 1)
     if inside.sum() < 2:
         raise UserError(f"pass@k is 0 or 1 for all but {int(inside.sum())} values of k: no curve; sample more paths.")
     slope, level = np.polyfit(np.log(sizes[inside]), np.log(-np.log(covered[inside])), 1)
     return PowerCoverage(float(math.exp(level)), float(-slope))
+
+
+def _all_wrong(n: Array, c: Array, k: int) -> Array:
+    """Return the chance that k of n paths without replacement are all among the n - c wrong ones."""
+    ratio = [np.maximum(n - c - i, 0) / (n - i) for i in range(k)]
+    return np.prod(ratio, axis=0)
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,8 @@ class VoteLaw:
     valid_right: float
     valid_wrong: float
 
-    def extend(self, question: Answers, paths: int, rng: random.Random) -> tuple[list[str | None], list[bool]]:
-        """Return the answers and the validity of a question's paths after it is extended to `paths` of them."""
+    def extend(self, question: Answers, paths: int, rng: random.Random) -> tuple[list[str | None], list[bool], set[str]]:
+        """Return answers, validity and right answers of a question that is extended to `paths` paths."""
         answers, valid = list(question.answers), list(question.valid or [False] * len(question.answers))
         counts: dict[str | None, int] = {}
         accepted: dict[str | None, int] = {}
@@ -114,7 +119,9 @@ class VoteLaw:
             accepted[answer] = accepted.get(answer, 0) + is_valid
         wrong = {answer: count for answer, count in counts.items() if answer not in question.right}
         chance = self._chance(len(answers), len(answers) - sum(wrong.values()), rng)
-        right = next(iter(sorted(question.right)), RIGHT)
+        right = next(iter(sorted(question.right)), "right")
+        while right in wrong:  # a name for a right answer that no path gave
+            right += "'"
         while len(answers) < paths:
             if is_right := rng.random() < chance:
                 chosen: str | None = right
@@ -126,7 +133,7 @@ class VoteLaw:
             counts[chosen], accepted[chosen] = count + 1, accepted.get(chosen, 0) + is_valid
             answers.append(chosen)
             valid.append(is_valid)
-        return answers, valid
+        return answers, valid, {right, *question.right}
 
     def _chance(self, paths: int, right: int, rng: random.Random) -> float:
         """Draw a question's chance of a right path from its posterior."""
@@ -144,9 +151,6 @@ class VoteLaw:
             if place < 0:
                 return answer
         return f"new {number}"
-
-
-RIGHT = "right"  # stands for the right answer of a question none of whose paths gave it
 
 
 def fit_vote(questions: Sequence[Answers]) -> VoteLaw:
@@ -184,9 +188,8 @@ def vote_accuracy(
     shares = []
     for number, question in enumerate(questions):
         rng, won = random.Random(f"vote {seed} {number}"), 0
-        accepted = question.right or {RIGHT}
         for _ in range(draws):
-            answers, valid = law.extend(question, paths, rng)
+            answers, valid, accepted = law.extend(question, paths, rng)
             won += vote(answers, weights=validity_weights(valid) if valid_first else None).answer in accepted
         shares.append(won / draws)
     return shares

@@ -12,7 +12,7 @@ from lmsi_jax.cli.main import main
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.scaling.points import read_points
-from lmsi_jax.scaling.records import fit_record
+from lmsi_jax.scaling.records import NAMES, fit_record
 from tests.scaling.simulated import points
 
 
@@ -39,6 +39,9 @@ def test_a_fit_is_a_record(tmp_path, capsys):
     assert record["exponents"]["a"]["value"] == pytest.approx(0.513, abs=0.05) and record["extrapolation"]["points"] == 1
     assert record["published"]["hoffmann_2022"] > record["objective"]
     assert "alpha" in capsys.readouterr().out
+    assert lmsi(*flags, "--overwrite", "--bootstrap=0") == 0
+    (record,) = read_jsonl(tmp_path / "fit.json")
+    assert "low" not in record["constants"]["E"] and record["extrapolation"]["covered"] is None
     assert lmsi(*flags) == 2 and "exists; nothing was overwritten" in capsys.readouterr().err
 
 
@@ -63,6 +66,8 @@ def test_every_other_law_has_its_command(law, tmp_path, capsys):
     assert lmsi(f"--law={law}", f"--input={tmp_path}/rows.jsonl", f"--output={tmp_path}/fit.json", "--bootstrap=10") == 0
     (record,) = read_jsonl(tmp_path / "fit.json")
     assert record["law"] == law and record["constants"], capsys.readouterr().err
+    assert lmsi(f"--law={law}", f"--input={tmp_path}/rows.jsonl", f"--output={tmp_path}/x.json", "--above=1e20") == 2
+    assert "--above would change nothing" in capsys.readouterr().err
 
 
 def test_parameters_are_counted_as_named(tmp_path, capsys):
@@ -82,7 +87,7 @@ def test_parameters_are_counted_as_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"loss": -1.0}, "line 3: loss is -1.0, and must be a number above 0"),
+        ({"loss": -1.0}, "line 3: loss is -1.0, and must be a number from"),
         ({"tokens": None}, "line 3: tokens is None"),
         ({"params": "1B"}, "line 3: params is '1B'"),
         ({"loss": float("nan")}, "line 3: loss is None"),
@@ -108,17 +113,23 @@ def test_names_are_checked(tmp_path, capsys):
     assert "There is no command 'scaling'; the nearest is 'scaling fit'" in capsys.readouterr().err
 
 
-VALUES = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=3)
-ROWS = st.dictionaries(st.sampled_from(["params", "tokens", "loss", "flops", "samples", "correct", "answers", "right"]), VALUES)
+EXTREME = st.sampled_from([1e300, 1e-300, 10**30, -1, 0, 1e40, 1e-20])
+VALUES = EXTREME | st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=3)
+FIELDS = st.sampled_from(["params", "tokens", "loss", "flops", "run", "samples", "correct", "answers", "right", "valid"])
+CHANGES = st.lists(st.tuples(st.integers(0, 11), FIELDS, VALUES), max_size=3)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(ROWS, max_size=4), st.sampled_from(["chinchilla_parametric", "chinchilla_isoflop", "coverage", "vote"]))
-def test_any_json_is_a_fit_or_one_paragraph(rows, law):
+@settings(max_examples=40, deadline=None)
+@given(CHANGES, st.sampled_from(sorted(set(NAMES) - {"data_constrained"})), st.sampled_from([0, 3]), st.booleans())
+def test_any_json_is_a_fit_or_one_paragraph(changes, law, draws, one_run):
     """Catches: a traceback for a file that somebody else wrote."""
+    answers = {"answers": ["1", "2", "1", None], "right": [True, False, True, False]}
+    rows = [row | answers | ({"run": "a"} if one_run else {}) for row in rows_of("chinchilla_parametric", 12)]
+    for i, field, value in changes:
+        rows[i][field] = value
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         try:
-            assert fit_record(law, f"{folder}/rows.jsonl", "total", 5)["law"] == law
+            assert fit_record(law, f"{folder}/rows.jsonl", "total", draws)["law"] == law
         except UserError as error:
             assert str(error)

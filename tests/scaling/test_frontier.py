@@ -51,6 +51,12 @@ def test_budgets_without_a_minimum_are_refused_by_name():
         isoflop(two)
 
 
+def test_a_budget_is_as_wide_as_it_says():
+    """Catches: budgets that are chained, each near the next, into one."""
+    rows = [(size, flops / (6 * size)) for flops in 1e20 * 1.039 ** np.arange(12) for size in (1e8, 1e9, 1e10)]
+    assert len(isoflop(points(rows)).optima) == 6
+
+
 def test_the_envelope_gives_the_exponents():
     """Catches: sizes that are the best only since no larger one was trained."""
     found = envelope(curves())

@@ -81,7 +81,11 @@ def test_a_plan_from_ones_own_fit_has_intervals(tmp_path, capsys):
         ((*GOPHER, "--hours=3"), "needs either --budget=FLOPS, or --hours"),
         ((GOPHER[0], "--hours=3"), "is a budget only of a --topology"),
         ((*GOPHER, "--topology=v9:4"), "--topology=v9:4: write a chip and a number"),
-        ((*GOPHER, "--topology=v5p:4", "--mfu=-1"), "--mfu=-1 must be above 0"),
+        ((*GOPHER, "--topology=v5p:4", "--mfu=40"), "--mfu=40 must be above 0 and at most 1"),
+        ((*GOPHER, "--topology=v5p:4", "--price=nan"), "--price=nan must be above 0"),
+        ((*GOPHER, "--topology=v5p:²"), "--topology=v5p:²: write a chip"),
+        ((*GOPHER, "--price=4"), "--price is of chips, and there is no --topology"),
+        ((*GOPHER, "--inference_tokens=inf"), "must be above 0"),
         ((GOPHER[0], "--budget=-1"), "must be above 0"),
         (("--fit=nobody_2020", "--budget=1e20"), "There is no published fit, and no file, 'nobody_2020'"),
         ((*GOPHER, "--unique_tokens=1e9"), "knows no repeated tokens"),
@@ -98,3 +102,7 @@ def test_a_file_that_is_no_fit(tmp_path, capsys):
     write_jsonl(tmp_path / "other.json", [{"law": "vote", "constants": {}}])
     assert lmsi("plan", f"--fit={tmp_path}/other.json", "--budget=1e20") == 2
     assert "is no record of a law of the loss" in capsys.readouterr().err
+    for theta in ([["a"]], [[1, 2]], [5], [[]], [[None] * 5], [[1, 1, 1, 1, 10**400]]):
+        write_jsonl(tmp_path / "other.json", [{"law": "chinchilla_parametric", "theta": theta}])
+        assert lmsi("plan", f"--fit={tmp_path}/other.json", "--budget=1e20") == 2
+        assert "each theta must have 5 numbers" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def test_coverage_of_more_paths():
 @pytest.mark.parametrize("valid_first", [False, True])
 def test_votes_of_more_paths(valid_first):
     """Catches: wrong answers that win because they came twice, further paths that ignore those before."""
-    rows = questions(800, 32)
+    rows = questions(600, 32)
     known = first(rows, 8)
     law = samples.fit_vote(known)
     assert np.mean(samples.vote_accuracy(law, known, 8, valid_first=valid_first, draws=1)) == right(rows, 8, valid_first)
