@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
             "mesh": {"data": -1, "cpu_devices": 2},
             "corpus": {"documents": 160_000, "terms": (2, 5), "largest": 199, "sloppy": 0.4, "mistake": 0.25},
             "train": {
-                "steps": 5000,
+                "steps": 2500,
                 "batch": 32,
                 "accumulate": 2,
                 "row_length": 288,
