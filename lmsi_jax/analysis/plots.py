@@ -82,7 +82,7 @@ class Series(NamedTuple):
 def _drawing(draw: Callable[[Axes, T], None]) -> Callable[[T], Markup]:
     """Turn a function that draws data on axes into one that returns the drawing of the data, with a legend, as SVG."""
 
-    @functools.wraps(draw)
+    @functools.wraps(draw, assigned=("__module__", "__name__", "__qualname__", "__doc__"))  # its types are other ones
     def svg(data: T) -> Markup:
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(5.4, 3.7), layout="constrained")
