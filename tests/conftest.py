@@ -23,17 +23,9 @@ COMPILED = os.environ["LMSI_TESTS_COMPILED"]
 jax.config.update("jax_compilation_cache_dir", COMPILED)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
-from beartype import BeartypeConf
-from beartype.claw import beartype_packages
 from jaxtyping import install_import_hook
 
-# Types are checked at every call, and shapes too where they are declared, which takes far longer.
-ROOT = Path(__file__).parents[1]
-MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts): file.read_text() for file in ROOT.glob("lmsi_jax/*/**/*.py")}
-SHAPED = [name for name, text in MODULES.items() if "from jaxtyping import" in text]
-install_import_hook(SHAPED, "beartype.beartype")
-TYPED = [name for name in MODULES if name not in SHAPED and "__init__" not in name]
-beartype_packages(TYPED, conf=BeartypeConf(claw_is_pep526=False))
+install_import_hook("lmsi_jax", "beartype.beartype")
 
 import pytest
 from filelock import FileLock
