@@ -20,7 +20,7 @@ from rich.table import Table
 from lmsi_jax.checkpoint import folder
 from lmsi_jax.checkpoint.config import Numerics, resolve_numerics
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.machine import CHIPS, GIB, TPUS, Chip
+from lmsi_jax.core.machine import CHIPS, GIB, TPUS, Chip, parse_topology
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.settings import part
 from lmsi_jax.decoding import engine, memory
@@ -119,12 +119,7 @@ def devices_of(name: str) -> tuple[Chip, list[Any]]:
     A TPU topology requires libtpu, but no TPU. For other chips the programs are compiled for as many devices of this machine.
     Raises UserError when the name is invalid, or the topology or that many devices are not available.
     """
-    chip, _, size = name.partition(":")
-    if chip not in CHIPS or not size or not all(part.isdigit() for part in size.split("x")):
-        raise UserError(
-            f"--topology={name}: write a chip and a number or a grid, such as v5e:4x4, v5p:8x8x8 or h100:8. Chips: "
-            f"{', '.join(CHIPS)}."
-        )
+    chip, count = parse_topology(name)
     if chip in TPUS:
         from jax.experimental import topologies
 
@@ -137,7 +132,6 @@ def devices_of(name: str) -> tuple[Chip, list[Any]]:
                 f"--topology={name} is not available: {str(error).splitlines()[0][:300]}. It requires `pip install libtpu` "
                 f"and a grid in which this chip is sold (v5e:4x4, v5p:4x4x4)."
             ) from error
-    count = math.prod(map(int, size.split("x")))
     if len(jax.devices()) < count:
         raise UserError(
             f"--topology={name} is compiled for {count} devices of this machine, which has {len(jax.devices())}; add "

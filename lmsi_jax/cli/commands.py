@@ -19,6 +19,10 @@ from lmsi_jax.recipes.config import (
 )
 from lmsi_jax.studies.study import Study
 
+LAW_NAMES = (  # of scaling/records.py, which would import SciPy for each command
+    "kaplan_params", "kaplan_tokens", "kaplan_compute", "kaplan_params_tokens", "chinchilla_parametric", "overtraining",
+    "data_constrained", "chinchilla_envelope", "chinchilla_isoflop", "coverage", "vote",
+)  # fmt: skip
 SETTING = "--config."  # the prefix of a flag that overrides one setting of the config
 
 
@@ -70,7 +74,7 @@ FLAGS: dict[str, Flag] = {
     "dtype": Flag("float32, bfloat16 or float16; by default that of the checkpoint", value="NAME"),
     "adapter": Flag("write only the LoRA adapters, as a PEFT folder", bool),
     "verify": Flag("read the result back and compare logits", bool),
-    "law": Flag("chinchilla_parametric, chinchilla_isoflop, coverage, vote, ...; a wrong name lists all", value="NAME"),
+    "law": Flag(f"one of {', '.join(LAW_NAMES)}", value="NAME"),
     "count": Flag("which parameters are counted: total (the default) or non_embedding", value="NAME"),
     "bootstrap": Flag("resampled data sets for intervals (1000); 0 is none", int, value="N"),
     "fit": Flag("a record of lmsi scaling fit, or besiroglu_2024, hoffmann_2022, kaplan_2020, muennighoff_2023", value="FILE"),

@@ -54,27 +54,21 @@ def plan(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
 
 
 def _hardware(values: flags.FlagValues) -> Hardware | None:
-    given = {"mfu": values.mfu, "price": values.price, "watts": values.watts, "pue": values.pue}
-    given = {name: value for name, value in {**given, "kg_per_kwh": values.kg_per_kwh}.items() if value is not None}
+    names = {"mfu": "utilisation", "price": "price", "watts": "watts", "pue": "pue", "kg_per_kwh": "kg_per_kwh"}
+    given: dict[str, Any] = {flag: values[flag].value for flag in names if values[flag].value is not None}
     if values.topology is None:
         if given:
             raise UserError(f"--{next(iter(given))} is of chips, and there is no --topology; add one, such as v5p:8x8x8.")
         return None
-    from lmsi_jax.core.machine import CHIPS  # imports JAX
+    from lmsi_jax.core.machine import CHIPS, parse_topology  # imports JAX
 
-    name, _, size = values.topology.partition(":")
-    if name not in CHIPS or not size or not all(part.isascii() and part.isdigit() and int(part) for part in size.split("x")):
-        known = ", ".join(CHIPS)
-        raise UserError(f"--topology={values.topology}: write a chip and a number or a grid, v5p:8x8x8. Chips: {known}.")
+    chip, count = parse_topology(values.topology)
     for flag, value in given.items():
         least, most = 1.0 if flag == "pue" else 0.0, 1.0 if flag == "mfu" else math.inf
         if not (least <= value <= most and 0 < value < math.inf):
             bounds = {"pue": "at least 1", "mfu": "above 0 and at most 1"}.get(flag, "above 0")
             raise UserError(f"--{flag}={value:g} must be {bounds}.")
-    if "mfu" in given:
-        given["utilisation"] = given.pop("mfu")
-    chips = math.prod(int(part) for part in size.split("x"))
-    return Hardware(chips, CHIPS[name].operations, **given)
+    return Hardware(count, CHIPS[chip].operations, **{names[flag]: value for flag, value in given.items()})
 
 
 def _print(record: Record) -> None:

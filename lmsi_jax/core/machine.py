@@ -1,6 +1,8 @@
 """Peak rates of devices, from their data sheets or measured here, which other figures are compared with."""
 
 import dataclasses
+import math
+import re
 import timeit
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from lmsi_jax.core.errors import UserError
 
 GIB = 2**30
 
@@ -37,6 +41,17 @@ CHIPS = {
     "cpu": Chip(8.0 * GIB, 0.1e12, 0.02e12),
 }
 TPUS = ("v4", "v5e", "v5p", "v6e")
+
+
+def parse_topology(name: str) -> tuple[str, int]:
+    """Return the chip and the number of devices of a topology such as v5e:4x4 or h100:8. Raises UserError for another name."""
+    chip, _, size = name.partition(":")
+    if chip not in CHIPS or not re.fullmatch("[1-9][0-9]*(x[1-9][0-9]*)*", size, re.ASCII):
+        raise UserError(
+            f"--topology={name}: write a chip and a number or a grid, such as v5e:4x4, v5p:8x8x8 or h100:8. Chips: "
+            f"{', '.join(CHIPS)}."
+        )
+    return chip, math.prod(map(int, size.split("x")))
 
 
 def peak_operations(devices: Sequence[jax.Device], dtype: str) -> float | None:

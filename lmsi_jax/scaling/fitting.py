@@ -6,6 +6,7 @@ the published constants came about (Besiroglu et al. 2024).
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,12 +25,15 @@ POLISHED = 4  # of these, how many are optimised to the last digit
 
 @dataclass(frozen=True)
 class Fit:
-    """A law with its fitted vector, the objective that was reached, and the norm of its gradient in scaled coordinates."""
+    """A law with its fitted vector, the objective that was reached, and the norm of its gradient in scaled coordinates.
+
+    The latter two are NaN where the vector is not from points at hand.
+    """
 
     law: Law
     theta: Array
-    objective: float
-    gradient_norm: float
+    objective: float = math.nan
+    gradient_norm: float = math.nan
 
     @property
     def constants(self) -> Constants:
@@ -54,16 +58,18 @@ def fit(law: Law, points: Points, delta: float = DELTA, starts: Array | None = N
     """
     columns = points.columns
     require(law, points)
-    screened = starts
-    if screened is None:
-        every = law.starts(columns)
-        values = np.array([objective(law, start, columns, delta) for start in every])
-        screened = every[np.argsort(values, kind="stable")[:SCREENED]]
+    screened = _best_first(law, columns, delta)[:SCREENED] if starts is None else starts
     ends = sorted((_descend(law, start, columns, delta, rounds=2) for start in screened), key=lambda end: end.objective)
     best = min((_descend(law, end.theta, columns, delta, rounds=12) for end in ends[:POLISHED]), key=lambda end: end.objective)
     if not np.isfinite(best.objective):
         raise UserError(f"No start of {law.name} leads to a finite loss; check the units of {', '.join(law.fields)}.")
     return best
+
+
+def _best_first(law: Law, columns: Columns, delta: float) -> Array:
+    """Return the law's starts by their objective."""
+    starts = law.starts(columns)
+    return starts[np.argsort([objective(law, start, columns, delta) for start in starts], kind="stable")]
 
 
 def refit(fitted: Fit, columns: Columns, delta: float = DELTA, others: Sequence[Array] = ()) -> Fit:
@@ -80,12 +86,10 @@ def vanished(fitted: Fit, columns: Columns, share: float = 1e-6) -> list[int]:
     return [i for i, each in enumerate(terms) if each.max() < np.log(share)]
 
 
-def interior_starts(law: Law, columns: Columns, most: int = 3) -> list[Array]:
+def interior_starts(law: Law, columns: Columns, delta: float = DELTA, most: int = 3) -> list[Array]:
     """Return the starts nearest to the points at which every term is at least a thousandth of the loss somewhere."""
-    starts = law.starts(columns)
-    order = np.argsort([objective(law, start, columns) for start in starts], kind="stable")
-    inside = (i for i in order if not vanished(Fit(law, starts[i], np.nan, np.nan), columns, 1e-3))
-    return [starts[i] for i in itertools.islice(inside, most)]
+    starts = _best_first(law, columns, delta)
+    return list(itertools.islice((start for start in starts if not vanished(Fit(law, start), columns, 1e-3)), most))
 
 
 def _descend(law: Law, start: Array, columns: Columns, delta: float, rounds: int) -> Fit:

@@ -4,16 +4,18 @@ A law is a function of a vector of free numbers (`theta`), on a scale on which t
 points. It returns the logarithm of the loss. `constants` maps the vector to the constants of the publication.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp] | NDArray[np.bool_]
-Slope = Callable[["Array", "Columns"], "Array"]
 Columns = Mapping[str, Array]
+Function = Callable[[Array, Columns], Array]  # of (theta, columns)
 Constants = dict[str, float]
 
 
@@ -37,13 +39,13 @@ class Law:
     name: str
     formula: str
     fields: tuple[str, ...]
-    log_loss: Callable[[Array, Columns], Array]
+    log_loss: Function
     constants: Callable[[Array], Constants]
     starts: Callable[[Columns], Array]
     size: int
     exponents: Callable[[Array], tuple[float, float]] | None = None
-    slope: Slope | None = None
-    terms: Slope | None = None
+    slope: Function | None = None
+    terms: Function | None = None
 
     def predict(self, theta: Array, columns: Columns) -> Array:
         """Return the loss of each point."""
@@ -103,7 +105,7 @@ def _kaplan_starts(columns: Columns) -> Array:
     return np.array(grid)
 
 
-def additive_terms(theta: Array, columns: Columns) -> Array:
+def _terms(theta: Array, columns: Columns) -> Array:
     """Return the logarithms (3, n) of A / N^alpha, B / D^beta and E; theta = (a, b, e, alpha, beta), logarithms of A, B, E."""
     a, b, e, alpha, beta = theta
     size, data = a - alpha * np.log(columns["params"]), b - beta * np.log(columns["tokens"])
@@ -111,12 +113,12 @@ def additive_terms(theta: Array, columns: Columns) -> Array:
 
 
 def _chinchilla(theta: Array, columns: Columns) -> Array:
-    return _log_sum(additive_terms(theta, columns))
+    return _log_sum(_terms(theta, columns))
 
 
 def _chinchilla_slope(theta: Array, columns: Columns) -> Array:
     """The derivative by a, b and e is the share of each term in the loss."""
-    terms = additive_terms(theta, columns)
+    terms = _terms(theta, columns)
     a, b, e = np.exp(terms - _log_sum(terms))
     return np.stack([a, b, e, -a * np.log(columns["params"]), -b * np.log(columns["tokens"])], axis=1)
 
@@ -131,37 +133,21 @@ def _optimal(theta: Array) -> tuple[float, float]:
     return float(beta / (alpha + beta)), float(alpha / (alpha + beta))
 
 
-def _profiled_starts(columns: Columns, exponents: Array, terms: Callable[[Array, Columns], tuple[Array, Array]]) -> Array:
-    """Return starts by variable projection: for fixed exponents, E, A and B are a linear least-squares problem.
-
-    `terms` maps an exponent pair to the two columns that A and B multiply. The starts are sorted by their sum of squared
-    relative errors. Solutions with a negative part are solved again without it.
-    """
-    loss, solved = columns["loss"], []
-    for pair in exponents:
-        size, data = terms(pair, columns)
-        design = np.stack([size, data, np.ones_like(loss)], axis=1) / loss[:, None]
-        scale = np.linalg.norm(design, axis=0)
-        solution = nonnegative(design / scale, np.ones_like(loss)) / scale
-        error = float(((design @ solution - 1) ** 2).sum())
-        floor = 1e-6 / np.abs(design).max(axis=0)
-        solved.append((error, (*np.log(np.maximum(solution, floor)), *pair)))
-    return np.array([theta for _, theta in sorted(solved)])
-
-
-def nonnegative(design: Array, target: Array) -> Array:
-    """Return the least-squares solution without negative parts (Lawson and Hanson 1974)."""
-    from scipy.optimize import nnls
-
-    return nnls(design, target)[0]
-
-
 def _chinchilla_starts(columns: Columns) -> Array:
-    def terms(pair: Array, columns: Columns) -> tuple[Array, Array]:
-        return columns["params"] ** -pair[0], columns["tokens"] ** -pair[1]
+    """Return starts by variable projection, best first: for fixed exponents, A, B and E are a linear least-squares problem.
 
-    grid = np.geomspace(0.03, 2.0, 24)
-    return _profiled_starts(columns, np.array([(alpha, beta) for alpha in grid for beta in grid]), terms)
+    It is solved for relative errors, without negative parts; a part of 0 starts at a millionth of the loss.
+    """
+    params, tokens, loss = (columns[name] for name in ("params", "tokens", "loss"))
+    grid, solved = np.geomspace(0.03, 2.0, 24), []
+    for alpha, beta in itertools.product(grid, grid):
+        design = np.stack([params**-alpha, tokens**-beta, np.ones_like(loss)], axis=1) / loss[:, None]
+        scale = np.linalg.norm(design, axis=0)
+        solution = nnls(design / scale, np.ones_like(loss))[0] / scale
+        error = float(((design @ solution - 1) ** 2).sum())
+        floor = 1e-6 / design.max(axis=0)
+        solved.append((error, (*np.log(np.maximum(solution, floor)), alpha, beta)))
+    return np.array([theta for _, theta in sorted(solved)])
 
 
 def chinchilla_grid() -> Array:
@@ -192,7 +178,7 @@ def _overtraining_starts(columns: Columns) -> Array:
     return _chinchilla_starts(columns)[:, [0, 1, 2, 3]]
 
 
-def effective(unique: Array, repeats: Array, half: float) -> Array:
+def _effective(unique: Array, repeats: Array, half: float) -> Array:
     """Return U + U R* (1 - exp(-R / R*)): what `repeats` further passes over `unique` units are worth in new units."""
     return unique + unique * half * -np.expm1(-repeats / half)
 
@@ -205,8 +191,8 @@ def _data_constrained(theta: Array, columns: Columns) -> Array:
     log_g = (a + np.log(alpha) - b - np.log(beta)) / (alpha + beta) if min(alpha, beta) > 0 else np.nan
     needed = np.exp(np.minimum(log_g + beta / alpha * (np.log(seen) + log_g), 700))  # N that is optimal for these tokens
     base = np.minimum(params, needed)
-    data = effective(seen, tokens / seen - 1, np.exp(np.minimum(half_d, 50)))
-    size = effective(base, np.maximum(params / base - 1, 0), np.exp(np.minimum(half_n, 50)))
+    data = _effective(seen, tokens / seen - 1, np.exp(np.minimum(half_d, 50)))
+    size = _effective(base, np.maximum(params / base - 1, 0), np.exp(np.minimum(half_n, 50)))
     return _chinchilla(theta[:5], {"params": size, "tokens": data})
 
 
@@ -253,11 +239,11 @@ LAWS = {
             5,
             _optimal,
             _chinchilla_slope,
-            additive_terms,
+            _terms,
         ),
         Law(
             "overtraining",
-            "L = E + (a M^eta + b M^-eta) C^-eta, C = 6 params tokens, M = tokens/params",
+            "L = E + (a*M^eta + b*M^-eta)*C^-eta, C = 6*params*tokens, M = tokens/params",
             ("params", "tokens"),
             _overtraining,
             _overtraining_constants,
@@ -265,7 +251,7 @@ LAWS = {
             4,
             lambda theta: (0.5, 0.5),
             _overtraining_slope,
-            lambda theta, columns: additive_terms(np.append(theta, theta[3]), columns),
+            lambda theta, columns: _terms(np.append(theta, theta[3]), columns),
         ),
         Law(
             "data_constrained",

@@ -47,7 +47,7 @@ def read_fit(name: str) -> list[Fit]:
     numbers = [[finite(value) for value in theta] if isinstance(theta, list) else [] for theta in draws]
     if any(len(theta) != law.size or None in theta for theta in numbers):
         raise UserError(f"{name}: each theta must have {law.size} numbers; write the record again by lmsi scaling fit.")
-    return [Fit(law, np.array(theta, float), np.nan, np.nan) for theta in numbers]
+    return [Fit(law, np.array(theta, float)) for theta in numbers]
 
 
 def plan(

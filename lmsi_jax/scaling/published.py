@@ -7,7 +7,7 @@ from lmsi_jax.scaling.laws import LAWS
 
 
 def _fit(law: str, *theta: float) -> Fit:
-    return Fit(LAWS[law], np.array(theta), np.nan, np.nan)
+    return Fit(LAWS[law], np.array(theta))
 
 
 def _additive(e: float, a: float, b: float, alpha: float, beta: float) -> Fit:

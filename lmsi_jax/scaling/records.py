@@ -83,15 +83,15 @@ def _law_record(fitted: Fit, points: Points, draws: int, above: float | None) ->
     others = {name: each for name, each in PUBLISHED.items() if each.law is law and published_count(name) == points.count}
     if others:
         record["published"] = {name: objective(law, each.theta, points.columns) for name, each in others.items()}
-    record["extrapolation"] = _extrapolation(fitted, points, draws, above)
+    record["extrapolation"] = _extrapolation(law, points, draws, above)
     record["warnings"] = warnings(fitted, points, limits)
     return record
 
 
-def _extrapolation(fitted: Fit, points: Points, draws: int, above: float | None) -> Record:
+def _extrapolation(law: Law, points: Points, draws: int, above: float | None) -> Record:
     """Return how well the smaller points predict the larger ones, or why that cannot be said."""
     try:
-        return vars(forecast(fitted, points, largest_runs(points, above), min(draws, 200)))
+        return vars(forecast(law, points, largest_runs(points, above), min(draws, 200)))
     except UserError as error:
         if above is not None:
             raise

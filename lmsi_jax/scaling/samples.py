@@ -12,6 +12,7 @@ from scipy.special import betaln, expit
 
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.scaling.laws import Array
+from lmsi_jax.voting.calibration import pass_at_k_of_counts
 from lmsi_jax.voting.majority import validity_weights, vote
 
 Counts = Sequence[int] | NDArray[np.int_]
@@ -68,20 +69,14 @@ class PowerCoverage:
 
 def fit_power_coverage(samples: Counts, correct: Counts) -> PowerCoverage:
     """Fit log(-log pass@k) as a line in log k, to the unbiased pass@k of 1 up to the least number of paths."""
-    n, c = np.asarray(samples, float), np.asarray(correct, float)
-    sizes = np.arange(1, min(int(n.min()), 64) + 1)
-    covered = np.array([1 - np.mean(_all_wrong(n, c, int(k))) for k in sizes])
+    counts = [(int(n), int(c)) for n, c in zip(samples, correct, strict=True)]
+    sizes = np.arange(1, min(64, *(n for n, _ in counts)) + 1)
+    covered = np.array([np.mean([pass_at_k_of_counts(n, c, int(k)) for n, c in counts]) for k in sizes])
     inside = (covered > 0) & (covered < 1)
     if inside.sum() < 2:
         raise UserError(f"pass@k is 0 or 1 for all but {int(inside.sum())} values of k: no curve; sample more paths.")
     slope, level = np.polyfit(np.log(sizes[inside]), np.log(-np.log(covered[inside])), 1)
     return PowerCoverage(float(math.exp(level)), float(-slope))
-
-
-def _all_wrong(n: Array, c: Array, k: int) -> Array:
-    """Return the chance that k of n paths without replacement are all among the n - c wrong ones."""
-    ratio = [np.maximum(n - c - i, 0) / (n - i) for i in range(k)]
-    return np.prod(ratio, axis=0)
 
 
 @dataclass(frozen=True)

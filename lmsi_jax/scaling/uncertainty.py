@@ -7,7 +7,7 @@ import numpy as np
 
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.scaling.fitting import DELTA, Fit, fit, interior_starts, refit, vanished
-from lmsi_jax.scaling.laws import Array, Constants, Index
+from lmsi_jax.scaling.laws import Array, Constants, Index, Law
 from lmsi_jax.scaling.points import Points
 
 FEW_DECADES, ONE_RATIO, WIDE, FEW_RUNS = 1.0, 0.98, 10.0, 10
@@ -29,7 +29,7 @@ def bootstrap(fitted: Fit, points: Points, draws: int, seed: int = 0, delta: flo
     """
     if len(set(points.runs)) < 2:
         return []
-    others = interior_starts(fitted.law, points.columns) if vanished(fitted, points.columns) else []
+    others = interior_starts(fitted.law, points.columns, delta) if vanished(fitted, points.columns) else []
     samples = (points.take(index) for index in resampled_runs(points.runs, draws, seed))
     return [refit(fitted, sample.columns, delta, others) for sample in samples]
 
@@ -85,17 +85,15 @@ def largest_runs(points: Points, above: float | None = None) -> Index:
     return chosen[of_row]
 
 
-def forecast(
-    fitted: Fit, points: Points, held_out: Index, draws: int, seed: int = 0, delta: float = DELTA
-) -> Forecast:
+def forecast(law: Law, points: Points, held_out: Index, draws: int, seed: int = 0, delta: float = DELTA) -> Forecast:
     """Fit the points outside the mask `held_out` and predict the others. Raises UserError if they are too few for the law."""
     small, large = points.take(~held_out), points.take(held_out)
-    base = fit(fitted.law, small, delta)
+    base = fit(law, small, delta)
     errors = np.abs(base.predict(large.columns) / large.columns["loss"] - 1)
     fits, covered = bootstrap(base, small, draws, seed, delta), None
     if fits:
         # The fit follows its own points more closely than others: n / (n - p) restores the variance.
-        wider = np.sqrt(len(small) / (len(small) - fitted.law.size))
+        wider = np.sqrt(len(small) / (len(small) - law.size))
         residuals = wider * np.log(small.columns["loss"] / base.predict(small.columns))
         rng = np.random.default_rng(seed)
         drawn = [each.predict(large.columns) * np.exp(rng.choice(residuals, len(large))) for each in fits]

@@ -84,4 +84,9 @@ def pass_at_k(right: Sequence[Sequence[bool]], k: int) -> list[float]:
     few = min((len(paths) for paths in right), default=k)
     if few < k:
         raise ValueError(f"pass@{k} needs {k} paths of each question, and one has {few}")
-    return [1 - math.comb(len(paths) - sum(paths), k) / math.comb(len(paths), k) for paths in right]
+    return [pass_at_k_of_counts(len(paths), sum(paths), k) for paths in right]
+
+
+def pass_at_k_of_counts(paths: int, right: int, k: int) -> float:
+    """Return pass@k of a question with `paths` paths of which `right` are right, k of them at most."""
+    return 1 - math.comb(paths - right, k) / math.comb(paths, k)

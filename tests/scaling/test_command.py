@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmsi_jax.cli.commands import LAW_NAMES
 from lmsi_jax.cli.main import main
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
@@ -104,7 +105,8 @@ def test_bad_rows_are_named_by_line(change, told, tmp_path, capsys):
 
 
 def test_names_are_checked(tmp_path, capsys):
-    """Catches: a wrong name that is told as a missing file; a command of two words that is not found."""
+    """Catches: a wrong name that is told as a missing file; a command of two words that is not found; a law not in the help."""
+    assert LAW_NAMES == NAMES
     write_jsonl(tmp_path / "points.jsonl", rows_of("chinchilla_parametric", 20))
     assert lmsi("--law=chinchila", f"--input={tmp_path}/points.jsonl", f"--output={tmp_path}/fit.json") == 2
     assert "There is no law 'chinchila'" in capsys.readouterr().err
