@@ -25,7 +25,18 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 from jaxtyping import install_import_hook
 
-install_import_hook("lmsi_jax", "beartype.beartype")
+SHAPED = (
+    "model",
+    "training",
+    "decoding",
+    "rl",
+    "stages.rollouts",
+    "stages.prefer",
+    "core.metrics",
+    "core.rng",
+    "benchmarks.lengths",
+)
+install_import_hook([f"lmsi_jax.{name}" for name in SHAPED], "beartype.beartype")
 
 import pytest
 from filelock import FileLock

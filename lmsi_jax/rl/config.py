@@ -95,11 +95,12 @@ class RlConfig:
     kl_where: Where = "loss"
     kl_estimator: Estimator = "k2"
     truncated: Literal["scored", "left_out"] = "scored"  # paths that end at the token limit; left_out: not in the loss
+    vote_shares: tuple[float, float] = (0.0, 1.0)  # groups whose vote has a share outside this range are not trained on
     check_every: int = 0  # steps between two checks of the signals of collapse; 0 = none
     probes: int = 64  # questions of a check, each with a reworded twin
     probe_paths: int = 8  # paths of each probe and twin
     guard: bool = True  # end at an alarm of the checks, and return the state with the best agreement of twins
-    redraws: int = 0  # dynamic sampling: more batches of questions that may be drawn until no group has equal rewards
+    redraws: int = 0  # dynamic sampling: more batches of questions that may be drawn until all groups teach something
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -111,10 +112,18 @@ class RlConfig:
         """Training steps on each batch of rollouts."""
         return self.updates * self.epochs
 
+    def trains_on(self, share: float) -> bool:
+        """Whether a group whose vote has this share is trained on."""
+        return self.vote_shares[0] <= share <= self.vote_shares[1]
+
     def check(self, path: str) -> None:
         require_positive(self, path, "temperature", "advantage_limit")
         require_at_least(1, self, path, "questions", "paths", "updates", "epochs", "probes", "probe_paths")
         require_at_least(0, self, path, "redraws", "check_every", "positive_weight", "beta")
+        require(
+            len(self.vote_shares) == 2 and 0 <= self.vote_shares[0] < self.vote_shares[1] <= 1,
+            f"{path}vote_shares={self.vote_shares} must be a lower and an upper bound within 0..1, such as (0.3, 0.9).",
+        )
         require(bool(self.rewards), f"{path}rewards is empty; name at least one, such as vote.")
         for name in self.rewards:
             if "." not in name and name not in BUILT_IN:
@@ -153,6 +162,10 @@ class RlConfig:
             self.value == ValueConfig() or self.advantage == GAE,
             f"{path}value has no effect with {path}advantage='{self.advantage}', which has no values of states; set the latter "
             f"to {GAE}.",
+        )
+        require(
+            self.vote_shares == (0.0, 1.0) or self.advantage != GAE,
+            f"{path}vote_shares={self.vote_shares} leaves out groups, and {path}advantage='{GAE}' has none; leave it out.",
         )
         require(
             set(self.checks) == set(DEFAULT_CHECKS) or VALID_VOTE in self.rewards,

@@ -39,6 +39,11 @@ def group_metrics(groups: Groups, rewards: Sequence[str]) -> dict[str, float]:
     }
 
 
+def vote_shares(groups: Groups) -> list[float]:
+    """Return the share of paths of each group that have its winning answer; 0 where answers have equally many."""
+    return [vote([row["answer"] for row in group], tie="abstain").confidence for group in groups]
+
+
 def _explained(paths: Sequence[Record]) -> dict[str, float]:
     returns, values = (np.concatenate([row[name] for row in paths]) for name in ("returns", "values"))
     return {"explained_variance": float(1 - np.var(returns - values) / np.var(returns))} if np.var(returns) > 0 else {}

@@ -15,7 +15,7 @@ from lmsi_jax.voting.majority import validity_weights, vote
 
 VALID_VOTE = "valid_vote"
 MODEL = "model"  # the score of a reward model, which the caller computes for all groups at once
-BUILT_IN = ("gold", "vote", VALID_VOTE, MODEL, "steps", "length", "random")
+BUILT_IN = ("gold", "vote", VALID_VOTE, "first_path", MODEL, "steps", "length", "random")
 READS_GOLD = ("gold",)
 
 
@@ -40,7 +40,7 @@ def make(name: str, reader: AnswerReader, seed: int, checks: Sequence[str] = ())
     """
     if name == "gold":
         return lambda group: [float(reader.is_right(answer, group.accepted or ())) for answer in group.answers]
-    built_in: Mapping[str, Reward] = {"vote": agreement, "steps": valid_steps, "length": brevity}
+    built_in: Mapping[str, Reward] = {"vote": agreement, "first_path": same_as_first, "steps": valid_steps, "length": brevity}
     if name in built_in:
         return built_in[name]
     if name == VALID_VOTE:
@@ -57,6 +57,11 @@ def agreement(group: Group) -> list[float]:
     """
     outcome = vote(group.answers, tie="abstain")
     return [float(answer is not None and answer == outcome.answer) for answer in group.answers]
+
+
+def same_as_first(group: Group) -> list[float]:
+    """Return 1 for paths that agree with the first path of their group: the control in which one path votes alone."""
+    return [float(answer is not None and answer == group.answers[0]) for answer in group.answers]
 
 
 def valid_agreement(group: Group, checks: Sequence[str]) -> list[float]:

@@ -45,9 +45,7 @@ def optimal(fitted: Fit, flops: float, unique_tokens: float = math.inf) -> Alloc
     return Allocation(params, flops / (6 * params), flops, 0.0, float(loss(np.array([params]))[0]))
 
 
-def optimal_with_inference(
-    fitted: Fit, loss: float, inference_tokens: float, unique_tokens: float = math.inf
-) -> Allocation:
+def optimal_with_inference(fitted: Fit, loss: float, inference_tokens: float, unique_tokens: float = math.inf) -> Allocation:
     """Return the cheapest model of this `loss` that also generates `inference_tokens`: the least 6 N D + 2 N D_inf.
 
     Sardana et al. 2024 (arXiv 2401.00448). For self-improvement the tokens are known beforehand: questions x paths x tokens a

@@ -4,7 +4,7 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
@@ -107,3 +107,17 @@ def param_shardings(mesh: Mesh, shapes: Any, axes: Any) -> Any:
 def with_shardings(shapes: Any, places: Any) -> Any:
     """Return a tree of abstract arrays: the shapes and dtypes of `shapes` with the shardings of `places`."""
     return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places)
+
+
+def gather(mesh: Mesh, arrays: Any) -> Any:
+    """Return arrays replicated over the mesh axis `fsdp`, as `mesh.gathered` has them; the same ones if it has size 1."""
+    if mesh.devices.shape["fsdp"] == 1:
+        return arrays
+
+    def place(array: jax.Array) -> NamedSharding:
+        placed = cast(NamedSharding, array.sharding)
+        parts = [(part,) if isinstance(part, str) else part or () for part in placed.spec]
+        kept = [tuple(axis for axis in part if axis != "fsdp") or None for part in parts]
+        return NamedSharding(mesh.devices, PartitionSpec(*kept))
+
+    return jax.jit(lambda tree: tree, out_shardings=jax.tree.map(place, arrays))(arrays)

@@ -28,12 +28,12 @@ from lmsi_jax.rl.advantages import ESTIMATORS, path_advantages, positives_weight
 from lmsi_jax.rl.config import GAE, RlConfig
 from lmsi_jax.rl.head import policy_of
 from lmsi_jax.rl.losses import weights
-from lmsi_jax.rl.metrics import Groups, group_metrics
+from lmsi_jax.rl.metrics import Groups, group_metrics, vote_shares
 from lmsi_jax.rl.objective import policy_logits, target_logprobs
 from lmsi_jax.rl.rows import PROMPT_BUCKET, Path, Rows, pack_paths
 from lmsi_jax.rl.signals import twin
 from lmsi_jax.sharding import processes
-from lmsi_jax.sharding.rules import jit
+from lmsi_jax.sharding.rules import gather, jit
 from lmsi_jax.stages.reward import TextScorer
 from lmsi_jax.tasks.questions import load_questions
 from lmsi_jax.training.batches import batch_rows
@@ -94,9 +94,10 @@ class Rollouts:
         self._asked = {id: tokenizer.encode(text) for id, text in asked.items()}
         shards, longest = self._mesh.size("batch"), max(map(len, self._asked.values()))
         lanes = settings.batching.lanes or -(-self._rl.questions // shards) * shards
-        self._engine = Engine(
-            self._mesh, model.config, tokenizer, memory.limits(settings.sampling, settings.batching, longest, lanes)
-        )
+        self._gathers = settings.batching.gather
+        mesh = self._mesh.gathered if self._gathers else self._mesh
+        limits = memory.limits(settings.sampling, settings.batching, longest, lanes)
+        self._engine = Engine(mesh, model.config, tokenizer, limits)
         self._metrics = runtime.metrics_file("rollouts")
         self._writer: MetricWriter | None = None
         self._number, self._batches = -1, list[Batch]()
@@ -115,7 +116,7 @@ class Rollouts:
         """Return the answers of `rl.probe_paths` paths of each question, which are probes or twins."""
         sampling = dataclasses.replace(self._settings.sampling, paths=self._rl.probe_paths)
         requests = [Request(row["id"], tokens=tuple(self._asked[row["id"]])) for row in questions]
-        policy = policy_of(model)
+        policy = self._decoded(model)
         prefix = self._engine.prefill(policy, self._prefix)
         paths = {each[0].id: each for each in self._engine.sample(policy, prefix, requests, sampling, key)}
         read = self._settings.reader.read
@@ -135,6 +136,11 @@ class Rollouts:
                 f"--config.rl.temperature, more --config.rl.paths, or another reward."
             )
 
+    def _decoded(self, model: Any) -> Any:
+        """Return the policy of a model, gathered once for all steps of decoding if `sample.gather` says so."""
+        policy = policy_of(model)
+        return gather(self._mesh, policy) if self._gathers else policy
+
     def _file(self, number: int) -> epath.Path:
         return self._scratch / f"{number:06d}.jsonl"
 
@@ -145,7 +151,9 @@ class Rollouts:
             rows = list(read_jsonl(file))
         else:
             present = model()
-            rows = [row for group in self._with_advantages(self._drawn(number, policy_of(present)), present) for row in group]
+            rows = [
+                row for group in self._with_advantages(self._drawn(number, self._decoded(present)), present) for row in group
+            ]
             processes.by_first(lambda: write_jsonl(file, rows))
         groups: dict[str, list[Record]] = {}
         for row in rows:
@@ -157,7 +165,7 @@ class Rollouts:
         return list(groups.values())
 
     def _drawn(self, number: int, params: Any) -> Groups:
-        """Sample and reward groups. With `redraws`, groups of equal rewards are replaced by those of further questions."""
+        """Sample and reward groups. With `redraws`, groups that teach nothing are replaced by those of further questions."""
         rl = self._rl
         key = rng.stage_key(self._settings.seed, "rl", number)
         prefix = self._engine.prefill(params, self._prefix)
@@ -170,8 +178,8 @@ class Rollouts:
             asked = {self._questions[i]["id"]: self._questions[i] for i in rows}  # an epoch may end within a batch
             new = [question for id, question in asked.items() if id not in varied and id not in equal]
             for group in self._sampled(new, params, prefix, key, number):
-                differs = len({row["score"] for row in group}) > 1
-                (varied if differs else equal)[group[0]["id"]] = group
+                teaches = len({row["score"] for row in group}) > 1 and rl.trains_on(*vote_shares([group]))
+                (varied if teaches else equal)[group[0]["id"]] = group
             if len(varied) >= rl.questions:
                 break
         chosen = [*varied.values(), *equal.values()] if rl.redraws else [(varied | equal)[id] for id in asked]
@@ -223,6 +231,7 @@ class Rollouts:
         if rl.advantage == GAE:
             return self._with_values(groups, model)
         found = self._limited(ESTIMATORS[rl.advantage](np.array([[row["reward"] for row in group] for group in groups])))
+        found = np.where([[rl.trains_on(share)] for share in vote_shares(groups)], found, 0.0)
         return [
             [{**row, "advantage": value} for row, value in zip(group, _rounded(values), strict=True)]
             for group, values in zip(groups, found, strict=True)

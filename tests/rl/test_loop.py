@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from etils import epath
 
+from lmsi_jax.answers.reader import AnswerReader, Answers
 from lmsi_jax.checkpoint import folder as checkpoints
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.rl.advantages import ESTIMATORS
 from lmsi_jax.rl.config import GAE, Clip, ValueConfig
 from lmsi_jax.rl.losses import LOSSES
+from lmsi_jax.rl.metrics import vote_shares
 from lmsi_jax.sharding.rules import use_mesh
 from tests.conftest import mesh_of
 from tests.rl.loop import RL, TRAIN, other, questions, run, runtime_of, settings
@@ -230,6 +232,28 @@ def test_dynamic_sampling_replaces_groups_of_equal_rewards(beta, checkpoint, tmp
     equal = [sum(len(set(each)) == 1 for each in groups(folder).values()) for folder in (plain, drawn)]
     assert equal[1] < equal[0]
     assert len(groups(drawn)) == len(groups(plain)) == 2 * TRAIN.steps
+
+
+class Parity(AnswerReader):
+    """Whether a text has an even number of characters is its answer."""
+
+    def read(self, rows, choices):
+        return Answers([str(len(row["text"]) % 2) for row in rows], {})
+
+
+def test_groups_whose_vote_is_too_sure_or_too_weak_can_be_left_out(checkpoint, tmp_path):
+    """Catches: a range without an effect, and one that leaves out the groups within it."""
+    bounds = (0.3, 0.7)
+    wanted = settings(other(RL, vote_shares=bounds))
+    done = run(tmp_path, checkpoint, other(wanted, reader=Parity("text")))
+    groups = {}
+    for row in read_jsonl(done / "rollouts.jsonl"):
+        groups.setdefault((row["step"], row["id"]), []).append(row)
+    trained = {key: any(row["advantage"] for row in group) for key, group in groups.items()}
+    within = {key: bounds[0] <= vote_shares([group])[0] <= bounds[1] for key, group in groups.items()}
+    varied = {key: len({row["score"] for row in group}) > 1 for key, group in groups.items()}
+    assert trained == {key: within[key] and varied[key] for key in groups}
+    assert any(varied[key] and not within[key] for key in groups) and any(trained.values())
 
 
 def test_paths_that_are_cut_off_can_be_left_out(checkpoint, tmp_path):

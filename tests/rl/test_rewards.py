@@ -30,6 +30,7 @@ def test_built_in_rewards():
     assert reward("valid_vote", checks=("arithmetic",)) == [1, 0, 1, 0]
     assert reward("valid_vote", checks=("arithmetic",), answers=("7", "8", "8", "8")) == [1, 0, 0, 0], "one valid path outvotes"
     assert reward("valid_vote", checks=("each_once",), answers=("9", "8", "8", None))[1:3] == [1, 1]
+    assert reward("first_path") == [1, 0, 1, 0] and reward("first_path", answers=(None, None, "7", "7")) == [0, 0, 0, 0]
     assert reward("steps") == [1, 0, 0, 0]
     assert reward("length") == [-0.5, -0.55, -0.6, -0.65]
     assert reward("random") == reward("random") and set(reward("random")) <= {0.0, 1.0}
@@ -64,6 +65,8 @@ def test_metrics_of_groups():
         (["rl.checks=('sums',)"], "rl.checks"),
         (["rl.rewards=('model',)"], "needs a checkpoint"),
         (["rl.paths=1"], "compares paths"),
+        (["rl.vote_shares=(0.9,0.3)"], "must be a lower and an upper bound within 0..1"),
+        (["rl.vote_shares=(0.3,0.9)", "rl.advantage=gae"], "leaves out groups"),
         (["rl.updates=3"], "does not divide into rl.updates=3"),
         (["rl.loss=reinforce", "rl.epochs=2"], "right only for paths of the present policy"),
         (["rl.beta=0.1", "rl.kl_estimator=k1"], "its expected gradient is 0"),

@@ -40,7 +40,7 @@ def test_the_published_grid_of_starts_ends_no_lower():
     noisy = points("chinchilla_parametric", 120, noise=0.004)
     law, grid = LAWS["chinchilla_parametric"], chinchilla_grid()
     assert len(grid) == 4500
-    some = grid[np.random.default_rng(0).choice(len(grid), 40, replace=False)]
+    some = grid[np.random.default_rng(0).choice(len(grid), 12, replace=False)]
     found, others = fitting.fit(law, noisy), fitting.fit(law, noisy, starts=some)
     assert found.objective == pytest.approx(others.objective, rel=1e-9)
     assert found.gradient_norm < 1e-6 * found.objective
@@ -55,7 +55,7 @@ def test_intervals_cover_the_truth():
     """Catches: intervals over refits that were not converged again, or over rows of a run as if they were runs."""
     name, inside = "kaplan_params", []
     law, truth = LAWS[name], LAWS[name].constants(THETA[name])
-    for seed in range(20):
+    for seed in range(12):
         noisy = points(name, 40, noise=0.004, seed=seed)
         found = fitting.refit(fitting.Fit(law, THETA[name]), noisy.columns)
         limits = uncertainty.intervals(uncertainty.bootstrap(found, noisy, 30), lambda each: each.constants)
@@ -72,15 +72,15 @@ def test_rows_of_a_run_are_resampled_together():
 
 def test_small_runs_predict_large_ones():
     """Catches: large points in the fit that predicts them; intervals that leave out the noise."""
-    noisy = points("chinchilla_parametric", 200, noise=0.004)
+    noisy = points("chinchilla_parametric", 120, noise=0.004)
     large = uncertainty.largest_runs(noisy, 3e20)
     assert (large == (noisy.compute > 3e20)).all()
-    ahead = uncertainty.forecast(LAW, noisy, large, 100)
+    ahead = uncertainty.forecast(LAW, noisy, large, 30)
     assert ahead.points == large.sum() and ahead.mean < 0.011 and ahead.largest < 0.045 and ahead.covered > 0.8
     assert uncertainty.forecast(LAW, noisy, large, 0).covered is None
     wrong = Points({**noisy.columns, "loss": np.where(large, 9.0, noisy.columns["loss"])}, noisy.runs)
     assert uncertainty.forecast(LAW, wrong, large, 0).mean > 0.5
-    with pytest.raises(UserError, match="0 of 200 runs end above 1e\\+30 operations"):
+    with pytest.raises(UserError, match="0 of 120 runs end above 1e\\+30 operations"):
         uncertainty.largest_runs(noisy, 1e30)
 
 
@@ -99,7 +99,7 @@ def test_the_largest_run_is_left_out_with_all_of_its_points():
 def test_predictive_intervals_of_few_runs_cover():
     """Catches: residuals of the fit's own points, which are smaller than those of others."""
     covered = []
-    for seed in range(20):
+    for seed in range(10):
         few = points("kaplan_params", 10, noise=0.01, seed=seed)
         covered.append(uncertainty.forecast(LAWS["kaplan_params"], few, uncertainty.largest_runs(few), 30).covered)
     assert np.mean(covered) > 0.7
@@ -157,12 +157,12 @@ def test_points_that_cannot_bear_the_law_are_named():
     loss = LAWS[name].predict(THETA[name], columns) * np.exp(0.004 * rng.standard_normal(n))
     narrow = Points({**columns, "loss": loss}, tuple(map(str, range(n))))
     found = fitting.fit(LAWS[name], narrow)
-    limits = uncertainty.intervals(uncertainty.bootstrap(found, narrow, 50), lambda each: each.constants)
+    limits = uncertainty.intervals(uncertainty.bootstrap(found, narrow, 20), lambda each: each.constants)
     told = " ".join(uncertainty.warnings(found, narrow, limits))
     assert "params spans 0.70 decades" in told and "correlation 1.000" in told and "do not identify" in told
-    good = points(name, 200, noise=0.001)
+    good = points(name, 100, noise=0.001)
     found = fitting.fit(LAWS[name], good)
-    limits = uncertainty.intervals(uncertainty.bootstrap(found, good, 50), lambda each: each.constants)
+    limits = uncertainty.intervals(uncertainty.bootstrap(found, good, 20), lambda each: each.constants)
     assert uncertainty.warnings(found, good, limits) == []
 
 
