@@ -88,7 +88,8 @@ def _drawing(draw: Callable[[Axes, T], None]) -> Callable[[T], Markup]:
             figure = Figure(figsize=(5.4, 3.7), layout="constrained")
             ax = figure.subplots()
             draw(ax, data)
-            ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=4)
+            if ax.get_legend_handles_labels()[0]:
+                ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=4)
             return _svg(figure)
 
     return svg
@@ -227,6 +228,38 @@ def course(ax: Axes, curves: Mapping[Series, Sequence[tuple[int, float]]]) -> No
         )  # fmt: skip
     ax.set_xlabel("step")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _logarithmic(ax: Axes, lines: Sequence[tuple[Series, Sequence[tuple[float, float]]]], x_label: str, y_label: str) -> None:
+    """Draw lines on logarithmic axes; those of one series have one entry in the legend."""
+    named = set[Series]()
+    for series, points in lines:
+        x, y = [at for at, _ in points], [value for _, value in points]
+        label = "" if series in named else series.name
+        named.add(series)
+        ax.plot(x, y, color=series.colour, linestyle=series.line, marker="o", markersize=3.5, linewidth=1.4, label=label)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel(x_label)
+    ax.set_ylabel(y_label)
+
+
+def loss_by(lines: Sequence[tuple[Series, Sequence[tuple[float, float]]]], x_label: str) -> Markup:
+    """Return a drawing of losses against a quantity, both on logarithmic axes."""
+
+    @_drawing
+    def draw(ax: Axes, lines: Sequence[tuple[Series, Sequence[tuple[float, float]]]]) -> None:
+        _logarithmic(ax, lines, x_label, "held-out loss (nats a token)")
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+    return draw(lines)
+
+
+@_drawing
+def optimal_params(ax: Axes, lines: Sequence[tuple[Series, Sequence[tuple[float, float]]]]) -> None:
+    """Draw the best number of parameters against compute, with a line for each approach."""
+    _logarithmic(ax, lines, "floating-point operations", "parameters")
 
 
 @_drawing

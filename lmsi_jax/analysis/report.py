@@ -56,6 +56,7 @@ RECIPES = {
     "rl": "reinforcement-learning",
     "rlhf": "human-feedback",
     "reward": "reward-model",
+    "scaling": "scaling",
 }
 UNMEASURED = "Nothing has been scored or voted yet."
 EVIDENT = 0.05  # from this p-value on, the verdict says that chance alone can explain the change
@@ -96,6 +97,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
     from lmsi_jax.analysis import plots  # matplotlib is slow to import, and only a report needs it
     from lmsi_jax.analysis.figures import figures
     from lmsi_jax.analysis.plots import Series
+    from lmsi_jax.analysis.scaling import scaling_figures, scaling_verdict
 
     config, planned = read_json(folder.config), read_plan(folder)
     about = read_json(folder.history) if folder.history.exists() else {}
@@ -115,7 +117,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
     measured += [*transfer_limits(folder, scores.models), *filter(None, [cost(manifests, rows, config)])]
     return {
         "name": folder.root.name,
-        "verdict": verdict(rows, voted) or quality or _last_losses(folder, planned) or "Nothing has been scored or voted yet.",
+        "verdict": verdict(rows, voted) or quality or scaling_verdict(folder) or _last_losses(folder, planned) or UNMEASURED,
         "recipe": RECIPES.get(name := about.get("recipe", "self_improve"), name),
         "votes": bool(planned.groups) or "rounds" in config,
         "remark": remark(voted, gold),
@@ -132,7 +134,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "command": shlex.join(about.get("command_line", [])),
         "versions": about.get("versions", {}),
         "headline": _headline(rows),
-        "figures": figures(folder, planned, rows, scores, rounds),
+        "figures": scaling_figures(folder) or figures(folder, planned, rows, scores, rounds),
         "course": course,
         "quality": quality,
         "course_drawings": [

@@ -16,6 +16,7 @@ from lmsi_jax.recipes.config import (
     RewardRunConfig,
     RlhfConfig,
     RlRunConfig,
+    ScalingConfig,
 )
 from lmsi_jax.studies.study import Study
 
@@ -207,6 +208,10 @@ COMMANDS = {
             ("dry-run", "reconfigure", "any-code", "store"), config=Study, one_process=True,
         ),
         Command(
+            "scaling run", "train models of several sizes and lengths, and fit scaling laws to their losses", "recipes.run",
+            ("config", "workdir"), RUNNER, config=ScalingConfig, one_process=True, profiled=("train",),
+        ),
+        Command(
             "scaling fit", "fit a scaling law to runs, with intervals", "scaling.fit", ("law", "input", "output"),
             ("count", "bootstrap", "above", "overwrite"), settings=False, uses_jax=False, streams=True,
         ),
@@ -231,7 +236,7 @@ HELP = {
     ("sweep", "config"): Flag("a Python file with get_study(), such as those in configs/studies", value="FILE.py"),
     **{
         (name, "from"): Flag("run this stage and all after it again", value="STAGE")
-        for name in ("run", "pretrain", "distill", "faithfulness", "monitor", "rl", "rlhf", "reward")
+        for name in ("run", "pretrain", "scaling run", "distill", "faithfulness", "monitor", "rl", "rlhf", "reward")
     },
 }
 

@@ -173,6 +173,14 @@ class RunFolder:
         """The texts to pre-train on ("train"), or those of the validation loss ("held_out")."""
         return self.root / "corpus" / f"{name}.jsonl"
 
+    def curve(self, model: str) -> epath.Path:
+        """The held-out losses of a pre-training run."""
+        return self.root / "curves" / f"{model}.jsonl"
+
+    def scaling(self, name: str) -> epath.Path:
+        """The `points`, `curves` or `rates` of scaling runs, or the `fits` of laws to them."""
+        return self.root / "scaling" / f"{name}.jsonl"
+
     @property
     def tokenizer(self) -> epath.Path:
         """The tokenizer that a pre-training run trains."""

@@ -169,7 +169,7 @@ class BaseConfig:
     corpus: CorpusConfig = CorpusConfig()
     tokenizer_documents: int = 20_000  # documents that the tokenizer is trained on
     held_out_documents: int = 500  # documents for the validation loss
-    validate_every: int = untraced(500)  # steps between two measurements of the validation loss
+    validate_every: int = 500  # steps between two measurements of the validation loss
     train: TrainConfig = TrainConfig(steps=3000, learning_rate=2e-3, warmup=100, weight_decay=0.1)
 
     def check(self, path: str) -> None:
@@ -190,6 +190,45 @@ class PretrainConfig(BaseConfig):
     def check(self, path: str) -> None:
         super().check(path)
         require_seed(self.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalingConfig(PretrainConfig):
+    """Pre-training runs of several sizes and lengths, and the scaling laws that are fitted to them.
+
+    `model` is the reference size. A size has its own width and layers, and the reference's ratios of heads and MLP to the
+    width. The learning rate of N parameters is train.learning_rate x (N of the reference / N)^rate_exponent.
+    """
+
+    widths: tuple[int, ...] = (64, 96, 160, 256)  # of each size
+    depths: tuple[int, ...] = (3, 4, 4, 5)  # layers of each size
+    flops: tuple[float, ...] = (1e13, 3e13, 1e14)  # budgets: each size has a run with each of them
+    tokens: tuple[float, float] = (1e6, 2e7)  # runs whose budget needs fewer or more tokens are left out
+    rate_exponent: float = 0.3
+    rate_factors: tuple[float, ...] = (0.5, 2.0)  # a size's first run is repeated with these multiples of its learning rate
+    measurements: int = 8  # of the held-out loss, during each run
+    resamples: int = 200  # of the runs, for intervals
+
+    def check(self, path: str) -> None:
+        super().check(path)
+        require_at_least(1, self, path, "measurements")
+        require_at_least(0, self, path, "resamples")
+        require(not self.start, f"start='{self.start}': scaling runs start from random weights; leave it out.")
+        for name, value, default in (
+            ("train.steps", self.train.steps, PretrainConfig().train.steps),
+            ("validate_every", self.validate_every, PretrainConfig().validate_every),
+        ):
+            require(value == default, f"{name}={value} has no effect: it follows from the budget of each run; leave it out.")
+        require(
+            len(self.widths) == len(self.depths) > 0,
+            f"widths={self.widths} and depths={self.depths} must have one entry for each size.",
+        )
+        for name in ("widths", "depths", "flops", "rate_factors"):
+            values = getattr(self, name)
+            require(all(0 < value < 1e40 for value in values), f"{name}={values} must be positive and finite.")
+            require(len(set(values)) == len(values) or name == "depths", f"{name}={values} has an entry twice.")
+        require(1 not in self.rate_factors, f"rate_factors={self.rate_factors}: every run has the factor 1; leave it out.")
+        require(0 < self.tokens[0] < self.tokens[1], f"tokens={self.tokens} must be a lower and an upper bound.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,6 +386,7 @@ def require_unused(config: LoopConfig, command: str, sections: dict[str, Any]) -
 ROOTS: dict[str, type] = {
     "self_improve": Config,
     "pretrain": PretrainConfig,
+    "scaling": ScalingConfig,
     "distill": DistillConfig,
     "faithfulness": FaithfulnessConfig,
     "monitor": MonitorConfig,

@@ -26,16 +26,28 @@ def architecture(config: BaseConfig) -> ModelConfig:
 
 def base_stages(config: BaseConfig, seed: int, folder: RunFolder, name: str) -> list[Stage]:
     """Return the stages that train a base model of this name."""
-    corpus, held_out, tokenizer = folder.corpus("train"), folder.corpus("held_out"), folder.tokenizer
-    texts = pretrain.CorpusSettings(seed, config.corpus, config.held_out_documents)
-    vocabulary = pretrain.TokenizerSettings(config.model.vocab, config.tokenizer_documents)
     training = pretrain.PretrainSettings(seed, architecture(config), config.train, config.validate_every)
-    source = {"start": checkpoints.locate(config.start)} if config.start else {"tokenizer": tokenizer}
-    inputs, outputs = {"corpus": corpus, "held_out": held_out, **source}, {"model": folder.model(name)}
-    result = [Stage("corpus", pretrain.run_corpus, texts, {}, {"train": corpus, "held_out": held_out})]
-    if not config.start:
-        result.append(Stage("tokenizer", pretrain.run_tokenizer, vocabulary, {"corpus": corpus}, {"tokenizer": tokenizer}))
-    return [*result, Stage("train", pretrain.run_pretrain, training, inputs, outputs, on_mesh=True)]
+    return [*text_stages(config, seed, folder), training_stage("train", training, config.start, folder, name)]
+
+
+def text_stages(config: BaseConfig, seed: int, folder: RunFolder) -> list[Stage]:
+    """Return the stages that write the corpus, and train a tokenizer unless that of a checkpoint is used."""
+    texts = pretrain.CorpusSettings(seed, config.corpus, config.held_out_documents)
+    written = {name: folder.corpus(name) for name in ("train", "held_out")}
+    result = [Stage("corpus", pretrain.run_corpus, texts, {}, written)]
+    if config.start:
+        return result
+    vocabulary = pretrain.TokenizerSettings(config.model.vocab, config.tokenizer_documents)
+    inputs, outputs = {"corpus": folder.corpus("train")}, {"tokenizer": folder.tokenizer}
+    return [*result, Stage("tokenizer", pretrain.run_tokenizer, vocabulary, inputs, outputs)]
+
+
+def training_stage(stage: str, settings: pretrain.PretrainSettings, start: str, folder: RunFolder, name: str) -> Stage:
+    """Return the stage that trains the model `name`, from the checkpoint `start` or from scratch."""
+    source = {"start": checkpoints.locate(start)} if start else {"tokenizer": folder.tokenizer}
+    inputs = {"corpus": folder.corpus("train"), "held_out": folder.corpus("held_out"), **source}
+    outputs = {"model": folder.model(name), "curve": folder.curve(name)}
+    return Stage(stage, pretrain.run_pretrain, settings, inputs, outputs, on_mesh=True)
 
 
 def stages(config: PretrainConfig, folder: RunFolder) -> list[Stage]:

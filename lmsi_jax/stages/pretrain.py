@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 from etils import epath
 
@@ -10,14 +11,15 @@ from lmsi_jax.checkpoint import folder
 from lmsi_jax.core import rng
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import write_bytes
+from lmsi_jax.core.metric_log import read_metrics
 from lmsi_jax.core.progress import console
-from lmsi_jax.core.records import read_jsonl, write_jsonl
-from lmsi_jax.core.settings import untraced
+from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
 from lmsi_jax.formatting.packing import PackedRows, Piece, pack
 from lmsi_jax.model import transformer
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
+from lmsi_jax.sharding import processes
 from lmsi_jax.stages.finetune import training_run, work
 from lmsi_jax.tasks.config import CorpusConfig
 from lmsi_jax.tasks.word_corpus import documents
@@ -69,13 +71,14 @@ class PretrainSettings:
     seed: int
     model: ModelConfig
     train: TrainConfig
-    validate_every: int = untraced(500)  # steps between two measurements of the validation loss
+    validate_every: int = 500  # steps between two measurements of the validation loss
 
 
 def run_pretrain(runtime: Runtime, settings: PretrainSettings, inputs: Files, outputs: Files, scratch: epath.Path) -> None:
-    """Train a model on a `corpus`, measure its loss on `held_out` documents, and write it with its tokenizer as `model`.
+    """Train a model on a `corpus`, and write it with its tokenizer as `model`, and its losses on `held_out` texts as `curve`.
 
-    The model is that of the checkpoint `start`, or a random one with the `tokenizer`.
+    A row of the curve has the `step`, the `tokens` seen, padding included, the different ones of them, and the `loss`. The
+    model is that of the checkpoint `start`, or a random one with the `tokenizer`.
     """
     config, model, mesh = settings.train, settings.model, runtime.mesh
     start = str(inputs["start"]) if "start" in inputs else None
@@ -96,7 +99,23 @@ def run_pretrain(runtime: Runtime, settings: PretrainSettings, inputs: Files, ou
         hook = validation_loss(mesh, objective, held_out, config.batch // config.accumulate, settings.validate_every)
         trained = train(objective, shuffled(mesh, rows, config.batch, settings.seed), weights, [hook], params, config, run)
         params = weights.merged(params, trained)
+        measured = [row for row in read_metrics(run.metrics) if "validation_loss" in row]
+    write_curve(outputs["curve"], measured, config.batch * config.row_length, len(rows) * config.row_length)
     folder.save(outputs["model"], model, params, files)
+
+
+def write_curve(file: epath.Path, measured: Sequence[Record], tokens_per_step: int, tokens_of_corpus: int) -> None:
+    """Write the held-out losses of a training run, from the rows of its metrics that have one."""
+    curve = [
+        {
+            "step": row["step"],
+            "tokens": row["step"] * tokens_per_step,
+            "unique_tokens": min(row["step"] * tokens_per_step, tokens_of_corpus),
+            "loss": row["validation_loss"],
+        }
+        for row in measured
+    ]
+    processes.by_first(lambda: write_jsonl(file, curve))
 
 
 def corpus_rows(file: epath.Path, tokenizer: Tokenizer, row_length: int) -> PackedRows:

@@ -38,7 +38,7 @@ def test_sampling_dry_is_refused(capsys, tmp_path):
     """Catches: `lmsi sample --dry-run` that samples."""
     args = (f"--config={ROOT}/configs/tiny.py", "--questions=q.jsonl", f"--output={tmp_path}/p.jsonl", "--dry-run")
     status, _, error = lmsi(capsys, "sample", *args)
-    recipes = "run, distill, faithfulness, monitor, reward, rl, rlhf, sweep, pretrain"
+    recipes = "run, distill, faithfulness, monitor, reward, rl, rlhf, sweep, scaling run, pretrain"
     assert status == 2 and f"--dry-run is a flag of lmsi {recipes} and not of lmsi sample" in error
     assert not list(tmp_path.iterdir())
 

@@ -24,7 +24,7 @@ from lmsi_jax.formatting.prompts import Chat, Prompts
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.pipeline.stage import Ledger, Stage
-from lmsi_jax.recipes import distill, pretrain, self_improve
+from lmsi_jax.recipes import distill, pretrain, scaling, self_improve
 from lmsi_jax.recipes.config import ROOTS, Config
 from lmsi_jax.recipes.parts import Parts
 from lmsi_jax.sharding.config import MeshConfig
@@ -120,8 +120,9 @@ def changed(settings, path):
 def all_stages(folder):
     """The stages of every recipe, with all their settings."""
     run = RunFolder(epath.Path(folder))
-    for recipe in (self_improve, pretrain, distill):
-        config = build(ROOTS[recipe.RECIPE.name], {} if recipe is pretrain else {"data": {"num_questions": 4, "num_eval": 4}})
+    for recipe in (self_improve, pretrain, scaling, distill):
+        asks = recipe not in (pretrain, scaling)
+        config = build(ROOTS[recipe.RECIPE.name], {"data": {"num_questions": 4, "num_eval": 4}} if asks else {})
         yield from recipe.stages(config, run)
 
 
@@ -142,7 +143,7 @@ def test_every_setting_makes_its_stage_stale_or_says_that_it_leaves_no_trace(tmp
         for before, after, path, marked in changes(stage.settings):
             assert (traced(after) == traced(before)) == marked, (stage.name, path)
             (hidden if marked else visited).add((type(stage.settings).__name__, path))
-    assert len(visited) > 150 and {path[-1] for _, path in hidden} >= {"lanes", "save_every", "url", "validate_every"}
+    assert len(visited) > 150 and {path[-1] for _, path in hidden} >= {"lanes", "save_every", "url", "log_every"}
     assert not {path[-1] for _, path in hidden} & {"temperature", "paths", "learning_rate", "model", "rule", "weights", "seed"}
 
 
