@@ -15,7 +15,7 @@ def get_study() -> dict:
             "zero-shot": {"data.exemplars": "none", "format.formats": ("zero_shot_cot",)},
             "own exemplars, 1 template": {"data.exemplars": "self", "data.templates": 1},
             "own exemplars, 4 templates": {"data.exemplars": "self", "data.templates": 4},
-            "own exemplars, 8 templates": {"data.exemplars": "self", "data.templates": 8},
+            "own exemplars, 16 templates": {"data.exemplars": "self", "data.templates": 16},
         },
         "shown": ("self_consistency", "valid_first"),
     }

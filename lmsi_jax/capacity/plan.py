@@ -277,7 +277,7 @@ def _train(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
         length = _leaf(tokens.shape[:1], jnp.int32, sharding(mesh, None))
         batch = Batch(arrays, SharedPrompts(tokens, length) if train.share_prompts else None)
         frozen = transformer.sharded(mesh, shape) if train.lora.rank else {}
-        step: Any = make_step(cross_entropy(shape, train.remat, train.z_loss), target, train)
+        step: Any = make_step(cross_entropy(shape, train.remat, train.z_loss, train.router), target, train)
         cost = _cost(step.lower(state, batch, frozen).compile())
     start = 0 if train.lora.rank else memory.weight_bytes(mesh, shape)  # the initial parameters; with LoRA `frozen` has them
     operations = cost.operations * train.accumulate  # XLA counts a loop's body once
@@ -312,7 +312,7 @@ def _seconds(
         "greedy CoT": scored * _tokens(config),
     }
     passes = assumed.questions + scored * len(decoded)  # a question is prefilled once for each decoding
-    operations = 2 * transformer.count_params(shape) * passes * assumed.question / mesh.devices.size
+    operations = 2 * transformer.count_active_params(shape) * passes * assumed.question / mesh.devices.size
     rows = {name: decoding.limits.lanes * decoding.limits.slots for name, decoding in decoded.items()}
     steps = {name: tokens[name] / rows[name] for name in decoded}
     return {

@@ -92,8 +92,7 @@ def export_adapters(source: str, target: str) -> None:
 
 def _peft_names(source: str) -> dict[str, str]:
     """Return the name of the module that `peft` adapts, by the path of each weight here."""
-    _origin(source)
-    specs = traverse_util.flatten_dict(transformer.specs(folder.load_config(source)), sep="/")
+    specs = huggingface.named_specs(folder.load_config(source), _origin(source)[0])
     return {path: "base_model.model." + spec.file_name.removesuffix(".weight") for path, spec in specs.items()}
 
 

@@ -21,6 +21,13 @@ class Family:
     tied: bool = False  # default of tie_word_embeddings
     head_width: int = 0  # default of head_dim; 0 = hidden_size / num_attention_heads
     rope_base: float = 10_000.0  # default of rope_theta
+    names: tuple[tuple[str, str], ...] = ()  # parts of tensors' names in model/, and what its folders call them
+
+    def file_name(self, name: str) -> str:
+        """Return the name of a tensor in folders of the family, from that in `model/`."""
+        for ours, theirs in self.names:
+            name = name.replace(ours, theirs)
+        return name
 
 
 def _llama(hf: Json) -> dict[str, Any]:
@@ -39,6 +46,29 @@ def _qwen3(hf: Json) -> dict[str, Any]:
     windowed = hf.get("use_sliding_window", False)
     windows = _windows(hf, lambda i: i >= hf.get("max_window_layers", 28)) if windowed else ()
     return {**_llama(hf), "qk_norm": True, "windows": windows}
+
+
+def _mixtral(hf: Json) -> dict[str, Any]:
+    experts = {"count": hf.get("num_local_experts", 8), "per_token": hf.get("num_experts_per_tok", 2)}
+    return {**_mistral({"sliding_window": None, **hf}), "experts": experts}
+
+
+def _qwen3_moe(hf: Json, count: int = 128, per_token: int = 8, width: int = 768) -> dict[str, Any]:
+    every, only = hf.get("decoder_sparse_step", 1), hf.get("mlp_only_layers") or []
+    experts = {
+        "count": hf.get("num_experts", hf.get("num_local_experts", count)),  # the latter is the newer name
+        "per_token": hf.get("num_experts_per_tok", per_token),
+        "mlp": hf.get("moe_intermediate_size", width),
+        "renormalised": hf.get("norm_topk_prob", False),
+        "dense_layers": [i for i in range(hf["num_hidden_layers"]) if i in only or (i + 1) % every],
+    }
+    return {**_qwen3(hf), "experts": experts}
+
+
+def _qwen2_moe(hf: Json) -> dict[str, Any]:
+    ours = _qwen3_moe(hf, count=60, per_token=4, width=1408)
+    experts = {**ours["experts"], "shared_mlp": hf.get("shared_expert_intermediate_size", 5632)}
+    return {**ours, "qk_norm": False, "qkv_bias": hf.get("qkv_bias", True), "experts": experts}
 
 
 def _gemma(hf: Json) -> dict[str, Any]:
@@ -76,11 +106,18 @@ def _gemma3(hf: Json) -> dict[str, Any]:
     }
 
 
+_MIXTRAL_NAMES = (
+    ("mlp.gate.", "block_sparse_moe.gate."), ("mlp.experts.", "block_sparse_moe.experts."),
+    ("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2"),
+)  # fmt: skip
 FAMILIES: dict[str, Family] = {
     "llama": Family("LlamaForCausalLM", _llama),
     "mistral": Family("MistralForCausalLM", _mistral),
     "qwen2": Family("Qwen2ForCausalLM", _qwen2),
     "qwen3": Family("Qwen3ForCausalLM", _qwen3, head_width=128),
+    "mixtral": Family("MixtralForCausalLM", _mixtral, rope_base=1e6, names=_MIXTRAL_NAMES),
+    "qwen2_moe": Family("Qwen2MoeForCausalLM", _qwen2_moe),
+    "qwen3_moe": Family("Qwen3MoeForCausalLM", _qwen3_moe),
     "gemma": Family("GemmaForCausalLM", _gemma, tied=True, head_width=256),
     "gemma2": Family("Gemma2ForCausalLM", _gemma2, tied=True, head_width=256),
     "gemma3_text": Family("Gemma3ForCausalLM", _gemma3, tied=True, head_width=256, rope_base=1e6),

@@ -3,6 +3,7 @@
 Tensors are read shard by shard of the mesh: a process never has more of a tensor on the host than one device's part of it.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -123,17 +124,19 @@ def check_tensors(folder: epath.Path, config: ModelConfig) -> dict[str, WeightSp
 
     Raises UserError unless the folder has exactly these weights, in the shapes that config.json implies.
     """
-    family(read_object(folder / "config.json"))
-    wanted = flatten_dict(transformer.specs(config), sep="/")
+    wanted = named_specs(config, read_object(folder / "config.json"))
     headers = Tensors(folder).headers
     shapes = {path: leaf.shape for path, leaf in flatten_dict(transformer.abstract(config)[0], sep="/").items()}
-    unset = [spec.file_name for spec in wanted.values() if spec.file_name not in headers]
+    tensors = {
+        each.file_name: file_shape(shape, each) for path, spec in wanted.items() for each, shape in spec.tensors(shapes[path])
+    }
+    unset = [name for name in tensors if name not in headers]
     if unset:
         raise UserError(
-            f"{folder} lacks {len(unset)} of {len(wanted)} tensors that config.json requires ({_some(unset)}); config.json "
+            f"{folder} lacks {len(unset)} of {len(tensors)} tensors that config.json requires ({_some(unset)}); config.json "
             f"and safetensors are of different models."
         )
-    known = {spec.file_name for spec in wanted.values()} | ({"lm_head.weight"} if config.tied_embedding else set())
+    known = tensors.keys() | ({"lm_head.weight"} if config.tied_embedding else set())
     unmapped = [name for name in headers if name not in known and not IGNORED.fullmatch(name)]
     if unmapped:
         raise UserError(
@@ -141,9 +144,9 @@ def check_tensors(folder: epath.Path, config: ModelConfig) -> dict[str, WeightSp
             f"copy config.json and the safetensors of one model."
         )
     wrong = [
-        f"{spec.file_name}: {headers[spec.file_name][0]} in the file, {file_shape(shapes[path], spec)} by config.json"
-        for path, spec in wanted.items()
-        if headers[spec.file_name][0] != file_shape(shapes[path], spec)
+        f"{name}: {headers[name][0]} in the file, {shape} by config.json"
+        for name, shape in tensors.items()
+        if headers[name][0] != shape
     ]
     if wrong:
         raise UserError(
@@ -151,6 +154,12 @@ def check_tensors(folder: epath.Path, config: ModelConfig) -> dict[str, WeightSp
             f"the safetensors of one model."
         )
     return wanted
+
+
+def named_specs(config: ModelConfig, hf: dict[str, Any]) -> dict[str, WeightSpec]:
+    """Return the spec of each weight by its path here, with its name in folders of the family of `hf`, a config.json."""
+    specs, kind = flatten_dict(transformer.specs(config), sep="/"), family(hf)
+    return {path: dataclasses.replace(spec, file_name=kind.file_name(spec.file_name)) for path, spec in specs.items()}
 
 
 def load_params(folder: epath.Path, config: ModelConfig, mesh: Mesh) -> transformer.Params:
@@ -165,6 +174,9 @@ def load_params(folder: epath.Path, config: ModelConfig, mesh: Mesh) -> transfor
 
 def _read_part(tensors: Tensors, spec: WeightSpec, shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
     """Read the part `index` of a parameter from the rows and columns that contain it, transposed to the axis order here."""
+    if spec.is_stacked:
+        numbers = range(*index[0].indices(shape[0]))
+        return np.stack([_read_part(tensors, spec.entry(i), shape[1:], index[1:]) for i in numbers])
     groups = spec.file_axes
     bounds = [slice(*part.indices(size)[:2]) for part, size in zip(index, shape, strict=True)]
     # The first of merged axes is sliced in the file, the others after reading. (The usual rules never shard those.)
@@ -181,6 +193,13 @@ def _read_part(tensors: Tensors, spec: WeightSpec, shape: tuple[int, ...], index
 def file_shape(shape: tuple[int, ...], spec: WeightSpec) -> tuple[int, ...]:
     """Return the shape in the file of a parameter that has the shape `shape` here."""
     return tuple(math.prod(shape[axis] for axis in group) for group in spec.file_axes)
+
+
+def to_files(array: np.ndarray, spec: WeightSpec) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name and the tensor of a parameter, or of each entry of a stacked one."""
+    parts = array if spec.is_stacked else (array,)
+    for part, (each, _) in zip(parts, spec.tensors(array.shape), strict=True):
+        yield each.file_name, to_file(part, each)
 
 
 def to_file(array: np.ndarray, spec: WeightSpec) -> np.ndarray:
@@ -204,7 +223,7 @@ def export(
     in host memory at a time.
     """
     place = begin_folder(target)
-    _write_tensors(params, flatten_dict(transformer.specs(config), sep="/"), place, np.dtype(dtype), shard_bytes)
+    _write_tensors(params, named_specs(config, hf), place, np.dtype(dtype), shard_bytes)
     key = "torch_dtype" if "torch_dtype" in hf else "dtype"
     write_text(place / "config.json", json.dumps({**hf, key: dtype}, indent=2, ensure_ascii=False) + "\n")
     for name, content in companions.items():
@@ -229,7 +248,9 @@ def _write_tensors(
     for number, paths in enumerate(shards, start=1):
         # Converts a copy, because an array keeps its converted value in host memory.
         host = {p: np.asarray(jnp.copy(leaves[p])) for p in paths}
-        tensors = {specs[p].file_name: to_file(array.astype(dtype, copy=False), specs[p]) for p, array in host.items()}
+        tensors = {
+            name: tensor for p, array in host.items() for name, tensor in to_files(array.astype(dtype, copy=False), specs[p])
+        }
         _save(tensors, folder / file.format(number, len(shards)))
         weight_map.update(dict.fromkeys(tensors, file.format(number, len(shards))))
         total += sum(tensor.nbytes for tensor in tensors.values())

@@ -66,7 +66,8 @@ def estimate(mesh: Mesh, config: ModelConfig, limits: Limits, prefix: int, weigh
     lanes, question = limits.lanes // shards, padded_lengths(limits.question)[-1]
     rows = lanes * limits.slots
     logits = 3 * 4 * rows * -(-config.vocab // mesh.size("vocab"))  # logits, exponentials, sums and masks
-    mlp, heads = -(-config.mlp // mesh.size("mlp")), -(-config.heads // mesh.size("heads"))
+    hidden = config.experts.per_token * config.expert_mlp + config.experts.shared_mlp if config.sparse_layers else config.mlp
+    mlp, heads = -(-hidden // mesh.size("mlp")), -(-config.heads // mesh.size("heads"))
 
     def prefill(tokens: int, context: int) -> int:
         """Return the bytes of one layer's MLP activations or attention scores and their exponentials; there are no logits."""

@@ -27,6 +27,30 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExpertsConfig:
+    """MLPs of which each token uses a few, in place of one; see model/experts.py."""
+
+    count: int = 0  # experts of a layer; 0 = one dense MLP
+    per_token: int = 2  # experts that a token uses
+    mlp: int = 0  # width of an expert's hidden layer; 0 = `mlp` of the model
+    shared_mlp: int = 0  # width of the hidden layer of an expert that all tokens use (Qwen2-MoE); 0 = none
+    renormalised: bool = True  # the weights of the chosen experts add up to 1 (Mixtral)
+    dense_layers: tuple[int, ...] = ()  # the layers with one dense MLP, counted from 0
+
+    def check(self, path: str) -> None:
+        require_at_least(0, self, path, "count", "mlp", "shared_mlp")
+        require_at_least(1, self, path, "per_token")
+        require(
+            not self.count or self.per_token <= self.count,
+            f"{path}per_token={self.per_token} is more than {path}count={self.count} experts.",
+        )
+        require(
+            bool(self.count) or dataclasses.replace(self, per_token=2) == ExpertsConfig(),
+            f"{path}count=0, and other settings of {path.rstrip('.')} have no effect; set the number of experts.",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The architecture of a decoder-only transformer. Model families differ in these settings; the defaults are Llama's."""
 
@@ -37,6 +61,7 @@ class ModelConfig:
     kv_heads: int = 2  # key and value heads
     head_width: int = 32
     mlp: int = 512  # width of the MLP's hidden layer
+    experts: ExpertsConfig = ExpertsConfig()
     context: int = 2048  # longest sequence, in tokens
     rope_base: float = 10_000.0
     rope_base_local: float = 0.0  # RoPE base of sliding-window layers; 0 = rope_base
@@ -59,12 +84,26 @@ class ModelConfig:
     cache_dtype: Literal["compute", "float32", "bfloat16"] = "compute"  # of the KV cache; compute = dtype
     sum_dtype: Literal["compute", "float32"] = "compute"  # of the products' sums before rounding to dtype
 
+    @property
+    def expert_mlp(self) -> int:
+        """The width of an expert's hidden layer."""
+        return self.experts.mlp or self.mlp
+
+    @property
+    def sparse_layers(self) -> tuple[int, ...]:
+        """The layers with experts."""
+        return tuple(i for i in range(self.layers) if self.experts.count and i not in self.experts.dense_layers)
+
     def check(self, path: str) -> None:
         require_at_least(1, self, path, "vocab", "width", "layers", "heads", "kv_heads", "head_width", "mlp", "context")
         require(
             self.heads % self.kv_heads == 0,
             f"{path}heads={self.heads} is not a multiple of {path}kv_heads={self.kv_heads}; each key/value "
             f"head serves the same number of query heads.",
+        )
+        require(
+            all(0 <= layer < self.layers for layer in self.experts.dense_layers),
+            f"{path}experts.dense_layers={self.experts.dense_layers} must be within 0..{self.layers - 1}, the layers.",
         )
         require(self.head_width % 2 == 0, f"{path}head_width={self.head_width} is odd; RoPE rotates pairs of dimensions.")
         require(

@@ -35,7 +35,10 @@ def decoding_flops(config: ModelConfig, prompt: int, question: int, paths: Seque
 
 
 def _operands(config: ModelConfig) -> tuple[int, int, int]:
-    """Return (parameters of the layers, parameters of the unembedding, operations of attention per pair of tokens)."""
+    """Return (parameters of the layers, parameters of the unembedding, operations of attention per pair of tokens).
+
+    Of the experts only those count that a token uses.
+    """
     table = config.vocab * config.width
-    dense = transformer.count_params(config) - table * (1 if config.tied_embedding else 2)
+    dense = transformer.count_active_params(config) - table * (1 if config.tied_embedding else 2)
     return dense, table, 4 * config.layers * config.heads * config.head_width

@@ -19,6 +19,7 @@ from lmsi_jax.model.rope import frequencies
 from lmsi_jax.model.spec import Declared, WeightSpec
 from lmsi_jax.sharding.rules import constrain
 
+ACTIVATIONS = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}  # JAX's gelu is the tanh approximation
 KeyValue = tuple[Float[Array, "n k s h"], Float[Array, "n k s h"]]  # keys and values, shaped as in a KVBlock
 
 _fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
@@ -60,15 +61,19 @@ class Weights(nn.Module):
             value = value * self.get_variable(SCALES, name)
         return jnp.asarray(value, self.config.dtype)
 
+    @property
+    def sum_dtype(self) -> jnp.dtype | None:
+        """The dtype of the products' sums before they are rounded to the compute dtype; None = the compute dtype."""
+        return None if self.config.sum_dtype == "compute" else jnp.dtype(self.config.sum_dtype)
+
     def times(self, name: str, x: Float[Array, "n t i"], matrix: Float[Array, "i *o"]) -> Float[Array, "n t *o"]:
         """Multiply `x` by `matrix`, the weight `name`, and add the product with its low-rank adapter if it has one.
 
         The sum is rounded once, to the dtype of `x`.
         """
-        summed = None if self.config.sum_dtype == "compute" else jnp.dtype(self.config.sum_dtype)
 
         def product(equation: str, x: Float[Array, "..."], weights: Float[Array, "..."]) -> Float[Array, "..."]:
-            return jnp.einsum(equation, x, weights, preferred_element_type=summed).astype(x.dtype)
+            return jnp.einsum(equation, x, weights, preferred_element_type=self.sum_dtype).astype(x.dtype)
 
         if not self.has_variable(ADAPTERS, name):
             return product("nti,i...->nt...", x, matrix)
@@ -156,6 +161,5 @@ class MLP(Weights):
         gate = self.weight("gate", (c.width, c.mlp), ("embed", "mlp"), _fan_in, (0,), "gate_proj.weight")
         up = self.weight("up", (c.width, c.mlp), ("embed", "mlp"), _fan_in, (0,), "up_proj.weight")
         down = self.weight("down", (c.mlp, c.width), ("mlp", "embed"), _fan_in, (0,), "down_proj.weight")
-        activate = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}[c.activation]  # JAX's gelu is the tanh approximation
-        hidden = activate(self.times("gate", x, gate)) * self.times("up", x, up)
+        hidden = ACTIVATIONS[c.activation](self.times("gate", x, gate)) * self.times("up", x, up)
         return self.times("down", constrain(hidden, "batch", "length", "mlp"), down)

@@ -16,7 +16,7 @@ class WeightSpec:
 
     axes: tuple[str, ...]  # logical axes
     summed: tuple[int, ...]  # indices of the axes that a product with the weight sums over
-    file_name: str  # name in a Hugging Face folder: "model.layers.0.self_attn.q_proj.weight"
+    file_name: str  # name in a Hugging Face folder: "model.layers.0.self_attn.q_proj.weight"; "{}" = number on the first axis
     is_table: bool = False  # rows are looked up by token id; it has no adapters
 
     @property
@@ -27,7 +27,21 @@ class WeightSpec:
     @property
     def adaptable(self) -> bool:
         """Whether it can have low-rank adapters, which read its first `len(summed)` axes."""
-        return bool(self.summed) and not self.is_table
+        return bool(self.summed) and not self.is_table and not self.is_stacked
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether the entries of its first axis, which are experts, are tensors of their own in a Hugging Face folder."""
+        return "{}" in self.file_name
+
+    def entry(self, number: int) -> "WeightSpec":
+        """Return the spec of one entry of the first axis of a stacked weight."""
+        summed = tuple(axis - 1 for axis in self.summed)
+        return WeightSpec(self.axes[1:], summed, self.file_name.format(number), self.is_table)
+
+    def tensors(self, shape: tuple[int, ...]) -> "list[tuple[WeightSpec, tuple[int, ...]]]":
+        """Return the spec and the shape here of each tensor in the file: those of the entries if the weight is stacked."""
+        return [(self.entry(i), shape[1:]) for i in range(shape[0])] if self.is_stacked else [(self, shape)]
 
     @property
     def file_axes(self) -> tuple[tuple[int, ...], ...]:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from lmsi_jax.model.attention import KVBlock
 from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.model.experts import ROUTING, Experts
 from lmsi_jax.model.layers import MLP, Attention, KeyValue, Norm, Weights
 from lmsi_jax.model.layers import cache_dtype as cache_dtype
 from lmsi_jax.model.lora import Adapted
@@ -89,7 +90,8 @@ class Transformer(Weights):
         normed = norm("attention_norm", "input_layernorm")(x)
         window = c.windows[i] if c.windows else 0
         attention = Attention(c, window=window, name=f"attention_{i}", prefix=f"{prefix}self_attn.")
-        mlp = MLP(c, name=f"mlp_{i}", prefix=f"{prefix}mlp.")
+        kind, mlp_name = (Experts, f"experts_{i}") if i in c.sparse_layers else (MLP, f"mlp_{i}")
+        mlp = kind(c, name=mlp_name, prefix=f"{prefix}mlp.")
         read, kv = attention(normed, positions, mask, past)
         if c.post_norms:
             read = norm("attention_post_norm", "post_attention_layernorm")(read)
@@ -150,6 +152,12 @@ def count_params(config: ModelConfig) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)[0]))
 
 
+def count_active_params(config: ModelConfig) -> int:
+    """Return the number of scalar parameters that one token uses: all but those of the experts that it does not."""
+    unused = max(config.experts.count - config.experts.per_token, 0)
+    return count_params(config) - len(config.sparse_layers) * unused * 3 * config.width * config.expert_mlp
+
+
 def hidden(
     config: ModelConfig,
     params: AnyParams,
@@ -169,6 +177,21 @@ def hidden(
     """
     output: Any = Transformer(config, remat).apply(_variables(params), tokens, positions, mask, past or [])
     return output
+
+
+def routed_hidden(
+    config: ModelConfig,
+    params: AnyParams,
+    tokens: Int[Array, "n t"],
+    positions: Int[Array, "n t"],
+    mask: Bool[Array, "n t t"],
+    past: list[list[KVBlock]] | None = None,
+    remat: str = "none",
+) -> tuple[Float[Array, "n t d"], list[Float[Array, "n t e"]]]:
+    """Return the hidden states as `hidden` does, and the logits (float32) of the router of each layer with experts."""
+    model, inputs = Transformer(config, remat), (tokens, positions, mask, past or [])
+    (states, _), recorded = model.apply(_variables(params), *inputs, mutable=[ROUTING])
+    return states, [recorded[ROUTING][f"experts_{i}"]["logits"][0] for i in config.sparse_layers]
 
 
 def logits(config: ModelConfig, params: AnyParams, states: Float[Array, "n t d"]) -> Float[Array, "n t v"]:

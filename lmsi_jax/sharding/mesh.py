@@ -9,16 +9,18 @@ import numpy as np
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.sharding.config import MeshConfig
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "tensor", "expert")
 
 # Logical axis -> mesh axes.
 DEFAULT_RULES: dict[str, tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),
+    "batch": ("data", "fsdp", "expert"),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "mlp": ("tensor",),
     "vocab": ("tensor",),
     "embed": ("fsdp",),
+    "experts": ("expert",),
+    "router": (),
     "head_width": (),
     "length": (),
     "norm": (),
@@ -51,7 +53,7 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     Raises UserError when the sizes do not multiply to the number of devices, or a rule names an unknown axis.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    sizes = {axis: getattr(config, axis) for axis in AXES}
     settings = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1 or any(size == 0 or size < -1 for size in sizes.values()):

@@ -26,6 +26,14 @@ def use_mesh(mesh: Mesh) -> Iterator[Mesh]:
         _current.reset(token)
 
 
+def current_mesh() -> Mesh:
+    """Return the mesh of `use_mesh`."""
+    mesh = _current.get(None)
+    if mesh is None:
+        raise RuntimeError("There is no mesh outside use_mesh(), and so no rules to shard an array by.")
+    return mesh
+
+
 def jit(function: Callable[..., Any], *, static_argnums: Sequence[int] = (), donate_argnums: Sequence[int] = ()) -> Any:
     """Like `jax.jit`, for a function that calls `constrain`: the current mesh and its rules are part of the cache key.
 
@@ -77,9 +85,7 @@ def sharding(mesh: Mesh, *axes: str | None) -> NamedSharding:
 
 def constrain(array: jax.Array, *axes: str | None) -> jax.Array:
     """Constrain the sharding of `array` by the logical names of its axes. Requires `use_mesh`, even on a single device."""
-    mesh = _current.get(None)
-    if mesh is None:
-        raise RuntimeError("constrain() was called outside use_mesh(), so there are no rules to shard the array by.")
+    mesh = current_mesh()
     if len(axes) != array.ndim:
         raise ValueError(f"constrain got {len(axes)} axis names {axes} for an array of shape {array.shape}.")
     return jax.lax.with_sharding_constraint(array, sharding(mesh, *axes))

@@ -56,7 +56,7 @@ def run_finetune(runtime: Runtime, settings: FinetuneSettings, inputs: Files, ou
     seed = stable_hash(f"{settings.seed} {settings.stream}")
     weights = trainable(model.config, config.lora)
     with training_run(runtime, config, seed, scratch, work(model.config, config, rows)) as run:
-        objective = cross_entropy(model.config, config.remat, config.z_loss)
+        objective = cross_entropy(model.config, config.remat, config.z_loss, config.router)
         batches = shuffled(runtime.mesh, rows, config.batch, seed)
         trained = train(objective, batches, weights, (), model.params, config, run)
         save_trained(outputs["trained"], source, model, weights, trained, config)

@@ -95,8 +95,8 @@ def run_pretrain(runtime: Runtime, settings: PretrainSettings, inputs: Files, ou
     with training_run(runtime, config, settings.seed, scratch, work(model, config, rows)) as run:
         random = rng.stage_key(settings.seed, "init")
         params = folder.load_params(start, mesh) if start else transformer.init_sharded(mesh, model, random)
-        objective, weights = cross_entropy(model, config.remat, config.z_loss), AllWeights(model)
-        hook = validation_loss(mesh, objective, held_out, config.batch // config.accumulate, settings.validate_every)
+        objective, weights = cross_entropy(model, config.remat, config.z_loss, config.router), AllWeights(model)
+        hook = validation_loss(mesh, cross_entropy(model), held_out, config.batch // config.accumulate, settings.validate_every)
         trained = train(objective, shuffled(mesh, rows, config.batch, settings.seed), weights, [hook], params, config, run)
         params = weights.merged(params, trained)
         measured = [row for row in read_metrics(run.metrics) if "validation_loss" in row]

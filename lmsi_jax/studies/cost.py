@@ -69,7 +69,7 @@ def work_of(stage: Stage, config: Any) -> Work:
     sample = getattr(config, "sample", None)
     if sample is None:
         return Work()
-    parameters = transformer.count_params(checkpoints.load_config(_checkpoint(config)))
+    parameters = transformer.count_active_params(checkpoints.load_config(_checkpoint(config)))
     length, source = sample.max_tokens / 2, question_source(config.data)
     sampled = trained = 0.0
     if stage.short_name == "sample":

@@ -44,6 +44,17 @@ class UpdateConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RouterConfig:
+    """Losses of the routers of a model with experts; see model/experts.py. They have no effect on another model."""
+
+    balance: float = 0.01  # coefficient of the load-balancing loss (Fedus et al. 2021)
+    z_loss: float = 0.001  # coefficient of the routers' z-loss (Zoph et al. 2022)
+
+    def check(self, path: str) -> None:
+        require_at_least(0, self, path, "balance", "z_loss")
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig(UpdateConfig):
     """Training on packed rows, for pre-training and fine-tuning."""
 
@@ -51,6 +62,7 @@ class TrainConfig(UpdateConfig):
     share_prompts: bool = True  # compute a prompt that many rows begin with once per step, not in each row
     weighting: Literal["token", "row", "question"] = "token"  # what has equal weight in the loss; see formatting/examples.py
     z_loss: float = 0.0  # coefficient of the z-loss, 1e-4 in PaLM; see training/objective.py
+    router: RouterConfig = RouterConfig()
 
     def check(self, path: str) -> None:
         super().check(path)

@@ -14,8 +14,10 @@ from lmsi_jax.core.metrics import Mean
 from lmsi_jax.model import lora, transformer
 from lmsi_jax.model.attention import KVBlock, causal
 from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.model.experts import balance
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import constrain, sharding
+from lmsi_jax.training.config import RouterConfig
 
 
 class SharedPrompts(struct.PyTreeNode):
@@ -45,20 +47,36 @@ class Batch(struct.PyTreeNode):
 Objective = Callable[[Any, Batch], tuple[Mean, dict[str, Mean]]]
 
 
-def cross_entropy(config: ModelConfig, remat: str = "none", z_loss: float = 0.0) -> Objective:
+def cross_entropy(
+    config: ModelConfig, remat: str = "none", z_loss: float = 0.0, router: RouterConfig | None = None
+) -> Objective:
     """Return the next-token cross-entropy: its total is the weighted sum over targets in nats, its count the sum of weights.
 
     With `z_loss`, the loss of each target also has `z_loss` times the square of the log-normaliser of its logits, which
-    keeps logits from drifting (Chowdhery et al. 2022, section 5).
+    keeps logits from drifting (Chowdhery et al. 2022, section 5). With `router`, each target of a model with experts has the
+    losses of its routers. Their metrics are means over layers and microbatches.
     """
 
     def objective(params: transformer.Params | lora.Adapted, batch: Batch) -> tuple[Mean, dict[str, Mean]]:
         rows = batch.rows
-        logits = transformer.logits(config, params, hidden_states(config, params, batch, remat))
+        states, routing = _routed_states(config, params, batch, remat)
+        logits = transformer.logits(config, params, states)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, rows["targets"])
         if z_loss:
             losses += z_loss * jax.nn.logsumexp(logits, axis=-1) ** 2
-        return Mean(jnp.sum(losses * rows["weights"]), jnp.sum(rows["weights"])), {}
+        total, count = jnp.sum(losses * rows["weights"]), jnp.sum(rows["weights"])
+        if not routing:
+            return Mean(total, count), {}
+        tokens = (rows["segments"] > 0).astype(jnp.float32)
+        of_layers = [_measured(logits, tokens) for logits in routing]
+        measured = {name: sum(each[name] for each in of_layers) / len(of_layers) for name in of_layers[0]}
+        if router is not None:
+            total += count * (router.balance * measured["router_balance"] + router.z_loss * measured["router_z"])
+        return Mean(total, count), {name: Mean(count * value, count) for name, value in measured.items()}
+
+    def _measured(logits: Float[Array, "n t e"], tokens: Float[Array, "n t"]) -> dict[str, Array]:
+        names = ("router_balance", "router_z", "router_load", "router_entropy")
+        return dict(zip(names, balance(logits, config.experts.per_token, tokens), strict=True))
 
     return objective
 
@@ -67,10 +85,25 @@ def hidden_states(
     config: ModelConfig, params: transformer.Params | lora.Adapted, batch: Batch, remat: str = "none"
 ) -> Float[Array, "n t d"]:
     """Return the hidden states of the rows of a batch, which continue its shared prompts."""
+    return transformer.hidden(config, params, *_inputs(config, params, batch, remat), remat=remat)[0]
+
+
+def _routed_states(
+    config: ModelConfig, params: transformer.Params | lora.Adapted, batch: Batch, remat: str
+) -> tuple[Float[Array, "n t d"], list[Float[Array, "n t e"]]]:
+    """Return the hidden states of `hidden_states`, and the logits of the routers in the rows, if the model has experts."""
+    if not config.sparse_layers:
+        return hidden_states(config, params, batch, remat), []
+    return transformer.routed_hidden(config, params, *_inputs(config, params, batch, remat), remat=remat)
+
+
+def _inputs(
+    config: ModelConfig, params: transformer.Params | lora.Adapted, batch: Batch, remat: str
+) -> tuple[Int[Array, "n t"], Int[Array, "n t"], Bool[Array, "n t t"], list[list[KVBlock]] | None]:
+    """Return the tokens, the positions, the mask, and the blocks of shared prompts of the rows of a batch."""
     rows, shared = batch.rows, batch.shared
     past = shared_blocks(config, params, shared, rows["prompt"], remat) if shared is not None else None
-    mask = causal_mask(rows["segments"])
-    return transformer.hidden(config, params, rows["tokens"], rows["positions"], mask, past, remat)[0]
+    return rows["tokens"], rows["positions"], causal_mask(rows["segments"]), past
 
 
 def causal_mask(segments: Int[Array, "n t"]) -> Bool[Array, "n t t"]:

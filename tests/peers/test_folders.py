@@ -46,7 +46,7 @@ def tensors(path):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["qwen2", "gemma3", "llama2"])
+@pytest.mark.parametrize("name", ["qwen2", "gemma3", "llama2", "mixtral", "qwen2-moe", "qwen3-moe"])
 def test_import_then_export_is_bit_identical(name, dtype, tmp_path):
     """Catches: a rounding on the way, a tensor left out, a tokenizer file that is not carried along."""
     hf_folder(tmp_path / "hf", name, DTYPES[dtype])
