@@ -29,7 +29,7 @@ def import_folder(source: str, target: str, mesh: Mesh) -> str:
     folder.load_tokenizer(source)  # fails before anything large is read
     config = folder.load_config(source)
     folder.save(target, config, folder.load_params(source, mesh), folder.companions(source))
-    return f"{transformer.count_params(config):,} parameters in {config.param_dtype}"
+    return f"{transformer.parameters_text(config)} in {config.param_dtype}"
 
 
 def export_folder(source: str, target: str, mesh: Mesh, dtype: str, shard_bytes: int) -> None:

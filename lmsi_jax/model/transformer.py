@@ -158,6 +158,12 @@ def count_active_params(config: ModelConfig) -> int:
     return count_params(config) - len(config.sparse_layers) * unused * 3 * config.width * config.expert_mlp
 
 
+def parameters_text(config: ModelConfig) -> str:
+    """Return the number of parameters in words, and for a model with experts how many of them a token uses."""
+    total, active = count_params(config), count_active_params(config)
+    return f"{total:,} parameters" + (f" ({active:,} for each token)" if active < total else "")
+
+
 def hidden(
     config: ModelConfig,
     params: AnyParams,

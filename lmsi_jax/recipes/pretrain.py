@@ -61,8 +61,7 @@ def check_base(config: BaseConfig, runtime: Runtime, max_replicated_gib: float, 
     model = architecture(config)
     checks.check_parameters(runtime.mesh, model, max_replicated_gib)
     check_batch(runtime.mesh, config.train, section)
-    parameters = transformer.count_params(model)
-    return f"{parameters:,} parameters and batches of {config.train.batch} rows divide over the mesh"
+    return f"{transformer.parameters_text(model)} and batches of {config.train.batch} rows divide over the mesh"
 
 
 CHECKS = (

@@ -71,7 +71,7 @@ def checkpoint(config: Any, runtime: Runtime, section: str) -> str:
     folder.check_params(source.checkpoint)
     c = runtime.config(source.checkpoint, source)
     return (
-        f"{source.checkpoint}: {transformer.count_params(c):,} parameters stored as {c.param_dtype}, {c.layers} layers of "
+        f"{source.checkpoint}: {transformer.parameters_text(c)} stored as {c.param_dtype}, {c.layers} layers of "
         f"width {c.width}, context {c.context}; computes in {c.dtype}, with a KV cache in {transformer.cache_dtype(c).name}"
     )
 

@@ -89,7 +89,7 @@ def run_pretrain(runtime: Runtime, settings: PretrainSettings, inputs: Files, ou
         files = {"tokenizer.model": tokenizer.model}
     rows, held_out = (corpus_rows(inputs[name], tokenizer, config.row_length) for name in ("corpus", "held_out"))
     console.print(
-        f"{transformer.count_params(model):,} parameters; {len(rows):,} rows of {config.row_length} tokens, "
+        f"{transformer.parameters_text(model)}; {len(rows):,} rows of {config.row_length} tokens, "
         f"{rows.padding:.1%} padding; {config.steps * config.batch / len(rows):.2f} epochs"
     )
     with training_run(runtime, config, settings.seed, scratch, work(model, config, rows)) as run:
