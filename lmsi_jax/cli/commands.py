@@ -47,6 +47,11 @@ FLAGS: dict[str, Flag] = {
     "examples": Flag("a JSON Lines file of training rows", value="FILE"),
     "input": Flag('the file to read; "-" is standard input', value="FILE"),
     "output": Flag('the file or folder to write; "-" is standard output, for records', value="PATH"),
+    "against": Flag("texts whose near copies, and whose runs of 13 words, are left out too", value="FILE"),
+    "field": Flag("the field with the text; text or question by default, after --kind", value="NAME"),
+    "kind": Flag("text (the default), or question: copies have the same numbers", value="KIND"),
+    "threshold": Flag("the share of word trigrams, or of words of questions, that copies have in common", float, "SHARE"),
+    "copies": Flag("a file for the texts that are left out, with what they resemble", value="FILE"),
     "overwrite": Flag("replace an output file that exists", bool),
     "task": Flag("a task by name, short for --config.data.task", value="NAME"),
     "answer_type": Flag("the type of the answers, short for --config.data.answer_type with the task jsonl", value="TYPE"),
@@ -206,6 +211,11 @@ COMMANDS = {
         Command(
             "sweep", "run a study: arms that differ in some settings, over seeds", "recipes.sweep", ("config", "workdir"),
             ("dry-run", "reconfigure", "any-code", "store"), config=Study, one_process=True,
+        ),
+        Command(
+            "dedup", "leave out near copies of texts or questions, and those of another file", "files.dedup",
+            ("input", "output"), ("against", "field", "kind", "threshold", "copies", "overwrite"), settings=False,
+            uses_jax=False, streams=True,
         ),
         Command(
             "scaling run", "train models of several sizes and lengths, and fit scaling laws to their losses", "recipes.run",

@@ -1,7 +1,7 @@
 """The commands that run one stage on files, which any program may have written."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from absl import flags
 from etils import epath
@@ -10,12 +10,13 @@ from lmsi_jax.core.errors import UserError, unknown
 from lmsi_jax.core.files import path_fingerprint, remove
 from lmsi_jax.core.progress import console, print_wide
 from lmsi_jax.core.records import STANDARD, fingerprint, read_jsonl, write_jsonl
-from lmsi_jax.core.settings import part, traced
+from lmsi_jax.core.settings import part, require_one_of, traced
 from lmsi_jax.core.version import code_version
 from lmsi_jax.formatting.config import FORMATS
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.recipes.config import Config, RewardRunConfig, require_formats, require_given_exemplars, require_likelihood
+from lmsi_jax.tasks.near_copies import DEFAULT_SIMILARITY, KINDS, Kind
 from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader, load_task
 from lmsi_jax.voting.config import VoteConfig
@@ -137,6 +138,20 @@ def convert(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
     from lmsi_jax.stages.external_samples import convert_file
 
     convert_file(epath.Path(values.input), _output(values))
+
+
+def dedup(config: Config, values: flags.FlagValues, argv: list[str]) -> None:
+    from lmsi_jax.stages.dedup import dedup_file
+
+    kind = values.kind or "text"
+    require_one_of("--kind", kind, KINDS)
+    threshold = values.threshold if values.threshold is not None else DEFAULT_SIMILARITY[kind]
+    if not 0 < threshold <= 1:
+        raise UserError(f"--threshold={threshold} is not a share above 0 and at most 1.")
+    copies = epath.Path(values.copies) if values.copies else None
+    check_new([copies] if copies else [], values)
+    against = epath.Path(values.against) if values.against else None
+    dedup_file(epath.Path(values.input), _output(values), cast(Kind, kind), values.field or kind, threshold, against, copies)
 
 
 def format(config: Config, values: flags.FlagValues, argv: list[str]) -> None:

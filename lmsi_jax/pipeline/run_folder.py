@@ -80,6 +80,11 @@ class RunFolder:
         return self.root / "audit" / "leaks.jsonl"
 
     @property
+    def copies(self) -> epath.Path:
+        """The questions that were left out, since they are near copies of others."""
+        return self.root / "audit" / "copies.jsonl"
+
+    @property
     def report(self) -> epath.Path:
         return self.root / "report.html"
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from lmsi_jax.capacity.config import PlanConfig
 from lmsi_jax.checkpoint.config import SourceConfig
-from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_seed, to_dict, untraced
+from lmsi_jax.core.settings import require, require_at_least, require_one_of, require_seed, require_share, to_dict, untraced
 from lmsi_jax.decoding.config import SampleConfig
 from lmsi_jax.evaluation.config import EvaluateConfig
 from lmsi_jax.formatting.config import FORMATS, FormatConfig
@@ -169,11 +169,13 @@ class BaseConfig:
     corpus: CorpusConfig = CorpusConfig()
     tokenizer_documents: int = 20_000  # documents that the tokenizer is trained on
     held_out_documents: int = 500  # documents for the validation loss
+    near_copies: float = 0.0  # documents that are so similar to others are left out (tasks/near_copies.py); 0 = none
     validate_every: int = 500  # steps between two measurements of the validation loss
     train: TrainConfig = TrainConfig(steps=3000, learning_rate=2e-3, warmup=100, weight_decay=0.1)
 
     def check(self, path: str) -> None:
         require_at_least(1, self, path, "tokenizer_documents", "held_out_documents", "validate_every")
+        require_share(self, path, "near_copies")
         require(
             not self.train.lora.rank,
             f"{path}train.lora.rank={self.train.lora.rank}: pre-training trains all weights; set it to 0.",

@@ -123,8 +123,10 @@ class Parts:
         files = {name: epath.Path(getattr(data, name)) for name in ("questions", "eval_questions") if getattr(data, name)}
         names, folder = ("questions", "gold", "leaks"), self._folder
         outputs = {name: folder.given(name) if self.writes_questions else getattr(folder, name) for name in names}
-        outputs["held_out"] = folder.held_out
-        return Stage("prepare", run_prepare, PrepareSettings(self._config.seed, part(data, QuestionConfig)), files, outputs)
+        outputs |= {"held_out": folder.held_out} | ({"copies": folder.copies} if data.near_copies else {})
+        exemplars = tuple(exemplar.question for exemplar in load_task(data).exemplars)
+        settings = PrepareSettings(self._config.seed, part(data, QuestionConfig), exemplars)
+        return Stage("prepare", run_prepare, settings, files, outputs)
 
     @property
     def writes_questions(self) -> bool:

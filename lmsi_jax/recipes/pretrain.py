@@ -32,7 +32,7 @@ def base_stages(config: BaseConfig, seed: int, folder: RunFolder, name: str) -> 
 
 def text_stages(config: BaseConfig, seed: int, folder: RunFolder) -> list[Stage]:
     """Return the stages that write the corpus, and train a tokenizer unless that of a checkpoint is used."""
-    texts = pretrain.CorpusSettings(seed, config.corpus, config.held_out_documents)
+    texts = pretrain.CorpusSettings(seed, config.corpus, config.held_out_documents, config.near_copies)
     written = {name: folder.corpus(name) for name in ("train", "held_out")}
     result = [Stage("corpus", pretrain.run_corpus, texts, {}, written)]
     if config.start:

@@ -22,6 +22,7 @@ from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding import processes
 from lmsi_jax.stages.finetune import training_run, work
 from lmsi_jax.tasks.config import CorpusConfig
+from lmsi_jax.tasks.near_copies import near_copies
 from lmsi_jax.tasks.word_corpus import documents
 from lmsi_jax.tokenizers import Tokenizer
 from lmsi_jax.training.batches import shuffled
@@ -34,17 +35,27 @@ from lmsi_jax.training.trainable import AllWeights
 
 @dataclasses.dataclass(frozen=True)
 class CorpusSettings:
-    """Which documents to generate. The `held_out` documents follow the training documents."""
+    """Which documents to generate. The `held_out` documents follow the training documents.
+
+    Training documents with this similarity to an earlier or a held-out one are left out; 0 = none are.
+    """
 
     seed: int
     corpus: CorpusConfig
     held_out: int
+    near_copies: float = 0.0
 
 
 def run_corpus(runtime: object, settings: CorpusSettings, inputs: Files, outputs: Files, scratch: object) -> None:
     """Write the documents to `train` on, and the `held_out` documents for the validation loss."""
     count = settings.corpus.documents
     texts = documents(settings.corpus, settings.seed, count + settings.held_out)
+    if settings.near_copies:
+        training, held_out = list(itertools.islice(texts, count)), list(texts)
+        copies = {copy.text for copy in near_copies(training, settings.near_copies, others=held_out)}
+        console.print(f"corpus: {len(copies):,} of {count:,} documents are left out as near copies", markup=False)
+        texts = itertools.chain((text for i, text in enumerate(training) if i not in copies), held_out)
+        count -= len(copies)
     write_jsonl(outputs["train"], ({"text": text} for text in itertools.islice(texts, count)))
     write_jsonl(outputs["held_out"], ({"text": text} for text in texts))
 

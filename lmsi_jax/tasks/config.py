@@ -28,13 +28,12 @@ class QuestionConfig:
     questions: str = ""  # jsonl: the file of unlabelled questions
     eval_questions: str = ""  # jsonl: the file of held-out questions with answers; "" = no evaluation
     answer_type: Literal["", "number", "choice", "yes_no", "span", "math", "text"] = ""  # "" = the task's; jsonl: number
-    num_questions: int = (
-        0  # 0 = all of the file or split; required for word_problems; source=self: the questions that are given
-    )
+    num_questions: int = 0  # 0 = all of the file or split; required for word_problems; source=self: the given questions
     num_eval: int = 0  # the same for held-out questions
     terms: tuple[int, int] = (3, 6)  # word_problems: fewest and most quantities in a question
     largest: int = 99  # word_problems: the largest quantity that is not a product
     broken: float = 0.0  # share of the questions to train on that are broken on purpose, for experiments; see tasks/broken.py
+    near_copies: float = 0.0  # questions to train on that are so similar to others are left out (tasks/near_copies.py); 0: none
     contract: tuple[str, ...] = ()  # jsonl: each_once, all_used: what holds for the solutions of all of your questions
 
 
@@ -75,7 +74,7 @@ class DataConfig(QuestionConfig, PromptConfig):
 
     def check(self, path: str) -> None:
         _require_terms(self.terms, path)
-        require_share(self, path, "broken")
+        require_share(self, path, "broken", "near_copies")
         for name in self.contract:
             require_one_of(f"{path}contract", name, CONTRACTS)
         require_at_least(1, self, path, "templates")

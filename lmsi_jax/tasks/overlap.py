@@ -66,5 +66,10 @@ def _common_ending(rows: Sequence[Record]) -> int:
     return next((i for i, words in enumerate(zip(*endings, strict=False)) if len(set(words)) > 1), min(map(len, endings)))
 
 
+def runs_of_words(text: str) -> Iterator[tuple[str, ...]]:
+    """Return the runs of `WORDS` words of a text, without case and punctuation; none of a shorter text."""
+    return _runs(tuple(_WORD.findall(text.lower())))
+
+
 def _runs(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     return (words[i : i + WORDS] for i in range(len(words) - WORDS + 1))
