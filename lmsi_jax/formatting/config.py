@@ -1,6 +1,7 @@
 """The formats of training rows, and their settings."""
 
 import dataclasses
+from typing import Literal
 
 from lmsi_jax.core.settings import require, require_one_of, require_share
 from lmsi_jax.trust.bias import require_place_for_answer
@@ -32,6 +33,7 @@ class FormatConfig:
     distinct_direct: bool = False  # one direct row per question; else one per path, as in the paper, all equal
     hints: tuple[str, ...] = ()  # consistency training: suggestions of another answer than the vote, with {} for it
     hinted: float = 1.0  # share of the paths whose rows have one of `hints`
+    difficulty: Literal["none", "vote_share", "length"] = "none"  # what rows record for a curriculum, finetune.curriculum
     corruptions: tuple[str, ...] = ()  # adds questions whether a path, or a copy corrupted so, is right
 
     def check(self, path: str) -> None:

@@ -58,7 +58,8 @@ def tokenize(rows: Sequence[dict], tokenizer: Tokenizer, weighting: str = "token
 
     `weighting` is what has equal weight in the loss: each "token" of a target, each "row" whatever its length, or each
     "question" whatever its number of rows. The paper does not specify it. "token" is the usual fine-tuning loss, in which
-    long reasoning has the most weight. The `weight` of a row, if it has one, multiplies its weight in the loss.
+    long reasoning has the most weight. The `weight` of a row, if it has one, multiplies its weight in the loss. Its
+    `difficulty` is that of its piece.
 
     Raises UserError when there are no rows, when a field of a row is not text, or when a target is empty.
     """
@@ -74,7 +75,8 @@ def tokenize(rows: Sequence[dict], tokenizer: Tokenizer, weighting: str = "token
             raise UserError(f"The target of {row['prompt'][-60:]!r} is empty, so there is nothing to learn; leave the row out.")
         total = {"token": len(target), "row": 1.0, "question": 1 / siblings[question]}[weighting]
         group = f"{row.get('format', '')} {row.get('template', '')}"  # of rows that may begin with the same exemplars
-        pieces.append(Piece([*prompt, *target], len(prompt), group, total * row.get("weight", 1.0) / len(target)))
+        weight = total * row.get("weight", 1.0) / len(target)
+        pieces.append(Piece([*prompt, *target], len(prompt), group, weight, row.get("difficulty", 0.0)))
     return pieces
 
 
@@ -88,6 +90,8 @@ def _check_rows(rows: Sequence[dict]) -> None:
                     f"Training row {number} has the `{field}` {row.get(field)!r:.60}. `prompt` and `target` must be text; so "
                     f"must `id` and `format` where a row has them."
                 )
+        if finite(row.get("difficulty", 0.0)) is None:
+            raise UserError(f"Training row {number} has the `difficulty` {row['difficulty']!r:.60}; it must be a number.")
         weight = finite(row.get("weight", 1.0))
         if weight is None or weight <= 0:
             raise UserError(f"Training row {number} has the `weight` {row['weight']!r:.60}; it must be a positive number.")

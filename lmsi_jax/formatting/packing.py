@@ -23,6 +23,7 @@ class Piece:
     target_start: int
     group: str = ""
     weight: float = 1.0
+    difficulty: float = 0.0  # by which a curriculum orders rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,19 +110,24 @@ def assign_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     return rows
 
 
-def pack(pieces: Sequence[Piece], row_length: int, share: bool = False) -> PackedRows:
+def pack(pieces: Sequence[Piece], row_length: int, share: bool = False, levels: int = 1) -> PackedRows:
     """Pack `pieces` into rows of `row_length` tokens. Raises UserError when a piece is longer than a row.
 
     With `share`, the common prefix of a group is stored once in `prompts`, and a row only has pieces with the same prefix.
-    The loss and its gradient are those of the complete pieces.
+    The loss and its gradient are those of the complete pieces. With several `levels`, pieces are divided by their difficulty
+    into so many parts of equal number; a row only has pieces of one level, and the rows of easy levels come first.
     """
     prefixes = common_prefixes(pieces) if share else {}
     prompts = tuple(dict.fromkeys(prefixes.values()))
+    if levels > 1:
+        pieces = sorted(pieces, key=lambda piece: piece.difficulty)
     rows: list[tuple[int, list[Piece]]] = []
-    for number, prompt in enumerate([(), *prompts]):
-        members = [piece for piece in pieces if prefixes.get(piece.group, ()) == prompt]
-        assigned = assign_rows([len(piece.tokens) - len(prompt) for piece in members], row_length)
-        rows += [(number, [members[i] for i in row]) for row in assigned]
+    for level in range(levels):
+        part = pieces[level * len(pieces) // levels : (level + 1) * len(pieces) // levels]
+        for number, prompt in enumerate([(), *prompts]):
+            members = [piece for piece in part if prefixes.get(piece.group, ()) == prompt]
+            assigned = assign_rows([len(piece.tokens) - len(prompt) for piece in members], row_length)
+            rows += [(number, [members[i] for i in row]) for row in assigned]
     shape = (len(rows), row_length)
     tokens, targets, segments, positions = (np.zeros(shape, np.int32) for _ in range(4))
     weights = np.zeros(shape, np.float32)

@@ -38,6 +38,7 @@ class LoopConfig:
 
     def check(self, path: str) -> None:
         require_seed(self.seed)
+        require_curriculum(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +180,10 @@ class BaseConfig:
         require(
             not self.train.lora.rank,
             f"{path}train.lora.rank={self.train.lora.rank}: pre-training trains all weights; set it to 0.",
+        )
+        require(
+            self.train.curriculum == 1,
+            f"{path}train.curriculum={self.train.curriculum}: documents have no difficulty; leave it out.",
         )
 
 
@@ -369,6 +374,17 @@ class RewardRunConfig:
 
     def check(self, path: str) -> None:
         require_seed(self.seed)
+
+
+def require_curriculum(config: LoopConfig) -> None:
+    """Raise UserError for a difficulty without a curriculum, or the other way round."""
+    share, difficulty = config.finetune.curriculum, config.format.difficulty
+    require(
+        (share < 1) == (difficulty != "none"),
+        f"finetune.curriculum={share} and format.difficulty='{difficulty}': a curriculum needs a share below 1 and what makes "
+        f"rows difficult. Set both, such as --config.finetune.curriculum=0.25 --config.format.difficulty=vote_share.",
+    )
+    require(share == 1 or config.finetune.objective == "likelihood", "finetune.curriculum orders rows, and scpo has pairs.")
 
 
 def require_likelihood(config: LoopConfig, why: str) -> None:

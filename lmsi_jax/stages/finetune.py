@@ -9,6 +9,7 @@ from etils import epath
 
 from lmsi_jax.checkpoint import folder
 from lmsi_jax.checkpoint.config import Numerics
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import ProgressBar, console
 from lmsi_jax.core.records import read_jsonl
 from lmsi_jax.core.rng import stable_hash
@@ -19,12 +20,14 @@ from lmsi_jax.model.flops import training_flops
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Model, Runtime
 from lmsi_jax.sharding.rules import use_mesh
-from lmsi_jax.training.batches import check_batch, shuffled
+from lmsi_jax.training.batches import check_batch, easy_first, shuffled
 from lmsi_jax.training.config import TrainConfig, UpdateConfig
 from lmsi_jax.training.log import Work
 from lmsi_jax.training.loop import Run, train
 from lmsi_jax.training.objective import cross_entropy
 from lmsi_jax.training.trainable import Trainable, trainable
+
+LEVELS = 8  # of difficulty, into which a curriculum divides the training rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +50,13 @@ def run_finetune(runtime: Runtime, settings: FinetuneSettings, inputs: Files, ou
     check_batch(runtime.mesh, config, "finetune")
     model = runtime.load(inputs["model"], settings.numerics, control=settings.chat)
     pieces = tokenize(list(read_jsonl(inputs["examples"])), model.tokenizer, config.weighting)
-    rows = pack(pieces, config.row_length, config.share_prompts)
+    ordered = config.curriculum < 1
+    if ordered and len({piece.difficulty for piece in pieces}) == 1:
+        raise UserError(
+            f"finetune.curriculum={config.curriculum}, and all {len(pieces)} training rows have the same `difficulty`; set "
+            f"--config.format.difficulty, or give rows of a file that field."
+        )
+    rows = pack(pieces, config.row_length, config.share_prompts, LEVELS if ordered else 1)
     console.print(
         f"{runtime.stage}: {len(pieces)} examples in {len(rows)} rows, {rows.padding:.1%} padding, "
         f"{config.steps * config.batch / max(len(rows), 1):.2f} epochs"
@@ -57,7 +66,7 @@ def run_finetune(runtime: Runtime, settings: FinetuneSettings, inputs: Files, ou
     weights = trainable(model.config, config.lora)
     with training_run(runtime, config, seed, scratch, work(model.config, config, rows)) as run:
         objective = cross_entropy(model.config, config.remat, config.z_loss, config.router)
-        batches = shuffled(runtime.mesh, rows, config.batch, seed)
+        batches = easy_first(runtime.mesh, rows, config, seed) if ordered else shuffled(runtime.mesh, rows, config.batch, seed)
         trained = train(objective, batches, weights, (), model.params, config, run)
         save_trained(outputs["trained"], source, model, weights, trained, config)
 

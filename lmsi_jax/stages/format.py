@@ -78,11 +78,20 @@ def run_format(runtime: object, settings: FormatSettings, inputs: Files, outputs
             rows += [{**row, "template": number} for row in written] if len(templates) > 1 else written
         if settings.format.distinct_direct:
             rows[first:] = _distinct_direct(rows[first:])
+        if settings.format.difficulty != "none":
+            rows[first:] = [{**row, "difficulty": _difficulty(settings, row, votes[id])} for row in rows[first:]]
     if not rows:
         raise _nothing_kept(settings, votes)
     special = _check_used(settings, hinted, rows)
     write_jsonl(outputs["examples"], rows)
     console.print(f"format: {len(rows)} training rows from {used} of {len(votes)} questions{special}")
+
+
+def _difficulty(settings: FormatSettings, row: Record, vote: Record) -> float:
+    """Return how hard a row is, without a gold answer: the share of paths that disagree, or the words of the target."""
+    if settings.format.difficulty == "vote_share":
+        return round(1 - float(vote["confidence"]), 6)
+    return float(len(row["target"].split()))
 
 
 def _distinct_direct(rows: Sequence[Record]) -> list[Record]:

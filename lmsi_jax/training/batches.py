@@ -1,7 +1,4 @@
-"""Batches as a function of the step number, so that a resumed run sees the same batches.
-
-A curriculum is another such function.
-"""
+"""Batches as a function of the step number, so that a resumed run sees the same batches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +32,30 @@ def shuffled(mesh: Mesh, rows: PackedRows, batch: int, seed: int) -> Batches:
         raise UserError("There is nothing to train on: no path was kept. Look at votes.jsonl for the reason codes.")
     prompts = place_prompts(mesh, rows.prompts)
     return lambda step, model: Batch(rows.take(batch_rows(seed, step - 1, len(rows), batch)), prompts)
+
+
+def easy_first(mesh: Mesh, rows: PackedRows, config: TrainConfig, seed: int) -> Batches:
+    """Return batches of a curriculum (Bengio et al. 2009): random rows among the first ones, whose number grows with the step.
+
+    It grows linearly, from `config.curriculum` of the rows to all of them after `config.curriculum_end` of the steps. `rows`
+    are in the order of their difficulty. Raises UserError when there are no rows.
+    """
+    if len(rows) == 0:
+        raise UserError("There is nothing to train on: no path was kept. Look at votes.jsonl for the reason codes.")
+    prompts = place_prompts(mesh, rows.prompts)
+
+    def batch(step: int, model: Callable[[], Any]) -> Batch:
+        open_rows = eligible(step - 1, len(rows), config)
+        drawn = np.random.default_rng((seed, step)).choice(open_rows, config.batch, replace=open_rows < config.batch)
+        return Batch(rows.take(drawn), prompts)
+
+    return batch
+
+
+def eligible(step: int, rows: int, config: TrainConfig) -> int:
+    """Return how many of the easiest rows a curriculum draws from at a step, counted from 0."""
+    grown = min(step / (config.curriculum_end * config.steps), 1.0) if config.curriculum_end else 1.0
+    return max(1, round(rows * (config.curriculum + (1 - config.curriculum) * grown)))
 
 
 def check_batch(mesh: Mesh, config: TrainConfig, name: str) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from lmsi_jax.core.settings import require, require_at_least, require_positive, untraced
+from lmsi_jax.core.settings import require, require_at_least, require_positive, require_share, untraced
 from lmsi_jax.model.config import LoraConfig
 
 
@@ -63,6 +63,8 @@ class TrainConfig(UpdateConfig):
     weighting: Literal["token", "row", "question"] = "token"  # what has equal weight in the loss; see formatting/examples.py
     z_loss: float = 0.0  # coefficient of the z-loss, 1e-4 in PaLM; see training/objective.py
     router: RouterConfig = RouterConfig()
+    curriculum: float = 1.0  # share of the rows, the easiest by their `difficulty`, that the first step draws from; 1 = all
+    curriculum_end: float = 0.5  # share of the steps after which all rows are drawn from; the share grows linearly
 
     def check(self, path: str) -> None:
         super().check(path)
@@ -72,6 +74,8 @@ class TrainConfig(UpdateConfig):
             f"{path}batch={self.batch} is not a multiple of {path}accumulate={self.accumulate}; every microbatch has "
             f"the same number of rows.",
         )
+        require(0 < self.curriculum <= 1, f"{path}curriculum={self.curriculum} is not within (0, 1]; 1 draws from all rows.")
+        require_share(self, path, "curriculum_end")
         require(self.z_loss >= 0, f"{path}z_loss={self.z_loss} is negative; PaLM uses 1e-4, and 0 turns it off.")
 
 
