@@ -77,6 +77,7 @@ class ModelConfig:
     attention_scale: float = 0.0  # factor of the attention scores; 0 = 1 / sqrt(head_width)
     attention_softcap: float = 0.0  # bound of the attention scores, softcap * tanh(score / softcap); 0 = none (Gemma 2)
     logit_softcap: float = 0.0  # bound of the logits, by the same formula; 0 = none
+    base_width: int = 0  # the width whose learning rate is used (model/width.py); 0 = the standard parametrisation
     tied_embedding: bool = True  # the unembedding is the embedding
     scaled_embedding: bool = False  # embedded tokens are multiplied by sqrt(width) (Gemma, PaLM, the built-in model)
     param_dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of storage; the optimiser's copy is float32
@@ -95,6 +96,7 @@ class ModelConfig:
         return tuple(i for i in range(self.layers) if self.experts.count and i not in self.experts.dense_layers)
 
     def check(self, path: str) -> None:
+        require_at_least(0, self, path, "base_width")
         require_at_least(1, self, path, "vocab", "width", "layers", "heads", "kv_heads", "head_width", "mlp", "context")
         require(
             self.heads % self.kv_heads == 0,

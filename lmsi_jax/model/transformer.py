@@ -68,6 +68,8 @@ class Transformer(Weights):
         tied = c.tied_embedding
         table = constrain(self._embedding(), "vocab", None) if tied else self._table("unembedding", "lm_head.weight")
         logits = jnp.einsum("ntd,vd->ntv", x, table, preferred_element_type=jnp.float32)
+        if c.base_width:
+            logits = logits * math.sqrt(c.base_width / c.width)
         if c.logit_softcap:
             logits = c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
         return constrain(logits, "batch", "length", "vocab")

@@ -53,6 +53,9 @@ class WithHead:
     def decays(self) -> Any:
         return {"model": self.inner.decays(), "head": False}
 
+    def rate_factors(self) -> Any:
+        return {"model": self.inner.rate_factors(), "head": 1.0}
+
     def init(self, params: transformer.Params, seed: int) -> Any:
         """Return the trained arrays at step 0."""
         width = self.config.width

@@ -1,10 +1,11 @@
 """The optimiser and its learning-rate schedule."""
 
-from typing import Any
-
+import jax
+import jax.numpy as jnp
 import optax
 
 from lmsi_jax.training.config import UpdateConfig
+from lmsi_jax.training.trainable import Trainable
 
 
 def learning_rate(config: UpdateConfig) -> optax.Schedule:
@@ -22,11 +23,9 @@ def learning_rate(config: UpdateConfig) -> optax.Schedule:
     return lambda count: rate(count + 1)  # steps are numbered from 1, so that the first step has a rate above 0
 
 
-def optimizer(config: UpdateConfig, decays: Any) -> optax.GradientTransformation:
-    """Return AdamW or Adafactor with gradient clipping.
-
-    `decays` is a tree of booleans: whether weight decay applies to each array.
-    """
+def optimizer(config: UpdateConfig, trainable: Trainable) -> optax.GradientTransformation:
+    """Return AdamW or Adafactor with gradient clipping, and with the weight decay and the learning rates of what is trained."""
+    decays, factors = trainable.decays(), trainable.rate_factors()
     schedule = learning_rate(config)
     if config.optimizer == "adafactor":  # without momentum and relative steps: Shazeer and Stern 2018, arXiv 1804.04235
         rule = optax.chain(
@@ -37,4 +36,7 @@ def optimizer(config: UpdateConfig, decays: Any) -> optax.GradientTransformation
         )
     else:
         rule = optax.adamw(schedule, b1=0.9, b2=config.beta2, weight_decay=config.weight_decay, mask=decays)
-    return optax.chain(optax.clip_by_global_norm(config.clip), rule)
+    steps = [optax.clip_by_global_norm(config.clip), rule]
+    if any(factor != 1 for factor in jax.tree.leaves(factors)):
+        steps.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)))
+    return optax.chain(*steps)

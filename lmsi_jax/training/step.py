@@ -80,7 +80,7 @@ def make_step(objective: Objective, trainable: Trainable, config: UpdateConfig) 
 
     The state passed in is donated, so that only the returned one may be used afterwards.
     """
-    tx = optimizer(config, trainable.decays())
+    tx = optimizer(config, trainable)
 
     def train_step(state: TrainState, batch: Batch, frozen: transformer.Params) -> tuple[TrainState, dict[str, Array]]:
         def loss_of(trained: Any, part: Batch) -> tuple[Mean, Metrics]:
@@ -106,7 +106,7 @@ def init_state(mesh: Mesh, trainable: Trainable, config: UpdateConfig, params: t
 
     It shares no memory with `params`, since the step donates its state and the caller keeps using `params`.
     """
-    tx = optimizer(config, trainable.decays())
+    tx = optimizer(config, trainable)
 
     def make(params: transformer.Params) -> TrainState:
         trained = trainable.init(params, seed)
@@ -120,7 +120,7 @@ def abstract_state(mesh: Mesh, trainable: Trainable, config: UpdateConfig) -> Tr
     """Return the shapes and shardings of a state. The optimiser moments of an array have its sharding."""
     shapes, axes = trainable.abstract()
     places = param_shardings(mesh, shapes, axes)
-    scalar, tx = sharding(mesh), optimizer(config, trainable.decays())
+    scalar, tx = sharding(mesh), optimizer(config, trainable)
 
     def choose(leaf: jax.ShapeDtypeStruct, of: jax.ShapeDtypeStruct, place: jax.sharding.Sharding) -> jax.sharding.Sharding:
         return place if leaf.shape == of.shape else scalar  # row and column sums are small, and replicated

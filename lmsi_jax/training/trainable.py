@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from lmsi_jax.model import lora, transformer
 from lmsi_jax.model.config import LoraConfig, ModelConfig
+from lmsi_jax.model.width import rate_factors
 
 
 @runtime_checkable
@@ -23,6 +24,9 @@ class Trainable(Protocol):
 
     def decays(self) -> Any:
         """Return a tree of booleans: whether weight decay applies to each trained array."""
+
+    def rate_factors(self) -> Any:
+        """Return a tree of factors of the learning rate of each trained array."""
 
     def init(self, params: transformer.Params, seed: int) -> Any:
         """Return the trained arrays at step 0. Must be traceable by `jit`."""
@@ -49,6 +53,9 @@ class AllWeights:
 
     def decays(self) -> Any:
         return jax.tree.map(lambda spec: spec.decays, transformer.specs(self.config))
+
+    def rate_factors(self) -> Any:
+        return rate_factors(self.config)
 
     def init(self, params: transformer.Params, seed: int) -> Any:
         return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
@@ -77,6 +84,9 @@ class LowRankAdapters:
 
     def decays(self) -> Any:
         return jax.tree.map(lambda shape: True, self.abstract()[0])
+
+    def rate_factors(self) -> Any:
+        return jax.tree.map(lambda shape: 1.0, self.abstract()[0])
 
     def init(self, params: transformer.Params, seed: int) -> Any:
         return lora.init(self.abstract()[0], jax.random.key(seed))

@@ -364,7 +364,7 @@ def test_learning_rates(schedule, warmup, steps, expected):
 def test_norm_scales_do_not_decay(model_config, params):
     """Catches: weight decay on the norms, which shrinks the residual stream."""
     config = TrainConfig(weight_decay=1.0, learning_rate=1.0, warmup=0, steps=2)
-    tx = optimizer(config, AllWeights(model_config).decays())
+    tx = optimizer(config, AllWeights(model_config))
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = tx.update(zeros, tx.init(params), params)
     moved = optax.apply_updates(params, updates)
