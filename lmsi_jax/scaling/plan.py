@@ -15,6 +15,8 @@ from lmsi_jax.scaling.laws import LAWS
 from lmsi_jax.scaling.published import PUBLISHED
 from lmsi_jax.scaling.uncertainty import interval
 
+TUNED = (5e6, 9e8)  # parameters of the models for which the rules of `schedule` were found
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -67,6 +69,7 @@ def plan(
         record[name] = {"value": values[0]}
         if len(values) > 1:
             record[name]["low"], record[name]["high"] = interval(values[1:])
+    record["schedule"] = schedule(best[0].params, best[0].tokens)
     if np.isfinite(unique_tokens):
         record["epochs"] = best[0].tokens / min(unique_tokens, best[0].tokens)
     if inference_tokens:
@@ -83,6 +86,25 @@ def plan(
         total = record["with_inference"]["flops"] if inference_tokens else flops
         record["hardware"] = _cost(hardware, total)
     return record
+
+
+def schedule(params: float, tokens: float) -> Record:
+    """Return batch, steps, learning rate and warmup of a run by the rules of Porian et al. 2024 (arXiv 2406.19146).
+
+    They tuned models of 5M to 900M parameters with AdamW, on sequences of 2,048 tokens: `batch_tokens` grows as N^(2/3), and the
+    rate falls as N^(-1/3), to 0 along a cosine. Warmup takes as many tokens as there are parameters, at most a tenth of all.
+    """
+    share = params / 1.08e8
+    batch = min(160 * 2048 * share ** (2 / 3), tokens)
+    steps = max(1, round(tokens / batch))
+    return {
+        "batch_tokens": batch,
+        "steps": steps,
+        "warmup_steps": round(min(params / batch, 0.1 * steps)),
+        "learning_rate": 0.0047 * share ** (-1 / 3),
+        "decay": "cosine",
+        "within_what_was_tuned": TUNED[0] <= params <= TUNED[1],
+    }
 
 
 def _cost(hardware: Hardware, flops: float) -> Record:

@@ -7,6 +7,7 @@ import pytest
 from lmsi_jax.cli.main import main
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.scaling.energy import carbon, energy
+from lmsi_jax.scaling.plan import schedule
 from tests.scaling.simulated import points
 
 GOPHER = ("--fit=besiroglu_2024", "--budget=5.76e23")
@@ -52,6 +53,18 @@ def test_a_budget_in_operations_and_in_hours(capsys):
     assert cost["kilowatt_hours"] == pytest.approx(cost["chip_hours"] * 0.3 * 1.1)
     same = planned(capsys, "--fit=besiroglu_2024", f"--hours={cost['hours']}", "--topology=v5p:8x8x8")
     assert same["flops"] == pytest.approx(5.76e23) and "dollars" not in same["hardware"]
+
+
+def test_the_schedule_of_a_run(capsys):
+    """Catches: a batch in sequences, a warmup longer than the run, a rule that is used far from where it was found in silence."""
+    tuned = planned(capsys, "--fit=besiroglu_2024", "--budget=1e18")
+    run, params = tuned["schedule"], tuned["params"]["value"]
+    assert run["steps"] * run["batch_tokens"] == pytest.approx(tuned["tokens"]["value"], rel=0.01)
+    assert run["learning_rate"] == pytest.approx(0.0047 * (params / 1.08e8) ** (-1 / 3)) and run["within_what_was_tuned"]
+    assert run["warmup_steps"] == round(min(params / run["batch_tokens"], run["steps"] / 10))
+    assert schedule(1.08e8, 1e10)["batch_tokens"] == 160 * 2048
+    assert not planned(capsys, *GOPHER)["schedule"]["within_what_was_tuned"]
+    assert schedule(1e9, 1e3)["steps"] == 1
 
 
 def test_inference_in_the_account(capsys):
