@@ -91,8 +91,8 @@ def plan(
 def schedule(params: float, tokens: float) -> Record:
     """Return batch, steps, learning rate and warmup of a run by the rules of Porian et al. 2024 (arXiv 2406.19146).
 
-    They tuned models of 5M to 900M parameters with AdamW, on sequences of 2,048 tokens: `batch_tokens` grows as N^(2/3), and the
-    rate falls as N^(-1/3), to 0 along a cosine. Warmup takes as many tokens as there are parameters, at most a tenth of all.
+    They tuned models of 5M to 900M parameters with AdamW, on sequences of 2,048 tokens. `batch_tokens` grows as N^(2/3). The
+    rate falls as N^(-1/3), and to 0 along a cosine. Warmup takes as many tokens as there are parameters, at most a tenth.
     """
     share = params / 1.08e8
     batch = min(160 * 2048 * share ** (2 / 3), tokens)

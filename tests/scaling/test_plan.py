@@ -56,7 +56,7 @@ def test_a_budget_in_operations_and_in_hours(capsys):
 
 
 def test_the_schedule_of_a_run(capsys):
-    """Catches: a batch in sequences, a warmup longer than the run, a rule that is used far from where it was found in silence."""
+    """Catches: a batch in sequences, a warmup longer than the run, a rule that is silently used far from its data."""
     tuned = planned(capsys, "--fit=besiroglu_2024", "--budget=1e18")
     run, params = tuned["schedule"], tuned["params"]["value"]
     assert run["steps"] * run["batch_tokens"] == pytest.approx(tuned["tokens"]["value"], rel=0.01)
