@@ -21,6 +21,7 @@ class UpdateConfig:
     warmup: int = 20  # steps of linear warmup; the last of them has the full learning_rate
     weight_decay: float = 0.01
     beta2: float = 0.98
+    first_moment: Literal["float32", "bfloat16"] = "float32"  # the dtype of AdamW's mean gradient, of 4 or 2 bytes a weight
     clip: float = 1.0  # maximum global gradient norm
     accumulate: int = 1  # microbatches per step (gradient accumulation); the rows of a step must be a multiple
     lora: LoraConfig = LoraConfig()
@@ -32,6 +33,10 @@ class UpdateConfig:
         require_at_least(1, self, path, "steps", "row_length", "accumulate", "save_every", "log_every")
         require_positive(self, path, "learning_rate", "clip")
         require(0 <= self.beta2 < 1, f"{path}beta2={self.beta2} is not within [0, 1); it is the decay of Adam's second moment.")
+        require(
+            self.optimizer == "adamw" or self.first_moment == "float32",
+            f"{path}first_moment={self.first_moment} has no effect with {path}optimizer={self.optimizer}, which has none.",
+        )
         require(self.weight_decay >= 0, f"{path}weight_decay={self.weight_decay} is negative; 0 turns it off.")
         require(
             0 <= self.final_learning_rate <= 1,

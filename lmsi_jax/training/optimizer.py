@@ -35,7 +35,8 @@ def optimizer(config: UpdateConfig, trainable: Trainable) -> optax.GradientTrans
             optax.scale_by_learning_rate(schedule),
         )
     else:
-        rule = optax.adamw(schedule, b1=0.9, b2=config.beta2, weight_decay=config.weight_decay, mask=decays)
+        moment = jnp.dtype(config.first_moment)
+        rule = optax.adamw(schedule, b1=0.9, b2=config.beta2, weight_decay=config.weight_decay, mask=decays, mu_dtype=moment)
     steps = [optax.clip_by_global_norm(config.clip), rule]
     if any(factor != 1 for factor in jax.tree.leaves(factors)):
         steps.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)))

@@ -122,6 +122,22 @@ def test_adafactor_learns_with_less_to_keep(shape, model_config, params):
     assert kept < 1.2 * sum(leaf.size for leaf in jax.tree.leaves(state.params))  # adamw: twice
 
 
+def test_a_first_moment_in_bfloat16_learns_as_well(model_config, params):
+    """Catches: a setting without an effect, weights or second moments that lose digits too."""
+    batch, mesh, ends = pack(pieces(), 48).take(np.arange(8)), mesh_of(1, 1, 1), {}
+    for dtype in ("float32", "bfloat16"):
+        config = dataclasses.replace(CONFIG, first_moment=dtype, steps=30)
+        with use_mesh(mesh):
+            state, step = init_state(mesh, model_config, config, params, seed=0), make_step(model_config, config)
+            for _ in range(8):
+                state, metrics = step(state, place_batch(mesh, batch), {})
+        kept = [leaf.dtype.name for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
+        assert kept.count("bfloat16") == (len(kept) // 2 if dtype == "bfloat16" else 0)
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"float32"}
+        ends[dtype] = float(metrics["loss"])
+    assert ends["bfloat16"] == pytest.approx(ends["float32"], rel=0.01)
+
+
 def test_only_targets_carry_loss(model_config, params):
     """Catches: loss on the prompt or on padding."""
     some = [Piece([1, 9, 9, 9, 7, 8, 2], 4)]
