@@ -265,7 +265,7 @@ def _decode(config: Config, shape: ModelConfig, mesh: Mesh, decoding: Program) -
 
 def _train(config: Config, shape: ModelConfig, mesh: Mesh) -> Cost:
     """Return the cost of a fine-tuning step, including its shared prompts."""
-    train, target = config.finetune, trainable(shape, config.finetune.lora)
+    train, target = config.finetune, trainable(shape, config.finetune)
     state = abstract_state(mesh, target, train)  # outside `use_mesh`: optax creates small arrays, for which there is no device
     with use_mesh(mesh):
         rows = _leaf((train.batch, train.row_length), jnp.int32, sharding(mesh, "batch", "length"))

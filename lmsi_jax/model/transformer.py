@@ -22,12 +22,13 @@ from lmsi_jax.model.layers import cache_dtype as cache_dtype
 from lmsi_jax.model.lora import Adapted
 from lmsi_jax.model.quantize import Quantized
 from lmsi_jax.model.spec import Declared
+from lmsi_jax.model.stacked import Stacked, period_of
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.sharding.mesh import Mesh, make_mesh
 from lmsi_jax.sharding.rules import constrain, param_shardings, use_mesh, with_shardings
 
 Params = dict[str, Any]
-AnyParams = Params | Quantized | Adapted  # weights, quantised weights, or weights with adapters
+AnyParams = Params | Quantized | Adapted | Stacked  # weights, quantised, with adapters, or with stacked layers
 
 
 # Which of a layer's activations are stored for the backward pass; the others are recomputed.
@@ -43,24 +44,41 @@ class Transformer(Weights):
     remat: str = "none"  # see `hidden`
 
     @nn.compact
-    def __call__(self, tokens: Array, positions: Array, mask: Array, past: list[list[KVBlock]]) -> tuple[Array, list[KeyValue]]:
+    def __call__(
+        self,
+        inputs: Array,
+        positions: Array,
+        mask: Array,
+        past: list[list[KVBlock]],
+        layers: range | None = None,
+        *,
+        begins: bool = True,
+        ends: bool = True,
+    ) -> tuple[Array, list[KeyValue]]:
+        """Map tokens to hidden states by all layers. A part of the model computes only `layers`.
+
+        It begins with the states `inputs` in place of tokens unless it `begins`, and has no final norm unless it `ends`.
+        `past` has the blocks of these layers.
+        """
         c = self.config
-        embedding = self._embedding()
-        # Gather full rows before the lookup: with sharded rows XLA would replicate the result of the lookup.
-        embedding = constrain(embedding, "vocab", None)
-        x = embedding[tokens]
-        x = constrain(x * math.sqrt(c.width) if c.scaled_embedding else x, "batch", "length", None)
-        new_kv = []
-        for i in range(c.layers):
+        x, new_kv = self._embedded(inputs) if begins else inputs, []
+        for place, i in enumerate(range(c.layers) if layers is None else layers):
             layer = functools.partial(Transformer._layer, i=i)
             if self.remat != "none":
                 layer = nn.remat(layer, policy=REMAT[self.remat])
-            x, kv = layer(self, x, positions, mask, past[i] if past else [])
+            x, kv = layer(self, x, positions, mask, past[place] if past else [])
             new_kv.append(kv)
-        x = Norm(c, name="final_norm", prefix="model.norm.")(x)
+        if ends:
+            x = Norm(c, name="final_norm", prefix="model.norm.")(x)
         if self.is_initializing():
             self.logits(x)  # declares the unembedding
         return x, new_kv
+
+    def _embedded(self, tokens: Array) -> Array:
+        # Gather full rows before the lookup: with sharded rows XLA would replicate the result of the lookup.
+        c, embedding = self.config, constrain(self._embedding(), "vocab", None)
+        x = embedding[tokens]
+        return constrain(x * math.sqrt(c.width) if c.scaled_embedding else x, "batch", "length", None)
 
     def logits(self, x: Float[Array, "n t d"]) -> Float[Array, "n t v"]:
         """Return the logits (float32) of hidden states."""
@@ -183,6 +201,9 @@ def hidden(
     activations that training stores for the backward pass: all ("none"), the matrix products ("dots"), or only each layer's
     input ("full").
     """
+    if isinstance(params, Stacked):
+        states, new_kv, _ = _scanned(Transformer(config, remat), params, tokens, positions, mask, past or [])
+        return states, new_kv
     output: Any = Transformer(config, remat).apply(_variables(params), tokens, positions, mask, past or [])
     return output
 
@@ -198,6 +219,9 @@ def routed_hidden(
 ) -> tuple[Float[Array, "n t d"], list[Float[Array, "n t e"]]]:
     """Return the hidden states as `hidden` does, and the logits (float32) of the router of each layer with experts."""
     model, inputs = Transformer(config, remat), (tokens, positions, mask, past or [])
+    if isinstance(params, Stacked):
+        states, _, routing = _scanned(model, params, *inputs)
+        return states, routing
     (states, _), recorded = model.apply(_variables(params), *inputs, mutable=[ROUTING])
     return states, [recorded[ROUTING][f"experts_{i}"]["logits"][0] for i in config.sparse_layers]
 
@@ -214,6 +238,35 @@ def forward(
     """Return the next token's logits at each position, and the new keys and values; the arguments are those of `hidden`."""
     states, new_kv = hidden(config, params, *inputs, **options)
     return logits(config, params, states), new_kv
+
+
+def _scanned(
+    model: Transformer, params: Stacked, tokens: Array, positions: Array, mask: Array, past: list[list[KVBlock]]
+) -> tuple[Array, list[KeyValue], list[Array]]:
+    """Return the hidden states, the keys and values, and the routers' logits; the layers of all blocks are compiled once."""
+    c, period = model.config, period_of(model.config)
+    count, apply = c.layers // period, functools.partial(model.apply, mutable=[ROUTING])
+    last = range(count * period, c.layers)  # the layers after the last whole block
+
+    def every(i: int) -> list[Array]:
+        """The arrays of the blocks that layer i of each block attends to, with a leading axis."""
+        return [jnp.stack(of_layers) for of_layers in zip(*map(jax.tree.leaves, past[i : last.start : period]), strict=True)]
+
+    def block(x: Array, part: tuple[Params, list[list[Array]]]) -> tuple[Array, tuple[list[KeyValue], Any]]:
+        layers, read = part
+        own_past = [jax.tree.unflatten(jax.tree.structure(past[i]), leaves) for i, leaves in enumerate(read)]
+        (x, kv), recorded = apply({"params": layers}, x, positions, mask, own_past, range(period), begins=False, ends=False)
+        return x, (kv, recorded.get(ROUTING, {}))
+
+    (x, _), _ = apply(params.variables, tokens, positions, mask, [], range(0), ends=False)
+    own_past = [every(i) for i in range(period)] if past else []
+    x, (kv, routing) = jax.lax.scan(block, x, (params.blocks, own_past))
+    (x, kv_of_rest), recorded = apply(params.variables, x, positions, mask, past[last.start :], last, begins=False)
+    places = [(n, i) for n in range(count) for i in range(period)]
+    new_kv = [jax.tree.map(lambda array, n=n: array[n], kv[i]) for n, i in places]
+    logits = [routing[f"experts_{i}"]["logits"][0][n] for n, i in places if f"experts_{i}" in routing]
+    logits += [recorded[ROUTING][f"experts_{i}"]["logits"][0] for i in last if i in c.sparse_layers]
+    return x, new_kv + kv_of_rest, logits
 
 
 def _variables(params: AnyParams) -> Params:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from lmsi_jax.model import transformer
 from lmsi_jax.model.config import ModelConfig
-from lmsi_jax.training.trainable import AllWeights, LowRankAdapters
+from lmsi_jax.training.trainable import Trainable
 
 
 class ModelWithHead(struct.PyTreeNode):
@@ -36,7 +36,7 @@ class WithHead:
     A head starts at 0, which makes all values 0, or normal with variance 1 / (width + 1), as rewards do.
     """
 
-    inner: AllWeights | LowRankAdapters
+    inner: Trainable
     config: ModelConfig
     starts_at_zero: bool = False
 

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float
 
 from lmsi_jax.core.metrics import Mean
-from lmsi_jax.model import lora, transformer
+from lmsi_jax.model import transformer
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.rl import divergence
 from lmsi_jax.rl.config import RlConfig
@@ -18,7 +18,7 @@ from lmsi_jax.training.objective import Batch, Objective, hidden_states
 
 
 def policy_logits(
-    config: ModelConfig, params: transformer.Params | lora.Adapted, batch: Batch, temperature: float, remat: str = "none"
+    config: ModelConfig, params: transformer.AnyParams, batch: Batch, temperature: float, remat: str = "none"
 ) -> Float[Array, "n t v"]:
     """Return the logits of the distribution that tokens are sampled from: at the temperature of sampling."""
     return transformer.logits(config, params, hidden_states(config, params, batch, remat)) / temperature

@@ -129,7 +129,7 @@ def training_memory(config: Any, runtime: Runtime, section: str) -> str:
 
 def describe_training_memory(mesh: Mesh, architecture: ModelConfig, train: TrainConfig) -> str:
     """Describe the same memory as `training_memory` for any architecture."""
-    state_bytes = memory.bytes_on_device(abstract_state(mesh, trainable(architecture, train.lora), train))
+    state_bytes = memory.bytes_on_device(abstract_state(mesh, trainable(architecture, train), train))
     content = "adapters and their moments" if train.lora.rank else "parameters and moments in float32"
     stored = memory.size_text(memory.weight_bytes(mesh, architecture))
     return (

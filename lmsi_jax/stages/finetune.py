@@ -63,7 +63,7 @@ def run_finetune(runtime: Runtime, settings: FinetuneSettings, inputs: Files, ou
         + (f", {sum(map(len, rows.prompts))} tokens of prompts computed once a step" if rows.prompts else "")
     )
     seed = stable_hash(f"{settings.seed} {settings.stream}")
-    weights = trainable(model.config, config.lora)
+    weights = trainable(model.config, config)
     with training_run(runtime, config, seed, scratch, work(model.config, config, rows)) as run:
         objective = cross_entropy(model.config, config.remat, config.z_loss, config.router)
         batches = easy_first(runtime.mesh, rows, config, seed) if ordered else shuffled(runtime.mesh, rows, config.batch, seed)

@@ -62,7 +62,7 @@ def run_prefer(runtime: Runtime, settings: PreferSettings, inputs: Files, output
     config, source, mesh = settings.train, folder.name_of(inputs["model"]), runtime.mesh
     model = runtime.load(inputs["model"], settings.numerics, control=settings.chat)
     pairs = [_tokens(row, model.tokenizer) for row in read_jsonl(inputs["pairs"])]
-    seed, arrays = stable_hash(f"{settings.seed} {settings.stream}"), trainable(model.config, config.lora)
+    seed, arrays = stable_hash(f"{settings.seed} {settings.stream}"), trainable(model.config, config)
     multiple = mesh.size("batch") * config.accumulate
     note = lambda values: f"loss {values['loss']:.3f}, {values['accuracy']:.0%} preferred"  # noqa: E731
     with training_run(runtime, config, seed, scratch, note=note) as run:

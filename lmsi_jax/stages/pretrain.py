@@ -30,7 +30,7 @@ from lmsi_jax.training.config import TrainConfig
 from lmsi_jax.training.hooks import validation_loss
 from lmsi_jax.training.loop import train
 from lmsi_jax.training.objective import cross_entropy
-from lmsi_jax.training.trainable import AllWeights
+from lmsi_jax.training.trainable import trainable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def run_pretrain(runtime: Runtime, settings: PretrainSettings, inputs: Files, ou
     with training_run(runtime, config, settings.seed, scratch, work(model, config, rows)) as run:
         random = rng.stage_key(settings.seed, "init")
         params = folder.load_params(start, mesh) if start else transformer.init_sharded(mesh, model, random)
-        objective, weights = cross_entropy(model, config.remat, config.z_loss, config.router), AllWeights(model)
+        objective, weights = cross_entropy(model, config.remat, config.z_loss, config.router), trainable(model, config)
         hook = validation_loss(mesh, cross_entropy(model), held_out, config.batch // config.accumulate, settings.validate_every)
         trained = train(objective, shuffled(mesh, rows, config.batch, settings.seed), weights, [hook], params, config, run)
         params = weights.merged(params, trained)

@@ -75,7 +75,7 @@ def run_reward(runtime: Runtime, settings: RewardSettings, inputs: Files, output
     kept, held_out = split(rankings, settings.reward.held_out, settings.seed)
     items = [tokens_of(ranking, settings, model.tokenizer) for ranking in kept]
     most = max(len(item.ranks) for item in items)
-    arrays = WithHead(trainable(model.config, config.lora), model.config)
+    arrays = WithHead(trainable(model.config, config), model.config)
     seed, shards = stable_hash(f"{settings.seed} reward"), mesh.size("batch") * config.accumulate
     rows = -(-settings.reward.batch // shards) * shards
 

@@ -43,7 +43,7 @@ def run_rl(runtime: Runtime, settings: RlSettings, inputs: Files, outputs: Files
     rl, source = settings.rl, folder.name_of(inputs["model"])
     config = dataclasses.replace(settings.train, save_every=rl.check_every) if rl.check_every else settings.train
     model = runtime.load(inputs["model"], settings.numerics, control=settings.prompts.chat is not None)
-    weights = trainable(model.config, config.lora)
+    weights = trainable(model.config, config)
     arrays: Trainable = WithHead(weights, model.config, starts_at_zero=True) if rl.advantage == GAE else weights
     gold = {row["id"]: accepted_answers(row) for row in read_jsonl(inputs["gold"])} if "gold" in inputs else {}
     with training_run(runtime, config, stable_hash(f"{settings.seed} rl"), scratch, note=lambda _: rollouts.note) as run:

@@ -23,6 +23,7 @@ class UpdateConfig:
     beta2: float = 0.98
     first_moment: Literal["float32", "bfloat16"] = "float32"  # the dtype of AdamW's mean gradient, of 4 or 2 bytes a weight
     clip: float = 1.0  # maximum global gradient norm
+    scan: bool = False  # compile one layer for all, in a loop: for deep models, whose compilation takes long
     accumulate: int = 1  # microbatches per step (gradient accumulation); the rows of a step must be a multiple
     lora: LoraConfig = LoraConfig()
     save_every: int = untraced(200)  # steps between checkpoints
@@ -33,6 +34,10 @@ class UpdateConfig:
         require_at_least(1, self, path, "steps", "row_length", "accumulate", "save_every", "log_every")
         require_positive(self, path, "learning_rate", "clip")
         require(0 <= self.beta2 < 1, f"{path}beta2={self.beta2} is not within [0, 1); it is the decay of Adam's second moment.")
+        require(
+            not (self.scan and self.lora.rank),
+            f"{path}scan=True with {path}lora.rank={self.lora.rank}: adapters are not stacked; turn one of them off.",
+        )
         require(
             self.optimizer == "adamw" or self.first_moment == "float32",
             f"{path}first_moment={self.first_moment} has no effect with {path}optimizer={self.optimizer}, which has none.",

@@ -11,7 +11,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from lmsi_jax.core.metrics import Mean
-from lmsi_jax.model import lora, transformer
+from lmsi_jax.model import transformer
 from lmsi_jax.model.attention import KVBlock, causal
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.model.experts import balance
@@ -57,7 +57,7 @@ def cross_entropy(
     losses of its routers. Their metrics are means over layers and microbatches.
     """
 
-    def objective(params: transformer.Params | lora.Adapted, batch: Batch) -> tuple[Mean, dict[str, Mean]]:
+    def objective(params: transformer.AnyParams, batch: Batch) -> tuple[Mean, dict[str, Mean]]:
         rows = batch.rows
         states, routing = _routed_states(config, params, batch, remat)
         logits = transformer.logits(config, params, states)
@@ -82,14 +82,14 @@ def cross_entropy(
 
 
 def hidden_states(
-    config: ModelConfig, params: transformer.Params | lora.Adapted, batch: Batch, remat: str = "none"
+    config: ModelConfig, params: transformer.AnyParams, batch: Batch, remat: str = "none"
 ) -> Float[Array, "n t d"]:
     """Return the hidden states of the rows of a batch, which continue its shared prompts."""
     return transformer.hidden(config, params, *_inputs(config, params, batch, remat), remat=remat)[0]
 
 
 def _routed_states(
-    config: ModelConfig, params: transformer.Params | lora.Adapted, batch: Batch, remat: str
+    config: ModelConfig, params: transformer.AnyParams, batch: Batch, remat: str
 ) -> tuple[Float[Array, "n t d"], list[Float[Array, "n t e"]]]:
     """Return the hidden states of `hidden_states`, and the logits of the routers in the rows, if the model has experts."""
     if not config.sparse_layers:
@@ -98,7 +98,7 @@ def _routed_states(
 
 
 def _inputs(
-    config: ModelConfig, params: transformer.Params | lora.Adapted, batch: Batch, remat: str
+    config: ModelConfig, params: transformer.AnyParams, batch: Batch, remat: str
 ) -> tuple[Int[Array, "n t"], Int[Array, "n t"], Bool[Array, "n t t"], list[list[KVBlock]] | None]:
     """Return the tokens, the positions, the mask, and the blocks of shared prompts of the rows of a batch."""
     rows, shared = batch.rows, batch.shared
@@ -118,7 +118,7 @@ def causal_mask(segments: Int[Array, "n t"]) -> Bool[Array, "n t t"]:
 
 def shared_blocks(
     config: ModelConfig,
-    params: transformer.Params | lora.Adapted,
+    params: transformer.AnyParams,
     prompts: SharedPrompts,
     prompt: Int[Array, " n"],
     remat: str = "none",

@@ -6,9 +6,10 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from lmsi_jax.model import lora, transformer
+from lmsi_jax.model import lora, stacked, transformer
 from lmsi_jax.model.config import LoraConfig, ModelConfig
 from lmsi_jax.model.width import rate_factors
+from lmsi_jax.training.config import UpdateConfig
 
 
 @runtime_checkable
@@ -71,6 +72,38 @@ class AllWeights:
 
 
 @dataclasses.dataclass(frozen=True)
+class StackedWeights:
+    """All weights, trained as float32 copies with stacked layers, so that one block of layers is compiled for all."""
+
+    config: ModelConfig
+    trains_weights = True
+
+    def abstract(self) -> tuple[Any, Any]:
+        shapes, axes = transformer.abstract(dataclasses.replace(self.config, param_dtype="float32"))
+        first = stacked.of_first_block(self.config, axes)
+        with_blocks = jax.tree.map(lambda names: (None, *names), first.blocks, is_leaf=lambda leaf: isinstance(leaf, tuple))
+        return jax.eval_shape(lambda params: stacked.stack(self.config, params), shapes), first.replace(blocks=with_blocks)
+
+    def decays(self) -> Any:
+        return stacked.of_first_block(self.config, AllWeights(self.config).decays())
+
+    def rate_factors(self) -> Any:
+        return stacked.of_first_block(self.config, AllWeights(self.config).rate_factors())
+
+    def init(self, params: transformer.Params, seed: int) -> Any:
+        return stacked.stack(self.config, AllWeights(self.config).init(params, seed))
+
+    def frozen(self, params: transformer.Params) -> transformer.Params:
+        return {}
+
+    def model(self, frozen: transformer.Params, trained: Any) -> stacked.Stacked:
+        return trained
+
+    def merged(self, params: transformer.Params, trained: Any) -> transformer.Params:
+        return _stored_like(params, self.config, lambda params, trained: stacked.unstack(self.config, trained), trained)
+
+
+@dataclasses.dataclass(frozen=True)
 class LowRankAdapters:
     """Low-rank adapters on frozen weights; see model/lora.py."""
 
@@ -101,9 +134,11 @@ class LowRankAdapters:
         return _stored_like(params, self.config, lambda params, trained: lora.merge(params, trained, self.lora), trained)
 
 
-def trainable(config: ModelConfig, settings: LoraConfig) -> AllWeights | LowRankAdapters:
-    """Return low-rank adapters if `settings.rank` is above 0, else all weights."""
-    return LowRankAdapters(config, settings) if settings.rank else AllWeights(config)
+def trainable(config: ModelConfig, settings: UpdateConfig) -> AllWeights | StackedWeights | LowRankAdapters:
+    """Return low-rank adapters if `lora.rank` is above 0, else all weights, with stacked layers if `scan` says so."""
+    if settings.lora.rank:
+        return LowRankAdapters(config, settings.lora)
+    return StackedWeights(config) if settings.scan else AllWeights(config)
 
 
 def _stored_like(params: transformer.Params, config: ModelConfig, merge: Any, trained: Any) -> transformer.Params:

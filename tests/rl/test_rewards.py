@@ -79,6 +79,7 @@ def test_metrics_of_groups():
         (["finetune.batch=16"], "finetune.batch=16 has no effect in lmsi rl"),
         (["sample.engine=openai", "sample.endpoint.model=m"], "does not learn"),
         (["data.source=self"], "only `lmsi run`"),
+        (["train.scan=True"], "stacked layers do not"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, problem):

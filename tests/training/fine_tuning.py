@@ -28,18 +28,16 @@ def gradients(config, params, rows, microbatches):
 
 
 def init_state(mesh, model_config, config, params, seed):
-    return step.init_state(mesh, trainable(model_config, config.lora), config, params, seed)
+    return step.init_state(mesh, trainable(model_config, config), config, params, seed)
 
 
 def abstract_state(mesh, model_config, config):
-    return step.abstract_state(mesh, trainable(model_config, config.lora), config)
+    return step.abstract_state(mesh, trainable(model_config, config), config)
 
 
 def make_step(model_config, config):
     """A step of (state, rows, frozen parameters, prompts)."""
-    of_batch = step.make_step(
-        cross_entropy(model_config, config.remat, config.z_loss), trainable(model_config, config.lora), config
-    )
+    of_batch = step.make_step(cross_entropy(model_config, config.remat, config.z_loss), trainable(model_config, config), config)
     return lambda state, rows, frozen, prompts=None: of_batch(state, Batch(rows, prompts), frozen)
 
 
@@ -49,4 +47,4 @@ def train(mesh, model_config, config, params, rows, *, seed, folder, hooks=(), *
     about = Run(mesh, seed, folder / "state", folder / "metrics/train.jsonl", work(model_config, config, rows), **run)
     what = cross_entropy(model_config, config.remat, config.z_loss)
     batches = shuffled(mesh, rows, config.batch, seed)
-    return train_any(what, batches, trainable(model_config, config.lora), hooks, params, config, about)
+    return train_any(what, batches, trainable(model_config, config), hooks, params, config, about)

@@ -62,7 +62,7 @@ def run_shrink(folder, model_config, params, config=SHRINK, hooks=(), batches=No
     with use_mesh(mesh):
         about = Run(mesh, 0, folder / "state", folder / "metrics/shrink.jsonl", Work(24, 1e6, "float32"), **run)
         batches = batches or (lambda step, model: Batch({"numbers": numbers_of(step)}))
-        return train(shrink, batches, trainable(model_config, config.lora), hooks, params, config, about)
+        return train(shrink, batches, trainable(model_config, config), hooks, params, config, about)
 
 
 def metrics_of(folder):

@@ -14,6 +14,7 @@ from lmsi_jax.formatting.packing import pack
 from lmsi_jax.model import lora, transformer
 from lmsi_jax.model.config import LoraConfig
 from lmsi_jax.sharding.rules import use_mesh
+from lmsi_jax.training.config import TrainConfig
 from lmsi_jax.training.objective import place_prompts
 from lmsi_jax.training.trainable import trainable
 from tests.conftest import MESHES, mesh_of, place
@@ -26,13 +27,13 @@ LORA = dataclasses.replace(CONFIG, lora=LoraConfig(rank=3, alpha=6.0), learning_
 def test_only_the_targets_are_adapted(model_config):
     """Catches: a pattern that is searched for, not matched; adapters on norms or embeddings."""
     config = dataclasses.replace(LORA, lora=LoraConfig(rank=3, targets=r"attention_\d+/(query|out)"))
-    shapes, axes = trainable(model_config, config.lora).abstract()
+    shapes, axes = trainable(model_config, config).abstract()
     assert set(shapes) == {"attention_0", "attention_1"} and set(shapes["attention_0"]) == {"query", "out"}
     assert [shapes["attention_0"]["query"][part].shape for part in "ab"] == [(32, 3), (3, 4, 8)]
     assert [shapes["attention_0"]["out"][part].shape for part in "ab"] == [(4, 8, 3), (3, 32)]
     assert axes["attention_0"]["out"]["a"] == ("heads", "head_width", None)
     biased = dataclasses.replace(model_config, qkv_bias=True)
-    everything, _ = trainable(biased, LoraConfig(rank=3, targets=".*")).abstract()
+    everything, _ = trainable(biased, TrainConfig(lora=LoraConfig(rank=3, targets=".*"))).abstract()
     assert set(everything) == {f"{part}_{i}" for part in ("attention", "mlp") for i in range(2)}
     assert set(everything["attention_0"]) == {"query", "key", "value", "out"}
 
@@ -41,7 +42,7 @@ def test_targets_that_match_nothing(model_config):
     """Catches: a fine-tune that trains nothing and says nothing."""
     config = dataclasses.replace(LORA, lora=LoraConfig(rank=3, targets="q_proj"))
     with pytest.raises(UserError, match=r"matches no weight of this model; its weights are attention_N/key"):
-        trainable(model_config, config.lora).abstract()
+        trainable(model_config, config).abstract()
 
 
 def test_new_adapters_change_nothing(model_config, params):
@@ -124,7 +125,7 @@ def test_a_bfloat16_model_learns_in_float32(model_config, params, tmp_path):
     mesh = mesh_of(1, 1, 1)
     with use_mesh(mesh):
         trained = train(mesh, stored, config, half, pack(pieces(), 48), seed=1, folder=tmp_path)
-        after = trainable(stored, config.lora).merged(half, trained)
+        after = trainable(stored, config).merged(half, trained)
     query = trained["attention_0"]["query"]
     assert query.dtype == jnp.float32 and after["attention_0"]["query"].dtype == jnp.bfloat16
     moved = np.abs(np.asarray(query) - np.asarray(half["attention_0"]["query"], np.float32))
