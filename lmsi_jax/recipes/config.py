@@ -310,7 +310,7 @@ class RlRunConfig(LoopConfig):
         require_given(self)
         require(self.sample.engine == "mesh", "sample.engine='openai': the server's model does not learn; use 'mesh'.")
         require(
-            not self.train.scan, "train.scan=True: the model samples while it trains, and stacked layers do not; turn it off."
+            not self.train.scan, "train.scan=True: the model also samples, which stacked layers do not; turn it off."
         )
         steps, each = self.train.steps, self.rl.steps_per_batch
         require(
