@@ -309,9 +309,7 @@ class RlRunConfig(LoopConfig):
         super().check(path)
         require_given(self)
         require(self.sample.engine == "mesh", "sample.engine='openai': the server's model does not learn; use 'mesh'.")
-        require(
-            not self.train.scan, "train.scan=True: the model also samples, which stacked layers do not; turn it off."
-        )
+        require(not self.train.scan, "train.scan=True: the model also samples, which stacked layers do not; turn it off.")
         steps, each = self.train.steps, self.rl.steps_per_batch
         require(
             steps % each == 0,

@@ -12,13 +12,14 @@ from lmsi_jax.answers.reader import AnswerReader, Answers
 from lmsi_jax.checkpoint import folder as checkpoints
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
+from lmsi_jax.decoding.score import score
 from lmsi_jax.rl.advantages import ESTIMATORS
 from lmsi_jax.rl.config import GAE, Clip, ValueConfig
 from lmsi_jax.rl.losses import LOSSES
 from lmsi_jax.rl.metrics import vote_shares
 from lmsi_jax.sharding.rules import use_mesh
 from tests.conftest import mesh_of
-from tests.rl.loop import RL, TRAIN, other, questions, run, runtime_of, settings
+from tests.rl.loop import NUMERICS, RL, TRAIN, other, questions, run, runtime_of, settings
 
 
 def rewards(folder):
@@ -87,6 +88,21 @@ def test_the_divergence_holds_the_model(checkpoint, tmp_path):
     assert found["loss"] < found["none"] and found["reward"] < found["none"], found
 
 
+def test_penalties_are_differences_of_logprobs(checkpoint, tmp_path):
+    """Catches: k2 or k3 in the reward, a reference that moves, a penalty of the wrong sign."""
+    rl = other(RL, beta=0.1, kl_where="reward", kl_estimator="k1")
+    done = run(tmp_path, checkpoint, settings(rl, other(TRAIN, steps=3)))
+    rows = [row for row in read_jsonl(done / "rollouts.jsonl") if row["step"] == 3]
+    mesh, tokenizer = mesh_of(1, 1, 1), checkpoints.load_tokenizer(str(checkpoint))
+    initial, config = checkpoints.load_params(str(checkpoint), mesh), NUMERICS.of(checkpoints.load_config(str(checkpoint)))
+    prompts, asked = settings().prompts, {row["id"]: row["question"] for row in read_jsonl(questions(tmp_path))}
+    before = [[*tokenizer.start(prompts.cot_examples), *tokenizer.encode(prompts.question(asked[row["id"]]))] for row in rows]
+    scored = score(mesh, config, initial, [[*start, *row["tokens"]] for start, row in zip(before, rows, strict=True)], 8)
+    for row, start, each in zip(rows, before, scored, strict=True):
+        np.testing.assert_allclose(row["kl"], row["logprobs"] - each.logprobs[len(start) - 1 :], atol=1e-4)
+    assert min(min(row["kl"]) for row in rows) < -0.1
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_values_of_states_begin_at_zero_and_learn(beta, checkpoint, tmp_path):
     """Catches: a head that changes the policy, values of a shifted token, a score at padding, a divergence counted twice."""
@@ -109,8 +125,9 @@ def test_values_of_states_begin_at_zero_and_learn(beta, checkpoint, tmp_path):
     assert abs(found - wanted) < 0.4 * abs(wanted)
 
 
-def test_values_are_read_before_each_token(checkpoint, tmp_path):
-    """Catches: values of the states after their tokens, or of another path in the row."""
+def test_values_are_read_before_each_token(checkpoint, tmp_path, monkeypatch):
+    """Catches: values of the states after their tokens, or of another path in the row, or masked by the id of an end."""
+    from lmsi_jax.decoding.scheduler import Engine
     from lmsi_jax.model import transformer
     from lmsi_jax.model.attention import causal
     from lmsi_jax.pipeline.runtime import Model
@@ -120,6 +137,12 @@ def test_values_are_read_before_each_token(checkpoint, tmp_path):
     wanted, runtime, mesh = settings(other(RL, advantage=GAE)), runtime_of(tmp_path), mesh_of(1, 1, 1)
     loaded: Model = runtime.load(str(checkpoint), wanted.numerics)
     scorer = ModelWithHead(loaded.params, jnp.linspace(-1.0, 1.0, loaded.config.width))
+    sample, around = Engine.sample, lambda tokens: (0, *tokens[1:-1], loaded.tokenizer.eos)[-len(tokens) :]
+
+    def ended(*arguments):
+        return [[other(path, tokens=around(path.tokens)) for path in group] for group in sample(*arguments)]
+
+    monkeypatch.setattr(Engine, "sample", ended)
     with use_mesh(mesh):
         rollouts = Rollouts(runtime, wanted, TRAIN, questions(tmp_path), {}, loaded, epath.Path(tmp_path / "rollouts"))
         batch = rollouts(1, lambda: scorer)
@@ -155,12 +178,12 @@ def test_a_run_that_is_killed_ends_with_the_same_bytes(updates, advantage, check
 
     rl, train = other(RL, updates=updates, epochs=2, advantage=advantage), other(TRAIN, steps=4 * updates, save_every=3)
     whole = run(tmp_path / "whole", checkpoint, settings(rl, train))
-    calls, place_of = [0], rollouts.Rollouts.__call__
+    calls, place_of = [], rollouts.Rollouts.__call__
 
     def killed(self, step, model):
-        calls[0] += 1
+        calls.append(step)
         batch = place_of(self, step, model)
-        if calls[0] in (2, 5, 6, 9):
+        if len(calls) in (2, 6, 10):
             raise Killed
         return batch
 
@@ -171,7 +194,7 @@ def test_a_run_that_is_killed_ends_with_the_same_bytes(updates, advantage, check
             break
         except Killed:
             continue
-    assert calls[0] > 4 * updates, "it was killed"
+    assert calls[:7] == [1, 2, 1, 2, 3, 4, 4], "it was killed, and went on from a saved state among the steps of its rollouts"
     assert (cut / "rollouts.jsonl").read_bytes() == (whole / "rollouts.jsonl").read_bytes()
     assert all((a == b).all() for a, b in zip(weights(cut), weights(whole), strict=True))
     assert metrics(cut) == metrics(whole) and metrics(cut, "rl-rollouts") == metrics(whole, "rl-rollouts")
@@ -203,6 +226,27 @@ def test_the_update_does_not_depend_on_microbatches(checkpoint, tmp_path):
         assert found[1][0][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
     for a, b in zip(found[0][1], found[1][1], strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)  # Adam divides by the size of a gradient, also of a tiny one
+
+
+@pytest.mark.parametrize("how", ["token", "sequence", "constant"])
+def test_each_token_counts_as_it_was_asked_for(how, checkpoint, tmp_path):
+    """Catches: an aggregation that is not read, another length than the limit, means of microbatches, an end without loss."""
+    from lmsi_jax.stages.rollouts import Rollouts
+
+    wanted, train, limit = settings(other(RL, aggregate=how)), other(TRAIN, accumulate=4), 40
+    wanted = other(wanted, sampling=other(wanted.sampling, max_tokens=limit, stops=("a", "e")))
+    runtime, mesh = runtime_of(tmp_path), mesh_of(1, 1, 1)
+    loaded = runtime.load(str(checkpoint), wanted.numerics)
+    with use_mesh(mesh):
+        rollouts = Rollouts(runtime, wanted, train, questions(tmp_path), {}, loaded, epath.Path(tmp_path / "rollouts"))
+        batch = rollouts(1, lambda: loaded.params)
+    lengths = [row["num_tokens"] for row in read_jsonl(tmp_path / "rollouts/000000.jsonl")]
+    assert len(set(lengths)) > 1 and max(lengths) < limit
+    mean = sum(lengths) / len(lengths)
+    expected = {"token": [1.0] * sum(lengths), "sequence": [mean / n for n in lengths for _ in range(n)]}
+    expected["constant"] = [mean / limit] * sum(lengths)
+    found = batch.rows["weights"]
+    np.testing.assert_allclose(sorted(found[found > 0]), sorted(expected[how]), rtol=1e-6)
 
 
 def test_adapters_learn_and_leave_the_weights_alone(checkpoint, tmp_path):
@@ -256,20 +300,41 @@ def test_groups_whose_vote_is_too_sure_or_too_weak_can_be_left_out(checkpoint, t
     assert any(varied[key] and not within[key] for key in groups) and any(trained.values())
 
 
-def test_paths_that_are_cut_off_can_be_left_out(checkpoint, tmp_path):
-    """Catches: a mask that has no effect; a batch in which all paths are left out and that divides by zero."""
-    done = run(tmp_path, checkpoint, settings(other(RL, truncated="left_out"), max_tokens=3))
+def sometimes(question, path):
+    """For every second question a number whose mean over six paths is another one in float64, by rounding."""
+    return 0.7 if question["id"] in ("q0", "q2", "q4", "q6") else path["path"] % 2
+
+
+def test_equal_fractions_are_replaced_too(checkpoint, tmp_path):
+    """Catches: a deviation of equal fractions that rounding raises above 0, so that they seem to differ."""
+    rl = other(RL, paths=6, rewards=("tests.rl.test_loop.sometimes",), redraws=3)
+    done = run(tmp_path, checkpoint, settings(rl, other(TRAIN, steps=2)))
+    assert {row["id"] for row in read_jsonl(done / "rollouts.jsonl")} == {"q1", "q3", "q5", "q7"}
+
+
+@pytest.mark.parametrize("stop", ["\n\n", "e"])
+def test_paths_that_are_cut_off_can_be_left_out(stop, checkpoint, tmp_path):
+    """Catches: a mask that has no effect or masks the end of a path; a batch whose paths are all left out, divided by zero."""
+    wanted = settings(other(RL, rewards=("random",), truncated="left_out"), max_tokens=3)
+    done = run(tmp_path, checkpoint, other(wanted, sampling=other(wanted.sampling, stops=(stop,))))
     cut = [row["finish"] == "length" for row in read_jsonl(done / "rollouts.jsonl")]
     assert np.mean(cut) > 0.5 and all(np.isfinite(row["loss"]) for row in metrics(done))
     targets = metrics(done)[0]["targets"]
     first = [row for row in read_jsonl(done / "rollouts.jsonl") if row["step"] == 1]
     assert targets == sum(row["num_tokens"] for row in first if row["finish"] != "length")
+    assert (targets > 0) == (stop == "e")
 
 
-def test_a_run_that_learns_nothing_says_so(checkpoint, tmp_path):
-    """Catches: a success that is reported although all rewards were equal."""
+def always(question, path):
+    return 0.7
+
+
+@pytest.mark.parametrize("reward", ["gold", "tests.rl.test_loop.always"])
+def test_a_run_that_learns_nothing_says_so(reward, checkpoint, tmp_path):
+    """Catches: a success that is reported although all rewards were equal, be they 0 or not."""
+    gold = _gold(tmp_path, "no answer is this") if reward == "gold" else None
     with pytest.raises(UserError, match="Nothing was learnt: in each of 4 batches"):
-        run(tmp_path, checkpoint, settings(other(RL, rewards=("gold",))), gold=_gold(tmp_path, "no answer is this"))
+        run(tmp_path, checkpoint, settings(other(RL, paths=6, rewards=(reward,))), gold=gold)
 
 
 def _gold(folder, answer):

@@ -2,6 +2,7 @@
 
 import random
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
@@ -12,13 +13,25 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import read_json
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.formatting.prompts import Prompts
+from lmsi_jax.model import transformer
+from lmsi_jax.model.attention import causal
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.recipes.config import RewardRunConfig
 from lmsi_jax.recipes.reward import OF_RANKINGS, stages
 from lmsi_jax.rl.config import RewardConfig
 from lmsi_jax.rl.rankings import Ranking
 from lmsi_jax.rl.reward_model import Answers, quality
-from lmsi_jax.stages.reward import RewardSettings, TextScorer, load_scorer, run_reward, score_file, score_items, split
+from lmsi_jax.sharding.rules import use_mesh
+from lmsi_jax.stages.reward import (
+    RewardSettings,
+    TextScorer,
+    load_scorer,
+    run_reward,
+    score_file,
+    score_items,
+    split,
+    tokens_of,
+)
 from lmsi_jax.training.config import UpdateConfig
 from tests.rl.loop import NUMERICS, RL, TRAIN, other, run, runtime_of, settings
 
@@ -80,6 +93,26 @@ def test_the_score_of_an_answer_does_not_depend_on_what_is_beside_it(trained):
     turned = score_items(runtime.mesh, model.config, scorer, [Answers(prompts[0], answers[::-1], [1, 2, 2])], 96)
     np.testing.assert_allclose(turned[0][::-1], together[0], atol=1e-5)
     assert head.deviation > 0 and len(head.head) == model.config.width
+
+
+def test_scores_are_read_at_the_last_token_whatever_its_id(trained):
+    """Catches: a position that is found by the id of an end or of padding, and an end that is left out."""
+    runtime = runtime_of(trained)
+    model, scorer, head = load_scorer(runtime, trained / "model", NUMERICS)
+    encode, eos = model.tokenizer.encode, model.tokenizer.eos
+    wanted = RewardSettings(0, NUMERICS, Prompts("", ""), RewardConfig("r"), TUNE)
+    item = tokens_of(Ranking("How many?", ("eve see", "ham"), (1, 2)), wanted, model.tokenizer)
+    answers = [*item.answers, [0, *encode("eve"), 0], [eos, *encode("ham"), eos, eos], [eos]]
+    assert all(answer[-1] == eos for answer in item.answers)
+    (found,) = score_items(runtime.mesh, model.config, scorer, [Answers(item.prompt, answers, [0] * len(answers))], 64)
+    with use_mesh(runtime.mesh):
+        for answer, score in zip(answers, found, strict=True):
+            ids = jnp.asarray([[*item.prompt, *answer]], jnp.int32)
+            states, _ = transformer.hidden(model.config, model.params, ids, *causal(*ids.shape))
+            np.testing.assert_allclose(score, scorer.read(states)[0, -1], atol=1e-4)
+    texts = TextScorer(runtime, trained / "model", NUMERICS, Prompts("", ""))
+    (of_texts,) = texts.score([("How many?", None, ["eve see", "ham"])])
+    np.testing.assert_allclose(of_texts, (found[:2] - head.mean) / head.deviation, atol=1e-4)
 
 
 def test_paths_are_scored_from_a_file(trained, tmp_path):

@@ -1,11 +1,14 @@
 """Rewards of groups of paths."""
 
 import pytest
+from etils import epath
 
 from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.cli.configs import load_config
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.recipes.config import RlRunConfig
+from lmsi_jax.recipes.rl import stages
 from lmsi_jax.rl.metrics import group_metrics
 from lmsi_jax.rl.rewards import Group, make
 
@@ -55,6 +58,17 @@ def test_metrics_of_groups():
     unlike = group_metrics([rows("a", "73", (1.0, 0.0)), rows("b", ("5", None), (1.0, 0.0))], ["vote"])
     assert unlike["frac_reward_zero_std"] == 0 and unlike["answers"] == 1.5 and unlike["unread"] == 0.25
     assert unlike["reward"] == 0.5 and unlike["rewards/vote/mean"] == 0.5
+    rounded = group_metrics([rows("a", "777777", (0.7,) * 6)], ["vote"])
+    assert rounded["frac_reward_zero_std"] == 1, "although the mean of six times 0.7 is another number"
+
+
+def test_rollouts_are_never_truncated(tmp_path):
+    """Catches: log-probabilities within a nucleus, which those of the trained policy never equal; another temperature."""
+    flags = ["sample.top_k=5", "sample.top_p=0.8", "rl.temperature=1.3"]
+    config = load_config(RlRunConfig, "configs/tiny_rl.py", [f"--config.{flag}" for flag in flags])
+    (stage,) = (stage for stage in stages(config, RunFolder(epath.Path(tmp_path))) if stage.name == "rl")
+    sampling = stage.settings.sampling
+    assert (sampling.top_k, sampling.top_p, sampling.temperature) == (0, 1.0, 1.3)
 
 
 @pytest.mark.parametrize(
