@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,12 +129,24 @@ class Rollouts:
         processes.by_first(lambda: write_jsonl(output, (row for file in files for row in read_jsonl(file))))
         if self._writer is not None:
             self._writer.close()
-        if not processes.by_first(lambda: any(row["advantage"] for row in read_jsonl(output))):
+        if not processes.by_first(lambda: self._taught(read_jsonl(output))):
             raise UserError(
                 f"Nothing was learnt: in each of {len(files)} batches of rollouts all paths of a question have equal rewards "
                 f"({', '.join(self._rl.rewards)}). Look at rewards in {output}; take other questions, a higher "
                 f"--config.rl.temperature, more --config.rl.paths, or another reward."
             )
+
+    def _taught(self, rows: Iterable[Record]) -> bool:
+        """Whether some path had an advantage, and scores differed: those of one question, or with values of states any.
+
+        Differences of a penalty or of values alone teach nothing about the rewards.
+        """
+        trained, scores = False, dict[str, set[float]]()
+        for row in rows:
+            trained = trained or bool(row["advantage"])
+            group = "" if self._rl.advantage == GAE else f"{row['step']} {row['id']}"
+            scores.setdefault(group, set()).add(row["score"])
+        return trained and any(len(of_group) > 1 for of_group in scores.values())
 
     def _decoded(self, model: Any) -> Any:
         """Return the policy of a model, gathered once for all steps of decoding if `sample.gather` says so."""

@@ -27,8 +27,9 @@ GROUPS = [name for name in ESTIMATORS if name != "reinforce"]
 @pytest.mark.parametrize("reward", [0.1, 0.3, 0.7, 0.9, -0.7, 1e9])
 def test_equal_rewards_have_no_advantage(name, paths, reward):
     """Catches: rounding that a division by a tiny deviation blows up to a gradient (ten times 0.7 in float32 gave 0.93)."""
-    advantages = ESTIMATORS[name](np.full((3, paths), reward, np.float32))
-    assert advantages.dtype == np.float64 and not advantages.any()
+    for dtype in (np.float32, np.float64):
+        advantages = ESTIMATORS[name](np.full((3, paths), reward, dtype))
+        assert advantages.dtype == np.float64 and not advantages.any()
 
 
 @given(st.lists(st.lists(st.floats(-5, 5), min_size=4, max_size=4), min_size=1, max_size=5))

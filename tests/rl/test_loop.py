@@ -329,12 +329,18 @@ def always(question, path):
     return 0.7
 
 
-@pytest.mark.parametrize("reward", ["gold", "tests.rl.test_loop.always"])
-def test_a_run_that_learns_nothing_says_so(reward, checkpoint, tmp_path):
-    """Catches: a success that is reported although all rewards were equal, be they 0 or not."""
+PENALISED = {"beta": 0.1, "kl_where": "reward", "kl_estimator": "k1"}
+
+
+@pytest.mark.parametrize(
+    ("reward", "changes"),
+    [("gold", {}), ("tests.rl.test_loop.always", {}), ("tests.rl.test_loop.always", PENALISED), ("gold", {"advantage": GAE})],
+)
+def test_a_run_that_learns_nothing_says_so(reward, changes, checkpoint, tmp_path):
+    """Catches: a success that is reported although all rewards were equal, since a penalty or values differ."""
     gold = _gold(tmp_path, "no answer is this") if reward == "gold" else None
     with pytest.raises(UserError, match="Nothing was learnt: in each of 4 batches"):
-        run(tmp_path, checkpoint, settings(other(RL, paths=6, rewards=(reward,))), gold=gold)
+        run(tmp_path, checkpoint, settings(other(RL, paths=6, rewards=(reward,), **changes)), gold=gold)
 
 
 def _gold(folder, answer):

@@ -75,7 +75,7 @@ def test_training_moves_the_adapters_alone(shape, model_config, params, tmp_path
         for _ in range(5):
             state, metrics = step(state, place_batch(mesh, batch), placed)
             losses.append(float(metrics["loss"]))
-        after = trainable(model_config, LORA.lora).merged(placed, state.params)
+        after = trainable(model_config, LORA).merged(placed, state.params)
     assert losses[-1] < losses[0] - 0.05
     assert sum(leaf.size for leaf in jax.tree.leaves(state.opt_state)) < 0.6 * sum(
         leaf.size for leaf in jax.tree.leaves(params)
