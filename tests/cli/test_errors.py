@@ -39,7 +39,7 @@ def run_main(capsys, *args: str, **config) -> str:
         ({"sample.pathz": 3}, "Unknown config key 'sample.pathz'. The nearest known key is 'sample.paths'"),
         ({"sample.paths": 0}, "sample.paths=0: a vote needs at least one path"),
         ({"sample.temperature": -1}, "sample.temperature=-1.0 is negative"),
-        ({"mesh.data": 3}, "mesh.data=3, mesh.fsdp=1, mesh.tensor=1 needs 3 devices, and there are 8"),
+        ({"mesh.data": 3}, "mesh.data=3, mesh.fsdp=1, mesh.tensor=1, mesh.expert=1 needs 3 devices, and there are 8"),
         ({"mesh.tensor": 8}, "does not divide over 8 devices"),
         ({"sample.lanes": 12}, "sample.lanes=12 does not divide over data x fsdp = 8"),
         ({"mesh.fsdp": -1}, "at most one may be -1"),

@@ -112,7 +112,7 @@ def test_names_are_checked(tmp_path, capsys):
     assert "There is no law 'chinchila'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["lmsi", "scaling", "fits"])
-    assert "There is no command 'scaling'; the nearest is 'scaling fit'" in capsys.readouterr().err
+    assert "There is no command 'scaling'; the nearest is 'scaling run'" in capsys.readouterr().err
 
 
 EXTREME = st.sampled_from([1e300, 1e-300, 10**30, -1, 0, 1e40, 1e-20])
