@@ -40,11 +40,11 @@ def dedup_file(
 def _read(file: epath.Path, field: str) -> tuple[list[Record], list[str]]:
     rows, texts = [], []
     for line, row in numbered_jsonl(file):
-        if not isinstance(row.get(field), str):
-            raise UserError(
-                f"{file} line {line}: there is no text in '{field}'; the fields are {', '.join(row) or 'none'}. Name one by "
-                f"--field."
-            )
+        if field not in row:
+            names = ", ".join(row) or "none"
+            raise UserError(f"{file} line {line}: there is no text in '{field}'; the fields are {names}. Name one by --field.")
+        if not isinstance(row[field], str):
+            raise UserError(f"{file} line {line}: '{field}' is {row[field]!r:.60}, and must be text.")
         rows.append(row)
         texts.append(row[field])
     return rows, texts

@@ -144,5 +144,8 @@ def test_the_command_keeps_rows_as_they_are(tmp_path, capsys):
     (tmp_path / "bad.jsonl").write_text(json.dumps({"text": "a"}) + "\n" + json.dumps({"question": "b"}) + "\n")
     assert lmsi("dedup", f"--input={tmp_path}/bad.jsonl", f"--output={tmp_path}/x.jsonl") == 2
     assert "bad.jsonl line 2: there is no text in 'text'; the fields are question" in capsys.readouterr().err
+    (tmp_path / "bad.jsonl").write_text('{"text": 3}\n')
+    assert lmsi("dedup", f"--input={tmp_path}/bad.jsonl", f"--output={tmp_path}/x.jsonl") == 2
+    assert "bad.jsonl line 1: 'text' is 3, and must be text" in capsys.readouterr().err
     assert lmsi("dedup", *files, "--overwrite", "--threshold=0") == 2
     assert lmsi("dedup", *files, "--overwrite", "--kind=texts") == 2
