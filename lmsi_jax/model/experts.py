@@ -15,13 +15,12 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from lmsi_jax.model.layers import ACTIVATIONS, MLP, Weights
+from lmsi_jax.model.layers import ACTIVATIONS, MLP, Weights, fan_in
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import current_mesh
 
 ROUTING = "routing"  # the variable collection with the routers' logits
 
-_fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 _fan_in_each = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=1, out_axis=2, batch_axis=(0,))
 
 
@@ -42,7 +41,7 @@ class Experts(Weights):
     @nn.compact
     def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
         c, e = self.config, self.config.experts
-        router = self.weight("router", (c.width, e.count), ("embed", "router"), _fan_in, (0,), "gate.weight")
+        router = self.weight("router", (c.width, e.count), ("embed", "router"), fan_in, (0,), "gate.weight")
         matrices = ExpertWeights(self._stacked("gate"), self._stacked("up"), self._stacked("down"))
         logits = jnp.einsum("ntd,de->nte", x, router, preferred_element_type=jnp.float32)
         self.sow(ROUTING, "logits", logits)
@@ -52,7 +51,7 @@ class Experts(Weights):
             return mixed
         dense = dataclasses.replace(c, mlp=e.shared_mlp)
         shared = MLP(dense, name="shared", prefix=f"{self.prefix}shared_expert.")(x)
-        opens = self.weight("shared_gate", (c.width, 1), ("embed", "router"), _fan_in, (0,), "shared_expert_gate.weight")
+        opens = self.weight("shared_gate", (c.width, 1), ("embed", "router"), fan_in, (0,), "shared_expert_gate.weight")
         return mixed + jax.nn.sigmoid(self.times("shared_gate", x, opens)) * shared
 
     def _stacked(self, name: str) -> jax.Array:
@@ -98,7 +97,6 @@ def mixture(
     summed = tuple(axis for axis in (*experts, *hidden) if axis not in spread)
     rows, wide = PartitionSpec(batch or None), PartitionSpec(experts or None, None, hidden or None)
     parts: list[Any] = [wide, wide, PartitionSpec(experts or None, hidden or None)]
-
     places: Any = (rows, rows, rows, ExpertWeights(*parts))
 
     @functools.partial(jax.shard_map, mesh=mesh.devices, in_specs=places, out_specs=rows, check_vma=False)

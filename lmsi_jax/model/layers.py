@@ -22,7 +22,7 @@ from lmsi_jax.sharding.rules import constrain
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}  # JAX's gelu is the tanh approximation
 KeyValue = tuple[Float[Array, "n k s h"], Float[Array, "n k s h"]]  # keys and values, shaped as in a KVBlock
 
-_fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 # The projections that write to the residual stream have two (or three) input axes, or follow a nonlinearity.
 _fan_in_heads = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=(0, 1), out_axis=2)
 _fan_in_split = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2))
@@ -158,8 +158,8 @@ class MLP(Weights):
     @nn.compact
     def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
         c = self.config
-        gate = self.weight("gate", (c.width, c.mlp), ("embed", "mlp"), _fan_in, (0,), "gate_proj.weight")
-        up = self.weight("up", (c.width, c.mlp), ("embed", "mlp"), _fan_in, (0,), "up_proj.weight")
-        down = self.weight("down", (c.mlp, c.width), ("mlp", "embed"), _fan_in, (0,), "down_proj.weight")
+        gate = self.weight("gate", (c.width, c.mlp), ("embed", "mlp"), fan_in, (0,), "gate_proj.weight")
+        up = self.weight("up", (c.width, c.mlp), ("embed", "mlp"), fan_in, (0,), "up_proj.weight")
+        down = self.weight("down", (c.mlp, c.width), ("mlp", "embed"), fan_in, (0,), "down_proj.weight")
         hidden = ACTIVATIONS[c.activation](self.times("gate", x, gate)) * self.times("up", x, up)
         return self.times("down", constrain(hidden, "batch", "length", "mlp"), down)

@@ -78,7 +78,7 @@ class RlConfig:
     temperature: float = 1.0  # of rollouts, and of the policy that is trained; the distribution is never truncated
     questions: int = 16  # of each batch of rollouts
     paths: int = 16  # of each question
-    rewards: tuple[str, ...] = ("vote",)  # gold, vote, valid_vote, model, steps, length, random; or a.function
+    rewards: tuple[str, ...] = ("vote",)  # those of rl/rewards.py, or a.function
     checks: tuple[str, ...] = DEFAULT_CHECKS  # of "valid_vote"; "contract" is what the task declares
     reward_model: str = ""  # the checkpoint of the reward "model", which `lmsi reward` trained
     reward_weights: tuple[float, ...] = ()  # of each reward, 1 by default

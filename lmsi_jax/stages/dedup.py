@@ -19,7 +19,7 @@ def dedup_file(
 ) -> None:
     """Write the rows of `source` whose text, in `field`, is no near copy of an earlier one, or of one in the file `against`.
 
-    Rows are written unchanged. Those that are left out go to the file `copies`, with the `line` and the file of what they
+    Rows are written unchanged. Those that are left out go to the file `copies`, with the `row` and the file of what they
     resemble, their `similarity`, and the `reason`. Raises UserError, with file and line, for a row without the text.
     """
     rows, texts = _read(source, field)
