@@ -29,6 +29,7 @@ COLOURS = {
 }  # fmt: skip
 HEX = {name: colour for colour, name in COLOURS.items()}
 ROUND_COLOURS = ("blue", "vermillion", "sky", "yellow")
+LEGEND_WIDTH = 52  # characters of a line of the legend
 NAME_WIDTH = 26  # characters of a line of an arm's name
 MOST_BARRED = 2  # with more models, the plot of vote shares has no intervals
 PROMPTING_STYLES = {
@@ -88,8 +89,9 @@ def _drawing(draw: Callable[[Axes, T], None]) -> Callable[[T], Markup]:
             figure = Figure(figsize=(5.4, 3.7), layout="constrained")
             ax = figure.subplots()
             draw(ax, data)
-            if ax.get_legend_handles_labels()[0]:
-                ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=4)
+            if names := ax.get_legend_handles_labels()[1]:
+                columns = max(1, min(4, LEGEND_WIDTH // (max(map(len, names)) + 4)))  # 4 characters for the marker
+                ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=columns)
             return _svg(figure)
 
     return svg
