@@ -17,6 +17,7 @@ from etils import epath
 from lmsi_jax.analysis.browser import read_questions, round_payload
 from lmsi_jax.analysis.limits.cost import cost
 from lmsi_jax.analysis.limits.remarks import biases, limits, method
+from lmsi_jax.analysis.limits.sizes import sizes
 from lmsi_jax.analysis.limits.transfer import transfer_limits
 from lmsi_jax.analysis.limits.votes import vote_limits
 from lmsi_jax.analysis.measure_table import measure_rows, measured_models
@@ -114,6 +115,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
     course = read_course(folder, _texts(questions.values()), gold)
     quality = _quality(folder)
     measured = vote_limits(scores, rounds, _texts(questions.values()), _texts(held_out))
+    measured += filter(None, [sizes(scores.of("cot"), _texts(held_out))])
     measured += [*transfer_limits(folder, scores.models), *filter(None, [cost(manifests, rows, config)])]
     return {
         "name": folder.root.name,

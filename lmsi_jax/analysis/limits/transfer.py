@@ -41,7 +41,8 @@ def _accuracy(right: Mapping[str, bool]) -> Estimate:
     return share_estimate(sum(right.values()), len(right))
 
 
-def _row(name: str, sides: Sides) -> tuple[str, ...]:
+def change_row(name: str, sides: Sides) -> tuple[str, ...]:
+    """Return a name, the number of questions, and the accuracy before, after and its change, as text."""
     before, after = sides
     gains = _gains(before, after)
     low, high = mean_interval(list(gains.values()), -1.0, 1.0)
@@ -53,7 +54,8 @@ def _row(name: str, sides: Sides) -> tuple[str, ...]:
 HEAD = ("questions", "before", "after", "change, points")
 
 
-def _drawn(sides: Mapping[str, Sides]) -> tuple[tuple[str, Estimate, Estimate | None], ...]:
+def shares_drawn(sides: Mapping[str, Sides]) -> tuple[tuple[str, Estimate, Estimate | None], ...]:
+    """Return the accuracy after and before, by name, as a `Limit` draws it."""
     return tuple((name, _accuracy(after), _accuracy(before)) for name, (before, after) in sides.items())
 
 
@@ -71,7 +73,7 @@ def prompts(sides: Mapping[str, Sides]) -> Limit | None:
             f"With {len(others)} other prompts for the same {len(given):,} questions, greedy accuracy is {_range(before)}; "
             f"with the prompt of the run it is {_accuracy(sides[GIVEN][0]).value:.1%}."
         )
-        return Limit("Dependence on the prompt", sentence, ("prompt", *HEAD), _rows(sides), drawn=_drawn(sides))
+        return Limit("Dependence on the prompt", sentence, ("prompt", *HEAD), _rows(sides), drawn=shares_drawn(sides))
     low, high = mean_interval([(given[id] - elsewhere[id]) / 2 for id in given], -1.0, 1.0)
     after = [_accuracy(each[1]).value for each in others.values()]
     sentence = (
@@ -79,7 +81,7 @@ def prompts(sides: Mapping[str, Sides]) -> Limit | None:
         f"and {_range(after)} after. The gain is {100 * _mean(given):+.1f} points with the prompt of training and "
         f"{100 * _mean(elsewhere):+.1f} on average with the others (a difference of {200 * low:+.1f} to {200 * high:+.1f})."
     )
-    return Limit("Dependence on the prompt", sentence, ("prompt", *HEAD), _rows(sides), warns=low > 0, drawn=_drawn(sides))
+    return Limit("Dependence on the prompt", sentence, ("prompt", *HEAD), _rows(sides), warns=low > 0, drawn=shares_drawn(sides))
 
 
 def _range(values: Sequence[float]) -> str:
@@ -87,7 +89,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _rows(sides: Mapping[str, Sides]) -> tuple[tuple[str, ...], ...]:
-    return tuple(_row("the prompt of training" if name == GIVEN else name, each) for name, each in sides.items())
+    return tuple(change_row("the prompt of training" if name == GIVEN else name, each) for name, each in sides.items())
 
 
 def _gains(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[str, float]:
@@ -102,7 +104,7 @@ def tasks(sides: Mapping[str, Sides]) -> Limit | None:
     """Return the accuracy on tasks that the model was not trained on; it warns when it fell on one."""
     if not sides:
         return None
-    rows = tuple(_row(name, each) for name, each in sides.items())
+    rows = tuple(change_row(name, each) for name, each in sides.items())
     words, fell = [], False
     for name, (before, after) in sides.items():
         title = name.replace("_", " ")
@@ -116,7 +118,7 @@ def tasks(sides: Mapping[str, Sides]) -> Limit | None:
             f"{100 * low:+.1f} to {100 * high:+.1f} points)"
         )
     sentence = f"Greedy accuracy on tasks that the run does not train on: {'; '.join(words)}."
-    return Limit("Generalisation to other tasks", sentence, ("task", *HEAD), rows, warns=fell, drawn=_drawn(sides))
+    return Limit("Generalisation to other tasks", sentence, ("task", *HEAD), rows, warns=fell, drawn=shares_drawn(sides))
 
 
 def forgetting(losses: Sequence[Sequence[Record]]) -> Limit:
