@@ -17,7 +17,7 @@ from lmsi_jax.recipes.parts import report
 from lmsi_jax.rl.rankings import load_rankings
 from lmsi_jax.stages import checks
 from lmsi_jax.stages.prompts import load_prompts
-from lmsi_jax.stages.reward import RewardSettings, run_reward
+from lmsi_jax.stages.reward import RewardSettings, check_lengths, run_reward
 from lmsi_jax.training.config import UpdateConfig
 
 
@@ -29,11 +29,15 @@ def stages(config: RewardRunConfig, folder: RunFolder) -> list[Stage]:
 
 def reward_stage(config: RewardRunConfig | RlhfConfig, train: UpdateConfig, folder: RunFolder, model: epath.Path) -> Stage:
     """Return the stage that trains the model "reward" from `model`."""
-    prompts = load_prompts(config.data, config.model.checkpoint)
-    settings = RewardSettings(config.seed, part(config.model, Numerics), prompts, config.reward, train)
+    settings = _settings(config, train)
     inputs = {"rankings": rankings_file(config), "model": model}
     outputs = {"trained": folder.model("reward"), "quality": folder.quality}
     return Stage("reward", run_reward, settings, inputs, outputs, on_mesh=True)
+
+
+def _settings(config: RewardRunConfig | RlhfConfig, train: UpdateConfig) -> RewardSettings:
+    prompts = load_prompts(config.data, config.model.checkpoint)
+    return RewardSettings(config.seed, part(config.model, Numerics), prompts, config.reward, train)
 
 
 def rankings_file(config: RewardRunConfig | RlhfConfig) -> epath.Path:
@@ -48,8 +52,15 @@ def rankings_file(config: RewardRunConfig | RlhfConfig) -> epath.Path:
 
 def _rankings(config: RewardRunConfig | RlhfConfig, runtime: Runtime) -> str:
     rankings = load_rankings(rankings_file(config))
+    train = config.reward_train if isinstance(config, RlhfConfig) else config.train
+    source = config.model.checkpoint
+    tokenizer, context = runtime.tokenizer(source, control=config.data.chat), checkpoints.load_config(source).context
+    longest = check_lengths(rankings, _settings(config, train), tokenizer, context)
     prompts, annotators = ({getattr(ranking, name) for ranking in rankings} for name in ("prompt", "annotator"))
-    return f"{len(rankings):,} rankings of answers to {len(prompts):,} prompts, by {len(annotators):,} annotators"
+    return (
+        f"{len(rankings):,} rankings of answers to {len(prompts):,} prompts, by {len(annotators):,} annotators; the answers "
+        f"of one take at most {longest:,} tokens"
+    )
 
 
 OF_RANKINGS = Check[Any]("rankings", _rankings)

@@ -59,6 +59,11 @@ class Answers:
     answers: Sequence[Sequence[int]]
     ranks: Sequence[int]
 
+    @property
+    def row_tokens(self) -> int:
+        """The tokens that the answers take in a row; each begins with the last token of the prompt."""
+        return sum(1 + len(answer) for answer in self.answers)
+
 
 def pack_rankings(
     items: Sequence[Answers], row_length: int, most: int, rows: int
@@ -66,19 +71,16 @@ def pack_rankings(
     """Return the arrays of `rows` rows, of which the first ones have an item each, and their prompts.
 
     An answer takes the last token of the prompt and all its own tokens; its score is read at the last one, at `ends`. Raises
-    UserError when the answers of an item are longer than a row.
+    ValueError when the answers of an item are longer than a row.
     """
     shape = (rows, row_length)
     arrays = {name: np.zeros(shape, np.int32) for name in ("tokens", "segments", "positions")}
     of_item = {name: np.zeros((rows, most), np.int32) for name in ("ends", "ranks")}
     prompt_of = np.zeros(rows, np.int32)
     for r, item in enumerate(items):
-        start, total = 0, sum(1 + len(answer) for answer in item.answers)
+        start, total = 0, item.row_tokens
         if total > row_length:
-            raise UserError(
-                f"The {len(item.answers)} answers of a ranking take {total} tokens, and train.row_length={row_length}; raise "
-                f"it to {total} or more. The prompt begins with the tokens {list(item.prompt)[:8]}."
-            )
+            raise ValueError(f"the {len(item.answers)} answers of a ranking take {total} tokens, more than {row_length=}")
         prompt_of[r] = r + 1
         for k, (answer, rank) in enumerate(zip(item.answers, item.ranks, strict=True)):
             at = slice(start, start + 1 + len(answer))

@@ -67,11 +67,12 @@ def run_reward(runtime: Runtime, settings: RewardSettings, inputs: Files, output
     """Train `model` on a part of the `rankings`, and write the checkpoint folder `trained`, with the head of its scores.
 
     `quality` is what the scores are worth on the other rankings, which have other prompts. Raises UserError when either part
-    would be empty.
+    would be empty, or a ranking does not fit into a row.
     """
     config, source, mesh = settings.train, folder.name_of(inputs["model"]), runtime.mesh
     model = runtime.load(inputs["model"], settings.numerics, control=settings.prompts.chat is not None)
     rankings = load_rankings(inputs["rankings"])
+    check_lengths(rankings, settings, model.tokenizer, model.config.context)
     kept, held_out = split(rankings, settings.reward.held_out, settings.seed)
     items = [tokens_of(ranking, settings, model.tokenizer) for ranking in kept]
     most = max(len(item.ranks) for item in items)
@@ -140,6 +141,24 @@ def tokens_of(ranking: Ranking, settings: RewardSettings, tokenizer: Tokenizer) 
     texts = [settings.prompts.target(answer) if wraps else answer for answer in ranking.answers]
     end = [tokenizer.eos] if tokenizer.eos >= 0 else []
     return Answers(tokenizer.start(prompt), [[*tokenizer.encode(text), *end] for text in texts], ranking.ranks)
+
+
+def check_lengths(rankings: Sequence[Ranking], settings: RewardSettings, tokenizer: Tokenizer, context: int) -> int:
+    """Return the most tokens that the answers of a ranking take in their row. Raises UserError for one that does not fit."""
+    longest, row_length = 0, settings.train.row_length
+    for number, ranking in enumerate(rankings, 1):
+        item = tokens_of(ranking, settings, tokenizer)
+        taken, whole = item.row_tokens, len(item.prompt) + max(map(len, item.answers))
+        which = f"Ranking {number:,} of {len(rankings):,}, whose prompt begins with {ranking.prompt[:60]!r},"
+        if taken > row_length:
+            raise UserError(
+                f"{which} has {len(item.answers)} answers of {taken:,} tokens in all, and a row in training has "
+                f"row_length={row_length:,}; raise it to {taken:,} or more, or leave the ranking out."
+            )
+        if whole > context:
+            raise UserError(f"{which} has {whole:,} tokens with its longest answer; the model's context has {context:,}.")
+        longest = max(longest, taken)
+    return longest
 
 
 def load_scorer(
@@ -214,7 +233,7 @@ def score_items(
     """Return the scores of the answers of each item, on the host. The score of an answer does not depend on its batch."""
     found: list[np.ndarray] = []
     rows, most = ROWS * mesh.size("batch"), max(len(item.answers) for item in items)
-    longest = max(sum(1 + len(answer) for answer in item.answers) for item in items)
+    longest = max(item.row_tokens for item in items)
     compiled = _scores(config)
     with use_mesh(mesh):
         for first in range(0, len(items), rows):

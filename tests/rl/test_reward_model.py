@@ -1,13 +1,14 @@
 """A reward model on rankings of a small random model: it learns, reads scores at their positions, and rewards paths."""
 
 import random
+import re
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
 
-from lmsi_jax.checkpoint.folder import check_target
+from lmsi_jax.checkpoint.folder import check_target, load_tokenizer
 from lmsi_jax.cli.configs import load_config
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import read_json
@@ -25,6 +26,7 @@ from lmsi_jax.sharding.rules import use_mesh
 from lmsi_jax.stages.reward import (
     RewardSettings,
     TextScorer,
+    check_lengths,
     load_scorer,
     run_reward,
     score_file,
@@ -166,8 +168,32 @@ def test_rankings_that_cannot_be_split_or_packed_are_refused(checkpoint, tmp_pat
     assert len(tested) == 4 and not {r.prompt for r in kept} & {r.prompt for r in tested}
     wanted = RewardSettings(0, NUMERICS, Prompts("", ""), RewardConfig("r"), other(TUNE, row_length=8))
     inputs = {"rankings": rankings(tmp_path), "model": epath.Path(checkpoint)}
-    with pytest.raises(UserError, match="answers of a ranking take .* tokens, and train.row_length=8"):
+    with pytest.raises(UserError, match=r"Ranking 1 of \d+, .* has 3 answers of \d+ tokens .* row_length=8"):
         run_reward(runtime_of(tmp_path), wanted, inputs, {"trained": epath.Path(tmp_path / "m")}, epath.Path(tmp_path / "s"))
+
+
+@pytest.mark.parametrize(("words", "problem"), [(5, ""), (250, "row_length=256; raise it"), (1500, "row_length=256; raise it")])
+def test_answers_that_no_row_holds_are_named_before_anything_is_trained(tmp_path, words, problem):
+    """Catches: the one long answer of a file that ends `lmsi rlhf` after its fine-tuning, an hour in."""
+    pairs = [{"prompt": f"Who came at {i}?", "chosen": "Tom.", "rejected": "Ann."} for i in range(8)]
+    write_jsonl(tmp_path / "r.jsonl", [*pairs, {"prompt": "And then?", "chosen": "No.", "rejected": "Ann " * words}])
+    config = load_config(
+        RewardRunConfig,
+        "configs/tiny_reward.py",
+        [f"--config.reward.rankings={tmp_path}/r.jsonl", "--config.train.row_length=256"],
+    )
+    if problem:
+        with pytest.raises(UserError, match=f"Ranking 9 of 9, whose prompt begins with 'And then.', .*{problem}"):
+            OF_RANKINGS.run(config, runtime_of(tmp_path))
+    else:
+        assert re.search(r"9 rankings .* take at most \d+ tokens", OF_RANKINGS.run(config, runtime_of(tmp_path)))
+
+
+def test_a_prompt_longer_than_the_context_is_named():
+    """Catches: a prompt of which the model sees a part."""
+    texts = RewardSettings(0, NUMERICS, Prompts("", ""), RewardConfig("r", prompt="text"), TUNE)
+    with pytest.raises(UserError, match=r"has \d+ tokens with its longest answer; the model's context has 16"):
+        check_lengths([Ranking("cow " * 30, ("a", "b"), (1, 2))], texts, load_tokenizer("builtin"), 16)
 
 
 @pytest.mark.parametrize(("file", "problem"), [("", "no rankings to learn from"), ("none.jsonl", "none.jsonl does not exist")])

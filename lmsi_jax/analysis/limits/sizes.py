@@ -16,9 +16,9 @@ MOST = 6  # rows of the table
 def sizes(greedy: Mapping[str, Sequence[Record]], questions: Mapping[str, str]) -> Limit | None:
     """Return the greedy accuracy and the length of the paths of the first and of the last model, by the size of the question.
 
-    The size is the number of quantities that a question gives; of questions that mostly give none, it is the number of
-    words. It warns when the accuracy fell for a size by more than chance (exact McNemar test, corrected by Holm). Returns None for
-    fewer than two models, and where all questions have one size.
+    The size is the number of quantities that a question gives; of questions that mostly give none, the number of words. It
+    warns when the accuracy fell for a size by more than chance (exact McNemar test, corrected by Holm). Returns None for fewer
+    than two models, and where all questions have one size.
     """
     if len(greedy) < 2:
         return None
@@ -28,10 +28,11 @@ def sizes(greedy: Mapping[str, Sequence[Record]], questions: Mapping[str, str]) 
     if len(groups) < 2:
         return None
     sides: dict[str, Sides] = {
-        name: ({id: first[id]["correct"] for id in ids}, {id: last[id]["correct"] for id in ids}) for name, ids in groups.items()
+        name: ({id: first[id]["correct"] for id in ids}, {id: last[id]["correct"] for id in ids})
+        for name, ids in groups.items()
     }
     rows = tuple(
-        (*change_row(name, sides[name]), *(f"{sum(side[id]['num_tokens'] for id in ids) / len(ids):.0f}" for side in (first, last)))
+        (*change_row(name, sides[name]), *(f"{_mean_length(side, ids):.0f}" for side in (first, last)))
         for name, ids in groups.items()
     )
     falling = _falling(sides)
@@ -44,6 +45,10 @@ def sizes(greedy: Mapping[str, Sequence[Record]], questions: Mapping[str, str]) 
         sentence += f" It fell on those with {', '.join(falling)}."
     head = (unit, *HEAD, "tokens of a path before", "after")
     return Limit("Accuracy by the size of the question", sentence, head, rows, warns=bool(falling), drawn=shares_drawn(sides))
+
+
+def _mean_length(rows: Mapping[str, Record], ids: Sequence[str]) -> float:
+    return sum(rows[id]["num_tokens"] for id in ids) / len(ids)
 
 
 def _falling(sides: Mapping[str, Sides]) -> list[str]:

@@ -81,7 +81,9 @@ def prompts(sides: Mapping[str, Sides]) -> Limit | None:
         f"and {_range(after)} after. The gain is {100 * _mean(given):+.1f} points with the prompt of training and "
         f"{100 * _mean(elsewhere):+.1f} on average with the others (a difference of {200 * low:+.1f} to {200 * high:+.1f})."
     )
-    return Limit("Dependence on the prompt", sentence, ("prompt", *HEAD), _rows(sides), warns=low > 0, drawn=shares_drawn(sides))
+    return Limit(
+        "Dependence on the prompt", sentence, ("prompt", *HEAD), _rows(sides), warns=low > 0, drawn=shares_drawn(sides)
+    )
 
 
 def _range(values: Sequence[float]) -> str:
