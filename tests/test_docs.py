@@ -41,11 +41,12 @@ def test_commands_are_ones_that_run(line):
     command = command_of(words)
     values, settings = parse(command, words[len(command.name.split()) :])
     file = values["config"].value if "config" in values else None
+    file = str(ROOT / file) if file and file.endswith(".py") else file
     if command.name == "sweep":
-        study = load_study(str(ROOT / file))
+        study = load_study(file)
         plan_runs(study, "runs", lambda path, own: load_config(root_config(study.recipe), path, [*own, *settings]))
     else:
-        load_config(command.config, str(ROOT / file) if file else None, settings)
+        load_config(command.config, file, settings)
 
 
 def own_configs():

@@ -37,7 +37,7 @@ class Flag:
 
 
 FLAGS: dict[str, Flag] = {
-    "config": Flag("a Python file with get_config()", value="FILE.py"),
+    "config": Flag("a Python file with get_config(), or the name of a config that `lmsi configs` lists", value="FILE"),
     "workdir": Flag("the directory of a run, on a disk or in a bucket (gs://...)", value="DIR"),
     "questions": Flag("a JSON Lines file of questions", value="FILE"),
     "paths": Flag("a JSON Lines file of paths", value="FILE"),
@@ -231,6 +231,10 @@ COMMANDS = {
             settings=False, uses_jax=False,
         ),
         Command(
+            "configs", "list the configs and studies that come with lmsi_jax", "recipes.configs", (), settings=False,
+            uses_jax=False,
+        ),
+        Command(
             "store", "list the finished stages that runs share, or remove old ones", "recipes.store", ("store",), ("prune",),
             settings=False, uses_jax=False,
         ),
@@ -243,7 +247,7 @@ COMMANDS = {
 # Flags whose meaning depends on the command.
 HELP = {
     ("scaling fit", "above"): Flag("predict the points of more operations than this from the others", float, value="FLOPS"),
-    ("sweep", "config"): Flag("a Python file with get_study(), such as those in configs/studies", value="FILE.py"),
+    ("sweep", "config"): Flag("a Python file with get_study(), or the name of a study, such as studies/formats", value="FILE"),
     **{
         (name, "from"): Flag("run this stage and all after it again", value="STAGE")
         for name in ("run", "pretrain", "scaling run", "distill", "faithfulness", "monitor", "rl", "rlhf", "reward")

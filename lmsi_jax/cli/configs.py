@@ -10,14 +10,17 @@ from ml_collections import ConfigDict, config_flags
 
 from lmsi_jax.core import secrets
 from lmsi_jax.core.errors import UserError
-from lmsi_jax.core.python_file import call
+from lmsi_jax.core.python_file import call, located
 from lmsi_jax.core.settings import build, to_dict, unknown_key
 
 T = TypeVar("T")
 
 
 def load_config(cls: type[T], file: str | None, overrides: Sequence[str]) -> T:
-    """Return a checked `cls`: its defaults, overridden by `file`, then by `overrides`. Logins are removed from URLs."""
+    """Return a checked `cls`: its defaults, overridden by `file`, then by `overrides`. Logins are removed from URLs.
+
+    `file` is a Python file, or the name of a config that comes with the package.
+    """
     merged = ConfigDict(to_dict(cls()), convert_dict=True)
     for override in overrides:  # a flag can only change an existing key, and this table has none
         table, _, key = override.removeprefix("--config.").partition("=")[0].rpartition(".")
@@ -37,7 +40,7 @@ def load_config(cls: type[T], file: str | None, overrides: Sequence[str]) -> T:
 
 
 def _read(file: str) -> dict[str, Any]:
-    config, _ = call(file, "get_config", "configs/")
+    config = call(located(file), "get_config")
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={file}: get_config() returns a {type(config).__name__}, not a ConfigDict.")
     values: dict[str, Any] = config.to_dict()

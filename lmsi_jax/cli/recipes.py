@@ -1,4 +1,4 @@
-"""The commands that run and check recipes, and that list the store."""
+"""The commands that run and check recipes, and that list configs and the store."""
 
 import datetime
 import importlib
@@ -9,6 +9,7 @@ from etils import epath
 
 from lmsi_jax.core.errors import unknown
 from lmsi_jax.core.progress import console
+from lmsi_jax.core.python_file import about, shipped, shipped_folder
 from lmsi_jax.recipes.config import ROOTS
 
 
@@ -68,6 +69,14 @@ def store(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
         used = datetime.datetime.fromtimestamp(entry.used, datetime.UTC)
         console.print(f"{used:%Y-%m-%d %H:%M}  {entry.size / 2**20:10.1f} MiB  {entry.folder.name}  {entry.stage}")
     console.print(f"{len(entries)} entries, {sum(entry.size for entry in entries) / 2**20:.1f} MiB in {values.store}")
+
+
+def configs(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
+    names = shipped()
+    width = max(map(len, names))
+    for name, file in names.items():
+        console.print(f"{name:{width}}  {about(file).partition(chr(10))[0]}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\nThey are Python files in {shipped_folder()}.", markup=False, highlight=False, soft_wrap=True)
 
 
 def doctor(config: Any, values: flags.FlagValues, argv: list[str]) -> int:

@@ -24,7 +24,7 @@ from typing import Any
 from etils import epath
 
 from lmsi_jax.core.errors import UserError, nearest
-from lmsi_jax.core.python_file import call
+from lmsi_jax.core.python_file import about, call, located
 from lmsi_jax.evaluation.scores import PROMPTINGS
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.tasks.sets import DATASETS
@@ -125,13 +125,14 @@ def plan_runs(study: Study, workdir: str, load: Callable[[str, Sequence[str]], A
 
 def load_study(file: str) -> Study:
     """Return the study of a file. Raises UserError, which names the problem, when the file does not define one."""
-    values, about = call(file, "get_study", "configs/studies/")
+    path = located(file)
+    values = call(path, "get_study")
     if not isinstance(values, dict):
         raise UserError(f"{file}: get_study() returns a {type(values).__name__}, not a dict.")
-    return _study(Path(file), about.partition("\n\n")[0], values)
+    return _study(path, about(path).partition("\n\n")[0], values)
 
 
-def _study(path: Path, about: str, values: dict[str, Any]) -> Study:
+def _study(path: Path, purpose: str, values: dict[str, Any]) -> Study:
     for key in values:
         if key not in KEYS:
             raise UserError(f"{path}: a study has no '{key}'; the nearest key is '{nearest(key, KEYS)}' of {', '.join(KEYS)}.")
@@ -155,7 +156,7 @@ def _study(path: Path, about: str, values: dict[str, Any]) -> Study:
         if strange:
             raise UserError(f"{path}: {key}={strange!r} are no arms; there are {', '.join(names)}.")
     config = os.path.normpath(path.parent / values["config"])
-    return Study(path.stem, about, values.get("recipe", "self_improve"), config, seeds, arms, controls, shown, published)
+    return Study(path.stem, purpose, values.get("recipe", "self_improve"), config, seeds, arms, controls, shown, published)
 
 
 def _arms(path: Path, values: dict[str, Any]) -> tuple[Arm, ...]:
