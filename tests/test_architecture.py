@@ -20,7 +20,7 @@ LAYERS = {
     "stages": 9,
     "recipes": 10, "review": 10,
     "studies": 11,
-    "cli": 12, "benchmarks": 12,
+    "library": 12, "cli": 12, "benchmarks": 12,
 }  # fmt: skip
 
 
