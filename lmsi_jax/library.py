@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lmsi_jax.evaluation.compare import Comparison
     from lmsi_jax.pipeline.runtime import Runtime
     from lmsi_jax.recipes.parts import Parts
+    from lmsi_jax.scaling.points import Count
 
 Settings = Mapping[str, Any]
 OF_MODELS = ("model.", "mesh.")  # sections whose settings belong to a loaded model
@@ -215,7 +216,7 @@ def reward(model: LanguageModel, questions: Sequence[str | Record], paths: Seque
         return [row["score"] for row in folder.read("scores")]
 
 
-def fit(law: str, points: Sequence[Record], *, count: str = "total", draws: int = 1000) -> Record:
+def fit(law: str, points: Sequence[Record], *, count: "Count" = "total", draws: int = 1000) -> Record:
     """Return a scaling law that is fitted to points with `params`, `tokens` and `loss`, with intervals of `draws` resamples.
 
     >>> import math
