@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict
 
 from lmsi_jax import tokenizers
 from lmsi_jax.checkpoint import huggingface
+from lmsi_jax.core import hub
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.files import absolute, begin_folder, is_unfinished, publish_folder, read_object, write_bytes, write_text
 from lmsi_jax.core.records import dumps
@@ -34,7 +35,12 @@ OURS = {"config.json", "params", "adapters", "adapters.json", ORIGIN, FINETUNED,
 
 
 def locate(checkpoint: str) -> epath.Path:
-    """Return the folder of a checkpoint, given "builtin" or a path. Raises UserError when it is not a checkpoint."""
+    """Return the folder of a checkpoint, given "builtin", a path, or hf://ORG/NAME@REVISION, which is downloaded.
+
+    Raises UserError when it is not a checkpoint.
+    """
+    if hub.is_address(checkpoint):
+        checkpoint = str(hub.download(hub.parse(checkpoint), huggingface.FILES))
     folder = epath.Path(BUILTIN if checkpoint == "builtin" else checkpoint)
     if huggingface.is_folder(folder):
         return folder

@@ -34,6 +34,7 @@ COMPANIONS = (  # files beside the tensors that are copied with a model, byte fo
     "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
 )  # fmt: skip
+FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json", *COMPANIONS)  # of a repository of the hub
 IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")  # a constant that old files contain
 
 

@@ -52,6 +52,8 @@ FLAGS: dict[str, Flag] = {
     "kind": Flag("text (the default), or question: copies have the same numbers", value="KIND"),
     "threshold": Flag("the share of word trigrams, or of words of questions, that copies have in common", float, "SHARE"),
     "copies": Flag("a file for the texts that are left out, with what they resemble", value="FILE"),
+    "model": Flag("a checkpoint folder or hf://ORG/NAME, short for --config.model.checkpoint", value="DIR"),
+    "json": Flag("print a record with all paths, and nothing else", bool),
     "overwrite": Flag("replace an output file that exists", bool),
     "task": Flag("a task by name, short for --config.data.task", value="NAME"),
     "answer_type": Flag("the type of the answers, short for --config.data.answer_type with the task jsonl", value="TYPE"),
@@ -69,7 +71,7 @@ FLAGS: dict[str, Flag] = {
     "any-code": Flag("keep finished stages of another version of the code", bool),
     "profile": Flag("steps to trace for XProf; when sampling, questions", value="FIRST:LAST"),
     "topology": Flag("devices to plan for: v5e:4x4, v5p:4x4x4, h100:8, cpu:8; separate several by commas", value="NAMES"),
-    "from": Flag("the checkpoint folder to read", value="DIR"),
+    "from": Flag("the checkpoint folder to read, or hf://ORG/NAME@REVISION", value="DIR"),
     "to": Flag("the folder to write", value="DIR"),
     "group": Flag("the records of the run to review, such as rounds/1; by default the last ones with votes", value="NAME"),
     "reviewers": Flag("the names of the reviewers, separated by commas; each gets an address", value="NAMES"),
@@ -93,6 +95,10 @@ FLAGS: dict[str, Flag] = {
     "kg_per_kwh": Flag("carbon dioxide of electricity (0.475, the world's average)", float, value="KG"),
     "unique_tokens": Flag("tokens that there are; with a data_constrained fit, more are repeats", float, value="N"),
     "inference_tokens": Flag("tokens that the model will generate, in all its paths", float, value="N"),
+    "push": Flag(
+        "also upload the folder to the Hugging Face Hub, with a model card; private, unless --public", value="ORG/NAME"
+    ),
+    "public": Flag("make the uploaded model public", bool),
     "shard-mb": Flag("size of a safetensors file, in MB (5000)", int, value="N"),
 }
 
@@ -110,6 +116,7 @@ class Command:
     config: type = Config
     uses_jax: bool = True
     one_process: bool = False  # refused when a launcher has started several processes
+    positional: str = ""  # the name of an argument without a flag, which may be left out
     streams: bool = False  # whether its --output may be "-"
     profiled: tuple[str, ...] = ("sample", "finetune")  # the sections whose steps --profile traces
 
@@ -126,6 +133,10 @@ COMMANDS = {
         Command(
             "sample", "sample paths for questions", "files.sample", ("config", "questions", "output"), ("overwrite", "profile"),
             one_process=True, streams=True,
+        ),
+        Command(
+            "ask", "answer a question by the vote of many paths, live; without a question, each line that is typed",
+            "ask.ask", (), ("model", "paths", "json", "task", "answer_type", "config"), one_process=True, positional="question",
         ),
         Command(
             "convert", "convert samples of vLLM (OpenAI batch) or lm-eval to paths", "files.convert", ("input", "output"),
@@ -178,7 +189,7 @@ COMMANDS = {
         Command("import", "convert a Hugging Face folder to a checkpoint", "models.import_folder", ("from", "to"), ("config",)),
         Command(
             "export", "convert a checkpoint to a Hugging Face folder", "models.export_folder", ("from", "to"),
-            ("dtype", "adapter", "verify", "shard-mb", "config"),
+            ("dtype", "adapter", "verify", "shard-mb", "push", "public", "config"),
         ),
         Command(
             "distill", "train a student on the voted paths of a teacher", "recipes.run", ("config", "workdir"), RUNNER,
@@ -246,6 +257,7 @@ COMMANDS = {
 }  # fmt: skip
 # Flags whose meaning depends on the command.
 HELP = {
+    ("ask", "paths"): Flag("paths that vote, short for --config.sample.paths", int, value="N"),
     ("scaling fit", "above"): Flag("predict the points of more operations than this from the others", float, value="FLOPS"),
     ("sweep", "config"): Flag("a Python file with get_study(), or the name of a study, such as studies/formats", value="FILE"),
     **{
@@ -274,11 +286,16 @@ def usage() -> str:
     )
 
 
+def flag_of(command: Command, name: str) -> Flag:
+    """Return a flag as a command has it."""
+    return HELP.get((command.name, name), FLAGS[name])
+
+
 def command_usage(command: Command) -> str:
     """Return what `lmsi COMMAND --help` prints."""
-    rows = []
+    rows = [f"  {command.positional.upper():24} between quotes"] if command.positional else []
     for name in command.flags:
-        flag = HELP.get((command.name, name), FLAGS[name])
+        flag = flag_of(command, name)
         spelled = f"--{name}" + (f"={flag.value}" if flag.value else "")
         rows.append(f"  {spelled:24} {flag.help}" + (" (required)" if name in command.required else ""))
     if command.settings:
@@ -298,11 +315,18 @@ def parse(command: Command, arguments: list[str]) -> tuple[flags.FlagValues, lis
     values = flags.FlagValues()
     define = {str: flags.DEFINE_string, bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
     for name in command.flags:
-        define[FLAGS[name].kind](name, None, FLAGS[name].help, flag_values=values)  # type: ignore[operator]
+        flag = flag_of(command, name)
+        define[flag.kind](name, None, flag.help, flag_values=values)  # type: ignore[operator]
+    if command.positional:
+        flags.DEFINE_string(command.positional, None, "", flag_values=values)
     try:
         left = values(["lmsi", *rest])[1:]
     except flags.Error as error:
         raise UserError(f"{error}. `lmsi {command.name} --help` lists the flags.") from error
+    if command.positional and len(left) == 1:
+        values[command.positional].value = left.pop()
+    if left and command.positional:
+        raise UserError(f"{' '.join(left)!r:.80} are {len(left)} arguments; put the {command.positional} between quotes.")
     if left:
         raise UserError(f"'{left[0]}' is not a flag; write --name=value. `lmsi {command.name} --help` lists the flags.")
     missing = [f"--{name}" for name in command.required if not values[name].value]

@@ -14,6 +14,7 @@ from lmsi_jax.core.python_file import call, located
 from lmsi_jax.core.settings import build, to_dict, unknown_key
 
 T = TypeVar("T")
+TABLES = ("mesh.rules", "data.columns")  # settings with keys of the user's own
 
 
 def load_config(cls: type[T], file: str | None, overrides: Sequence[str]) -> T:
@@ -24,8 +25,9 @@ def load_config(cls: type[T], file: str | None, overrides: Sequence[str]) -> T:
     merged = ConfigDict(to_dict(cls()), convert_dict=True)
     for override in overrides:  # a flag can only change an existing key, and this table has none
         table, _, key = override.removeprefix("--config.").partition("=")[0].rpartition(".")
-        if table == "mesh.rules":
-            merged.mesh.rules[key] = ""
+        if table in TABLES:
+            section, _, name = table.partition(".")
+            merged[section][name][key] = ""
     if file:
         _update(merged, cls, _read(file))
     for override in overrides:

@@ -88,6 +88,8 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     values, settings = parse(command, words[len(command.name.split()) :])
     settings += _shorthands(command, values)
+    if command.name == "ask" and not values.config:
+        values.config = "hf" if values.model else "tiny"
     recipe = _value(values, "recipe")
     config: Any = _load(command, root_config(recipe) if recipe else command.config, values, settings)
     _direct_output(command, values)
@@ -117,11 +119,14 @@ def _value(values: flags.FlagValues, name: str) -> Any:
 
 
 def _shorthands(command: Command, values: flags.FlagValues) -> list[str]:
-    """Return the settings that --task, --answer_type, --rankings and --profile are short for."""
+    """Return the settings that --task, --answer_type, --rankings, --model, --paths and --profile are short for."""
     task, answer_type, profile = (_value(values, name) for name in ("task", "answer_type", "profile"))
     settings = [f"--config.data.task={task or 'jsonl'}"] if task or answer_type else []
     if rankings := _value(values, "rankings"):
         settings.append(f"--config.reward.rankings={rankings}")
+    if command.name == "ask":
+        settings += [f"--config.model.checkpoint={values.model}"] if values.model else []
+        settings += [f"--config.sample.paths={values.paths}"] if values.paths else []
     if answer_type:
         settings.append(f"--config.data.answer_type={answer_type}")
     if profile:

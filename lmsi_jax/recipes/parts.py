@@ -55,6 +55,7 @@ from lmsi_jax.stages.transfer import (
 )
 from lmsi_jax.stages.vote import VoteSettings, run_vote
 from lmsi_jax.tasks.config import OWN, DataConfig, QuestionConfig
+from lmsi_jax.tasks.question_files import question_files
 from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader, load_task
 from lmsi_jax.tokenizers import ChatTemplate
@@ -120,7 +121,12 @@ class Parts:
 
     def prepare(self) -> Stage:
         data = self._config.data
-        files = {name: epath.Path(getattr(data, name)) for name in ("questions", "eval_questions") if getattr(data, name)}
+        files = {
+            f"{name}-{number}" if number else name: file
+            for name in ("questions", "eval_questions")
+            if getattr(data, name)
+            for number, file in enumerate(question_files(getattr(data, name)))
+        }
         names, folder = ("questions", "gold", "leaks"), self._folder
         outputs = {name: folder.given(name) if self.writes_questions else getattr(folder, name) for name in names}
         outputs |= {"held_out": folder.held_out} | ({"copies": folder.copies} if data.near_copies else {})

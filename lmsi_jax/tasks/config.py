@@ -7,6 +7,7 @@ from lmsi_jax.core.settings import require, require_at_least, require_one_of, re
 from lmsi_jax.tasks.word_problems import FAMILIES
 from lmsi_jax.trust.steps import CONTRACTS
 
+COLUMNS = ("id", "question", "choices", "answer")  # what a row of questions has for us
 NONE, OWN = "none", "self"  # no exemplars; questions or exemplars of the model's own
 
 
@@ -25,8 +26,9 @@ class QuestionConfig:
     eval_split: str = ""  # files, tfds: the split to score; "" = the paper's
     train_on_test: bool = False  # allow self-training on the questions that are scored
     skip_malformed: bool = False  # files, tfds: skip and count rows that cannot be read
-    questions: str = ""  # jsonl: the file of unlabelled questions
-    eval_questions: str = ""  # jsonl: the file of held-out questions with answers; "" = no evaluation
+    questions: str = ""  # jsonl: the file of unlabelled questions, or hf://datasets/ORG/NAME/CONFIG/SPLIT
+    eval_questions: str = ""  # jsonl: that of held-out questions with answers; "" = no evaluation
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)  # jsonl: theirs for our id, question, choices, answer
     answer_type: Literal["", "number", "choice", "yes_no", "span", "math", "text"] = ""  # "" = the task's; jsonl: number
     num_questions: int = 0  # 0 = all of the file or split; required for word_problems; source=self: the given questions
     num_eval: int = 0  # the same for held-out questions
@@ -77,6 +79,8 @@ class DataConfig(QuestionConfig, PromptConfig):
         require_share(self, path, "broken", "near_copies")
         for name in self.contract:
             require_one_of(f"{path}contract", name, CONTRACTS)
+        for name in self.columns:
+            require_one_of(f"{path}columns", name, COLUMNS)
         require_at_least(1, self, path, "templates")
         require(self.largest >= 9, f"{path}largest={self.largest}: quantities need room; set it to 9 or more.")
         for name in ("num_questions", "num_eval", "shots"):

@@ -1,7 +1,7 @@
 """Question files: JSON Lines with `id`, `question` and optionally `choices` and `answer`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lmsi_jax.answers.extract import TYPES, canonical
 from lmsi_jax.answers.labels import LETTERS
@@ -12,14 +12,18 @@ GOLD = ("answer", "answers", "rationale")  # fields of a question that no stage 
 
 
 def load_questions(path: os.PathLike | str) -> list[Record]:
-    """Return the questions of a file. A row without `id` gets its row number, and a row without `choices` gets None.
+    """Return the checked questions of a JSON Lines file."""
+    return checked_questions(((f"{path} row {number}", row) for number, row in enumerate(read_jsonl(path), 1)), str(path))
 
-    Raises UserError with file, row and field when a row is malformed, when an id occurs twice, or when the file is empty.
+
+def checked_questions(numbered: Iterable[tuple[str, Record]], name: str) -> list[Record]:
+    """Return questions, given as (where it is, row). A row without `id` gets its number, one without `choices` gets None.
+
+    Raises UserError with place and field when a row is malformed, when an id occurs twice, or when there is none.
     """
     questions: list[Record] = []
     rows: dict[str, int] = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
-        where = f"{path} row {number}"
+    for number, (where, row) in enumerate(numbered, start=1):
         if not isinstance(row.get("question"), str) or not row["question"].strip():
             raise UserError(f"{where}: no text in the field `question`; it has {', '.join(row) or 'no fields'}.")
         row.setdefault("id", str(number))
@@ -42,7 +46,7 @@ def load_questions(path: os.PathLike | str) -> list[Record]:
         rows[id] = number
         questions.append(row)
     if not questions:
-        raise UserError(f"{path} holds no questions; each line must be a JSON object with `id` and `question`.")
+        raise UserError(f"{name} holds no questions; each line must be a JSON object with `id` and `question`.")
     return questions
 
 

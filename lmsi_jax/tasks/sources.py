@@ -9,7 +9,8 @@ from lmsi_jax.core.records import Record
 from lmsi_jax.tasks.config import OWN, QuestionConfig
 from lmsi_jax.tasks.dataset import Dataset
 from lmsi_jax.tasks.other_problems import make_other_problem
-from lmsi_jax.tasks.questions import check_gold, first_questions, load_questions
+from lmsi_jax.tasks.question_files import load_question_files, question_files
+from lmsi_jax.tasks.questions import check_gold, first_questions
 from lmsi_jax.tasks.sets import DATASETS
 from lmsi_jax.tasks.splits import load_split
 from lmsi_jax.tasks.word_problems import Problem, make_problem
@@ -144,7 +145,7 @@ class OtherWordProblems(WordProblems):
 
 
 class QuestionFiles:
-    """JSON Lines files of your questions, or of a published data set's questions with its exemplars and answer type."""
+    """Your questions, in files or on the hub, or those of a published data set with its exemplars and answer type."""
 
     def __init__(self, config: QuestionConfig, dataset: Dataset | None = None):
         self._config, self._dataset = config, dataset
@@ -168,15 +169,18 @@ class QuestionFiles:
                 f"data.questions and data.eval_questions are both {config.questions}; a score on questions that were trained "
                 f"on is no test. If you do want this, set --config.data.train_on_test=True."
             )
-        return first_questions(load_questions(config.questions), config.num_questions)
+        return first_questions(self._load(config.questions), config.num_questions)
 
     def held_out(self, seed: int) -> list[Record]:
         config = self._config
         if not config.eval_questions:
             return []
-        questions = first_questions(load_questions(config.eval_questions), config.num_eval)
+        questions = first_questions(self._load(config.eval_questions), config.num_eval)
         check_gold(questions, self.answer_type, config.eval_questions)
         return questions
+
+    def _load(self, name: str) -> list[Record]:
+        return load_question_files(question_files(name), self._config.columns, self.answer_type, name)
 
     def solve(self, question: str) -> str | None:
         return None
