@@ -142,7 +142,9 @@ class Hub:
                             hub.pushed[found[1]][value["path"]] = base64.b64decode(value["content"])
                         if line["key"] == "lfsFile":
                             hub.pushed[found[1]][value["path"]] = hub.objects[value["oid"]]
-                    self.answer(200, {"commitUrl": f"{hub.address}/{found[1]}/commit/{40 * chr(49)}", "commitOid": "1" * 40, "success": True})
+                    oid = "1" * 40
+                    about = {"commitUrl": f"{hub.address}/{found[1]}/commit/{oid}", "commitOid": oid, "success": True}
+                    self.answer(200, about)
                 else:
                     self.answer(404)
 
