@@ -89,7 +89,7 @@ def _dispatch(argv: list[str]) -> int:
     values, settings = parse(command, words[len(command.name.split()) :])
     settings += _shorthands(command, values)
     if command.name == "ask" and not values.config:
-        values.config = "hf" if values.model else "tiny"
+        values["config"].value = "hf" if values.model else "tiny"
     recipe = _value(values, "recipe")
     config: Any = _load(command, root_config(recipe) if recipe else command.config, values, settings)
     _direct_output(command, values)
