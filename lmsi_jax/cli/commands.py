@@ -69,6 +69,7 @@ FLAGS: dict[str, Flag] = {
     ),
     "prune": Flag("remove stages that were not used for this number of days; 0 removes all", int, value="DAYS"),
     "any-code": Flag("keep finished stages of another version of the code", bool),
+    "wandb": Flag("also send the metrics to this project of Weights & Biases", value="PROJECT"),
     "profile": Flag("steps to trace for XProf; when sampling, questions", value="FIRST:LAST"),
     "topology": Flag("devices to plan for: v5e:4x4, v5p:4x4x4, h100:8, cpu:8; separate several by commas", value="NAMES"),
     "from": Flag("the checkpoint folder to read, or hf://ORG/NAME@REVISION", value="DIR"),
@@ -125,7 +126,7 @@ class Command:
         return self.required + self.optional
 
 
-RUNNER = ("only", "from", "dry-run", "reconfigure", "any-code", "store", "profile")
+RUNNER = ("only", "from", "dry-run", "reconfigure", "any-code", "store", "profile", "wandb")
 COMMANDS = {
     command.name: command
     for command in (

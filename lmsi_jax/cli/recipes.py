@@ -39,6 +39,7 @@ def run(config: Any, values: flags.FlagValues, argv: list[str]) -> None:
         dry_run=bool(values["dry-run"].value),
         reconfigure=bool(values.reconfigure),
         any_code=bool(values["any-code"].value),
+        wandb=values.wandb or "",
         store=values.store,
     )
     run_recipe(_recipe_of(config), config, values.workdir, argv, options)

@@ -3,11 +3,14 @@
 import json
 import os
 import time
+from collections.abc import Callable, Mapping
 
 from etils import epath
 
 from lmsi_jax.core.files import GrowingFile, is_local, write_bytes
 from lmsi_jax.core.records import Record, dumps
+
+mirrors: list[Callable[[str, int, Mapping[str, float]], None]] = []  # called with each row: name of the file, step, scalars
 
 
 class MetricWriter:
@@ -28,6 +31,7 @@ class MetricWriter:
         self._rows = GrowingFile(file, "".join(kept))
         if not is_local(file):
             record_writer.register_writer_factory(os.fspath(file).partition(":")[0], _BucketEvents)
+        self._name = file.stem
         events = file.parent / "tensorboard" / file.stem
         self._board = SummaryWriter(os.fspath(events), purge_step=resume_step + 1)
 
@@ -38,6 +42,8 @@ class MetricWriter:
         self._rows.add(dumps({"step": step, "time": round(time.time(), 3), **scalars}))
         for tag, value in scalars.items():
             self._board.add_scalar(tag, value, step)
+        for mirror in mirrors:
+            mirror(self._name, step, scalars)
 
     def close(self) -> None:
         if not self._writes:

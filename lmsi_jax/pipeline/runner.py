@@ -13,6 +13,7 @@ from etils import epath
 from rich.text import Text
 
 from lmsi_jax.checkpoint.config import resolve_numerics
+from lmsi_jax.core import weights_and_biases
 from lmsi_jax.core.errors import UserError, unknown
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.settings import to_dict
@@ -36,6 +37,7 @@ class Options:
       dry_run: print what would run, and write nothing.
       reconfigure: accept a work directory of another config.
       any_code: accept finished stages of another version of the code.
+      wandb: the project of Weights & Biases that the metrics are sent to as well; "" is none.
       store: the folder of stages that any run has finished. None is the one beside the work directory, "none" is no store.
     """
 
@@ -44,6 +46,7 @@ class Options:
     dry_run: bool = False
     reconfigure: bool = False
     any_code: bool = False
+    wandb: str = ""
     store: str | None = None
 
 
@@ -67,7 +70,7 @@ def run(recipe: Recipe[Any], config: Any, workdir: str, command_line: Sequence[s
         _check_name(stages, name)
     about = {"recipe": recipe.name, "stages": [stage.name for stage in stages]}
     lock = locked_workdir(config, folder, command_line, about, reconfigure=options.reconfigure)
-    with contextlib.nullcontext() if options.dry_run else lock:
+    with contextlib.nullcontext() if options.dry_run else lock, _mirrored(options, config, folder):
         runner = _Runner(folder, runtime, options)
         ran = [stage for stage in stages if runner.run(stage)]
     if options.dry_run:
@@ -76,6 +79,13 @@ def run(recipe: Recipe[Any], config: Any, workdir: str, command_line: Sequence[s
         console.print("Every stage is done; nothing to do.")
     if not options.only and processes.is_first():
         recipe.show(folder)
+
+
+def _mirrored(options: Options, config: Any, folder: RunFolder) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which metrics are also sent elsewhere, by the first process."""
+    if not options.wandb or options.dry_run or not processes.is_first():
+        return contextlib.nullcontext()
+    return weights_and_biases.mirrored(options.wandb, str(folder.root), to_dict(config))
 
 
 class _Runner:

@@ -1,7 +1,6 @@
 """The decoding engine on imported models: windows, caches on three levels, and the same text as `transformers`."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
@@ -15,6 +14,7 @@ from lmsi_jax.decoding.config import Sampling  # noqa: E402
 from lmsi_jax.decoding.engine import Limits  # noqa: E402
 from lmsi_jax.decoding.scheduler import Engine, Request  # noqa: E402
 from lmsi_jax.model import transformer  # noqa: E402
+from lmsi_jax.model.attention import causal  # noqa: E402
 from lmsi_jax.sharding.rules import use_mesh  # noqa: E402
 from tests.conftest import mesh_of  # noqa: E402
 from tests.peers import models  # noqa: E402
@@ -69,9 +69,8 @@ def test_greedy_text_and_log_probabilities(name, tmp_path):
 
 def _log_probability(config, params, mesh, prompt, continuation):
     ids = np.array([[*prompt, *continuation]], np.int32)
-    t = ids.shape[1]
     with use_mesh(mesh):
-        mask = jnp.asarray(np.tril(np.ones((1, t, t), bool)))
-        logits, _ = transformer.forward(config, params, jnp.asarray(ids), jnp.arange(t)[None], mask)
-    log_probs = jax.nn.log_softmax(logits[0, :-1])
-    return float(sum(log_probs[i, ids[0, i + 1]] for i in range(len(prompt) - 1, t - 1)))
+        run = jax.jit(lambda p, i: jax.nn.log_softmax(transformer.forward(config, p, i, *causal(*i.shape))[0][0, :-1]))
+        log_probs = np.asarray(run(params, ids))
+    places = np.arange(len(prompt) - 1, ids.shape[1] - 1)
+    return float(log_probs[places, ids[0, places + 1]].sum())

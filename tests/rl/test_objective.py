@@ -1,5 +1,7 @@
 """The objective over packed rows, against each path computed alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,10 +21,15 @@ PROMPTS = ((5, 6, 7), (8, 9, 10, 11, 12, 13))
 PATHS = ((0, (20, 0, 2)), (0, (2,)), (1, (30, 31, 2, 33)), (1, (0,)), (1, (40, 2)))  # rows are padded with 0, and 2 ends a text
 
 
+@functools.cache
+def _logits(config):
+    return jax.jit(lambda params, ids: transformer.forward(config, params, ids, *causal(*ids.shape))[0])
+
+
 def alone(config, params, prompt, tokens, temperature):
     """The log-probabilities of all tokens of the vocabulary before each token of a path: (tokens, vocab)."""
     ids = jnp.asarray([[*prompt, *tokens]], jnp.int32)
-    logits, _ = transformer.forward(config, params, ids, *causal(*ids.shape))
+    logits = _logits(config)(params, ids)
     return np.asarray(jax.nn.log_softmax(logits[0, len(prompt) - 1 : -1] / temperature), np.float64)
 
 
@@ -51,7 +58,7 @@ def test_rows_have_the_loss_and_the_metrics_of_their_paths(estimator, model_conf
                 "weights": weights(packed.arrays["sequences"], "token", 1).astype(np.float32),
             }
             batch = Batch(packed.arrays | arrays, place_prompts(mesh, packed.prompts, PROMPT_BUCKET))
-            loss, metrics = policy_objective(model_config, rl)(params, place_batch(mesh, batch))
+            loss, metrics = jax.jit(policy_objective(model_config, rl))(params, place_batch(mesh, batch))
             for name, mean in {"loss": loss, **metrics}.items():
                 assert mean.count == len(x), name
                 if name in expected:
