@@ -3,7 +3,7 @@
 lmsi rl --config=configs/tiny_collapse.py --workdir=runs/collapse
 lmsi rl --config=configs/tiny_collapse.py --workdir=runs/unguarded --config.rl.guard=False
 
-Groups are of 8 paths of hard questions, each step trains on one question, and advantages are divided by their deviation. The votes
+Groups are of 8 paths of hard questions, each step trains on one question, and advantages are divided by their deviation. Votes
 become unanimous while the answers get worse. The guard, which reads no gold answer, sees it and keeps an earlier state.
 """
 
