@@ -56,6 +56,14 @@ from tests.runs import environment, run_workdir
 MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)]
 
 
+forward = jax.jit(transformer.forward, static_argnums=0)  # compiled once for each shape, not operation by operation
+
+
+def initial(config: ModelConfig, seed: int = 0):
+    """Random parameters."""
+    return jax.jit(lambda key: transformer.init(config, key))(jax.random.key(seed))
+
+
 def mesh_of(data: int, fsdp: int, tensor: int) -> Mesh:
     return make_mesh(MeshConfig(data, fsdp, tensor), jax.devices()[: data * fsdp * tensor])
 
@@ -77,7 +85,7 @@ def model_config():
 def params(model_config):
     """Random parameters on one device."""
     with use_mesh(mesh_of(1, 1, 1)):
-        return jax.jit(lambda key: transformer.init(model_config, key))(jax.random.key(3))
+        return initial(model_config, 3)
 
 
 def place(mesh: Mesh, model_config: ModelConfig, params):

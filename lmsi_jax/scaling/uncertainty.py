@@ -118,7 +118,7 @@ def warnings(fitted: Fit, points: Points, limits: dict[str, tuple[float, float]]
                 f"params and tokens rise together (correlation {together:.3f}), so their effects cannot be separated; add "
                 f"runs of other ratios."
             )
-    if fitted.gradient_norm > 1e-6 * max(fitted.objective, 1e-9):
+    if fitted.gradient_norm > 1e-5 * max(fitted.objective, 1e-9):
         doubts.append(f"Not converged: gradient norm {fitted.gradient_norm:.1e} at an objective of {fitted.objective:.3e}.")
     runs = len(set(points.runs))
     if runs < FEW_RUNS:

@@ -10,13 +10,12 @@ from lmsi_jax.capacity import plan
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.settings import build
 from lmsi_jax.decoding import memory
-from lmsi_jax.model import transformer
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.recipes.config import Config
 from lmsi_jax.sharding.mesh import make_mesh
 from lmsi_jax.sharding.rules import use_mesh
 from lmsi_jax.training.config import TrainConfig
-from tests.conftest import mesh_of, place
+from tests.conftest import initial, mesh_of, place
 from tests.training.fine_tuning import init_state, make_step, place_batch
 from tests.training.test_training import pack, pieces
 
@@ -61,7 +60,7 @@ def test_what_trains_takes_what_was_planned():
     mesh = make_mesh(CONFIG.mesh, jax.devices())
     planned = plan._train(dataclasses.replace(CONFIG, finetune=train), SHAPE, mesh)
     with use_mesh(mesh_of(1, 1, 1)):
-        params = transformer.init(SHAPE, jax.random.key(0))
+        params = initial(SHAPE)
     with use_mesh(mesh):
         state = init_state(mesh, SHAPE, train, place(mesh, SHAPE, params), 0)
         batch = place_batch(mesh, pack(pieces(160), 128).take(list(range(8))))

@@ -21,7 +21,7 @@ from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.model.presets import preset
 from lmsi_jax.model.quantize import quantize
 from lmsi_jax.sharding.rules import use_mesh
-from tests.conftest import mesh_of, place
+from tests.conftest import initial, mesh_of, place
 
 CONFIG = ModelConfig(vocab=400, width=64, layers=3, heads=4, kv_heads=4, head_width=16, mlp=128, context=4096)
 
@@ -39,7 +39,7 @@ def descriptions():
 def compiled(mesh, tokenizer, limits):
     """The compiler's account of the decode program: bytes of arguments on a device."""
     with use_mesh(mesh_of(1, 1, 1)):
-        params = place(mesh, CONFIG, transformer.init(CONFIG, jax.random.key(0)))
+        params = place(mesh, CONFIG, initial(CONFIG))
     with use_mesh(mesh):
         of_model = Engine(mesh, CONFIG, tokenizer, dataclasses.replace(limits, question=limits.question + 1))
         prefix = of_model.prefill(params, "one " * 50)

@@ -20,13 +20,12 @@ from lmsi_jax.decoding.config import Batching, Sampling
 from lmsi_jax.decoding.engine import Limits
 from lmsi_jax.decoding.scheduler import Engine, Request
 from lmsi_jax.formatting.prompts import Prompts
-from lmsi_jax.model import transformer
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.pipeline.runtime import Model, Runtime
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.sharding.rules import use_mesh
 from lmsi_jax.stages import decode as stage
-from tests.conftest import mesh_of, place
+from tests.conftest import initial, mesh_of, place
 
 CONFIG = ModelConfig(vocab=16, width=8, layers=1, heads=1, kv_heads=1, head_width=4, mlp=8)
 END, LONGEST = 15, 6
@@ -61,7 +60,7 @@ class Letters(Ids):
 def nothing():
     """Parameters that only the prefill looks at."""
     with use_mesh(mesh_of(1, 1, 1)):
-        return transformer.init(CONFIG, jax.random.key(0))
+        return initial(CONFIG)
 
 
 def sampled(paths):

@@ -23,6 +23,7 @@ from lmsi_jax.sharding.rules import param_shardings, use_mesh
 from lmsi_jax.training.config import RouterConfig
 from lmsi_jax.training.objective import Batch, cross_entropy
 from lmsi_jax.training.step import gradients
+from tests.conftest import initial
 
 EXPERTS = ExpertsConfig(count=8, per_token=2, mlp=16, shared_mlp=24, dense_layers=(0,))
 CONFIG = ModelConfig(
@@ -134,7 +135,7 @@ def test_training_has_the_losses_of_its_routers(remat):
     """Catches: a coefficient without an effect, a loss that validation counts too, recomputation that loses the routers."""
     batch = Batch(rows_of())
     with use_mesh(mesh_of(1, 1, 1, 1)):
-        params = transformer.init(CONFIG, jax.random.key(0))
+        params = initial(CONFIG)
         plain, measured = jax.jit(cross_entropy(CONFIG, remat))(params, batch)
         loss, _ = jax.jit(cross_entropy(CONFIG, remat, router=RouterConfig(balance=0.5, z_loss=0.25)))(params, batch)
         values = {name: float(mean.value) for name, mean in measured.items()}
@@ -146,7 +147,7 @@ def test_training_has_the_losses_of_its_routers(remat):
         _, _, grads = jax.jit(lambda p: gradients(objective, p, batch, 1))(params)
         assert float(jnp.max(jnp.abs(grads["experts_1"]["router"]))) > 0
         with_dense = dataclasses.replace(CONFIG, experts=ExpertsConfig())
-        assert cross_entropy(with_dense)(transformer.init(with_dense, jax.random.key(0)), batch)[1] == {}
+        assert jax.jit(cross_entropy(with_dense))(initial(with_dense), batch)[1] == {}
 
 
 def test_logits_are_the_same_on_every_mesh():

@@ -11,7 +11,7 @@ from lmsi_jax.model.attention import KVBlock, attend
 from lmsi_jax.model.config import LoraConfig, ModelConfig
 from lmsi_jax.model.quantize import Quantized, quantize
 from lmsi_jax.sharding.rules import constrain, use_mesh
-from tests.conftest import MESHES, mesh_of, place
+from tests.conftest import MESHES, forward, initial, mesh_of, place
 
 
 def causal(n, t):
@@ -21,7 +21,7 @@ def causal(n, t):
 def full_forward(config, params, tokens):
     n, t = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(t)[None], (n, t))
-    return transformer.forward(config, params, tokens, positions, causal(n, t))
+    return forward(config, params, tokens, positions, causal(n, t))
 
 
 def test_logits_depend_on_earlier_tokens_only(model_config, params):
@@ -54,7 +54,7 @@ def test_cached_blocks_equal_one_pass(model_config, params):
         _, cache = full_forward(model_config, params, prefix)
         past = [[KVBlock(k, v, jnp.ones((1, 6), bool), jnp.arange(6)[None])] for k, v in cache]
         positions = jnp.broadcast_to(6 + jnp.arange(5)[None], (3, 5))
-        got, _ = transformer.forward(model_config, params, rest, positions, causal(3, 5), past)
+        got, _ = forward(model_config, params, rest, positions, causal(3, 5), past)
     np.testing.assert_allclose(got, expected[:, 6:], atol=2e-5)
 
 
@@ -157,7 +157,7 @@ def test_logits_of_hidden_states_are_those_of_one_pass(features, kind, model_con
     tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, 400)
     positions = jnp.broadcast_to(jnp.arange(9)[None], (2, 9))
     with use_mesh(mesh_of(1, 1, 1)):
-        params = transformer.init(config, jax.random.key(1))
+        params = initial(config, 1)
         if kind == "adapted":
             params = adapted(config, params)
         elif kind == "quantised":

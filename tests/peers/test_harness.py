@@ -14,13 +14,13 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.core.settings import build
 from lmsi_jax.decoding.scheduler import SampledPath
-from lmsi_jax.model import transformer
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.recipes.config import Config
 from lmsi_jax.recipes.parts import Parts, load_prompts
 from lmsi_jax.sharding.rules import use_mesh
 from lmsi_jax.tasks.sources import question_source
+from tests.conftest import forward
 from tests.peers.test_folders import hf_folder
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -104,7 +104,7 @@ def test_loglikelihoods_are_those_of_one_pass(harness_model, config, runtime):
         ids = [*before, *tokens.encode(continuation)]
         with use_mesh(runtime.mesh):
             rows, causal = jnp.tile(jnp.asarray([ids]), (8, 1)), jnp.tril(jnp.ones((8, len(ids), len(ids)), bool))
-            logits, _ = transformer.forward(architecture, params, rows, jnp.tile(jnp.arange(len(ids))[None], (8, 1)), causal)
+            logits, _ = forward(architecture, params, rows, jnp.tile(jnp.arange(len(ids))[None], (8, 1)), causal)
         logprobs = jax.nn.log_softmax(logits[0])
         expected.append(sum(float(logprobs[i - 1, ids[i]]) for i in range(len(before), len(ids))))
     found = harness_model.loglikelihood(instances(*pairs))

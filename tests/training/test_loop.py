@@ -100,7 +100,7 @@ def test_the_validation_loss_is_that_of_all_rows_at_once(batch, shape, model_con
     assert rows.prompts and len(rows) % batch and len(rows) % 4
     with use_mesh(mesh_of(1, 1, 1)) as one:
         whole = Batch(rows.take(np.arange(len(rows))), place_prompts(one, rows.prompts))
-        expected = float(objective(params, place_batch(one, whole))[0].value)
+        expected = float(jax.jit(objective)(params, place_batch(one, whole))[0].value)
     with use_mesh(mesh):
         measured = validation_loss(mesh, objective, rows, batch, every=2).measure(place(mesh, model_config, params), 2)
     assert set(measured) == {"validation_loss"}
@@ -115,7 +115,7 @@ def test_the_validation_loss_is_written_at_its_steps(tmp_path, model_config, par
         hooks = (validation_loss(mesh, objective, held_out, 4, every=3),)
         rows = pack(pieces(), 48)
         trained = fine_tuning.train(mesh, model_config, config, params, rows, seed=1, folder=tmp_path, hooks=hooks)
-        after = float(objective(trained, place_batch(mesh, Batch(held_out.take(np.arange(len(held_out))))))[0].value)
+        after = float(jax.jit(objective)(trained, place_batch(mesh, Batch(held_out.take(np.arange(len(held_out))))))[0].value)
     rows = metrics_of(tmp_path)
     assert [row["step"] for row in rows] == [3, 5, 6, 7]
     assert [row["step"] for row in rows if "validation_loss" in row] == [3, 6, 7]

@@ -14,7 +14,6 @@ from lmsi_jax.checkpoint.state import StateCheckpoints
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.machine import CHIPS, peak_operations
 from lmsi_jax.formatting.packing import Piece, pack
-from lmsi_jax.model import transformer
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.sharding.rules import use_mesh
 from lmsi_jax.stages.finetune import work
@@ -24,7 +23,7 @@ from lmsi_jax.training.config import TrainConfig
 from lmsi_jax.training.objective import Batch, causal_mask, cross_entropy, place_prompts
 from lmsi_jax.training.optimizer import learning_rate, optimizer
 from lmsi_jax.training.trainable import AllWeights
-from tests.conftest import MESHES, mesh_of, place
+from tests.conftest import MESHES, forward, mesh_of, place
 from tests.training.fine_tuning import abstract_state, batch_loss, gradients, init_state, make_step, place_batch, train
 
 CONFIG = TrainConfig(steps=6, batch=8, row_length=48, learning_rate=1e-2, warmup=1, save_every=2, log_every=1)
@@ -296,7 +295,7 @@ def test_z_loss_is_the_square_of_the_normaliser(model_config, params):
     with use_mesh(mesh_of(1, 1, 1)):
         both = [batch_loss(model_config, params, batch, z_loss=cost).total for cost in (0.0, 0.5)]
         mask = causal_mask(batch["segments"])
-        logits, _ = transformer.forward(model_config, params, batch["tokens"], batch["positions"], mask)
+        logits, _ = forward(model_config, params, batch["tokens"], batch["positions"], mask)
     wide = np.asarray(logits, np.float64)
     normaliser = np.log(np.exp(wide).sum(axis=-1))
     assert float(both[1] - both[0]) == pytest.approx(0.5 * float((batch["weights"] * normaliser**2).sum()), rel=1e-4)

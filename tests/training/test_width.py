@@ -14,7 +14,7 @@ from lmsi_jax.training.config import TrainConfig
 from lmsi_jax.training.objective import Batch, cross_entropy
 from lmsi_jax.training.step import init_state, make_step
 from lmsi_jax.training.trainable import AllWeights, LowRankAdapters
-from tests.conftest import mesh_of
+from tests.conftest import initial, mesh_of
 
 WIDTHS = (64, 256)
 
@@ -41,8 +41,9 @@ def movement(width, base):
     train = TrainConfig(steps=10, learning_rate=1e-3, schedule="constant", warmup=0, weight_decay=0.0, clip=1e9)
     mesh, weights = mesh_of(1, 1, 1), AllWeights(config)
     with use_mesh(mesh):
-        params = transformer.init(config, jax.random.key(0))
+        params = initial(config)
 
+        @jax.jit
         def outputs(params):
             states, _ = transformer.hidden(config, params, batch.rows["tokens"], *causal(4, 16))
             return states, transformer.logits(config, params, states)
@@ -77,7 +78,7 @@ def test_the_base_width_is_the_standard_parametrisation():
     adapters = LowRankAdapters(config_of(256, 64), LoraConfig(rank=2)).rate_factors()
     assert set(jax.tree.leaves(adapters)) == {1.0}
     with use_mesh(mesh_of(1, 1, 1)):
-        params = transformer.init(config_of(256, 64), jax.random.key(0))
+        params = initial(config_of(256, 64))
         states = jnp.ones((1, 2, 256))
         narrow = transformer.logits(config_of(256, 64), params, states)
         standard = transformer.logits(dataclasses.replace(config_of(256, 64), base_width=0), params, states)
