@@ -1,9 +1,9 @@
-"""Reinforcement learning that collapses on purpose: a vote reward, small batches and a learning rate ten times too large.
+"""Reinforcement learning that collapses on purpose: a vote reward, small batches and a large learning rate.
 
 lmsi rl --config=configs/tiny_collapse.py --workdir=runs/collapse
 lmsi rl --config=configs/tiny_collapse.py --workdir=runs/unguarded --config.rl.guard=False
 
-Groups are of 8 paths of hard questions, each step trains on one question, and advantages are divided by their deviation. Votes
+Groups are of 8 paths, each step trains on one question, and advantages are divided by their deviation. Votes
 become unanimous while the answers get worse. The guard, which reads no gold answer, sees it and keeps an earlier state.
 """
 
@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
         {
             "seed": 0,
             "mesh": {"data": -1, "cpu_devices": 2},
-            "data": {"num_questions": 1600, "num_eval": 512, "terms": (4, 5), "largest": 199},
+            "data": {"num_questions": 1600, "num_eval": 512, "terms": (2, 5), "largest": 199},
             "sample": {
                 "paths": 32,
                 "temperature": 0.7,
@@ -33,9 +33,9 @@ def get_config() -> ConfigDict:
                 "updates": 8,
                 "rewards": ("vote",),
                 "advantage": "grpo",
-                "check_every": 40,
+                "check_every": 24,
                 "probes": 64,
             },
-            "train": {"steps": 800, "learning_rate": 6e-4, "schedule": "constant", "warmup": 0, "weight_decay": 0.0},
+            "train": {"steps": 480, "learning_rate": 2e-4, "schedule": "constant", "warmup": 0, "weight_decay": 0.0},
         }
     )
