@@ -48,7 +48,7 @@ def test_commands_are_ones_that_run(line):
         study = load_study(file)
         plan_runs(study, "runs", lambda path, own: load_config(root_config(study.recipe), path, [*own, *settings]))
     else:
-        load_config(command.config, file, settings)
+        load_config(root_config(command.recipe), file, settings)
 
 
 def own_configs():

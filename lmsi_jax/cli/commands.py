@@ -7,19 +7,8 @@ from absl import flags
 
 import lmsi_jax
 from lmsi_jax.core.errors import UserError, nearest, unknown
-from lmsi_jax.recipes.config import (
-    Config,
-    DistillConfig,
-    FaithfulnessConfig,
-    MonitorConfig,
-    PretrainConfig,
-    RewardRunConfig,
-    RlhfConfig,
-    RlRunConfig,
-    ScalingConfig,
-)
-from lmsi_jax.studies.study import Study
 
+OF_STUDY = "that of the study"  # in place of a recipe, which the study names
 LAW_NAMES = (  # of scaling/records.py, which would import SciPy for each command
     "kaplan_params", "kaplan_tokens", "kaplan_compute", "kaplan_params_tokens", "chinchilla_parametric", "overtraining",
     "data_constrained", "chinchilla_envelope", "chinchilla_isoflop", "coverage", "vote",
@@ -114,7 +103,7 @@ class Command:
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     settings: bool = True
-    config: type = Config
+    recipe: str = "self_improve"  # the recipe whose root config the command takes
     uses_jax: bool = True
     one_process: bool = False  # refused when a launcher has started several processes
     positional: str = ""  # the name of an argument without a flag, which may be left out
@@ -194,35 +183,35 @@ COMMANDS = {
         ),
         Command(
             "distill", "train a student on the voted paths of a teacher", "recipes.run", ("config", "workdir"), RUNNER,
-            config=DistillConfig,
+            recipe="distill",
         ),
         Command(
             "faithfulness", "test whether answers depend on the reasoning before them", "recipes.run", ("config", "workdir"),
-            RUNNER, config=FaithfulnessConfig,
+            RUNNER, recipe="faithfulness",
         ),
         Command(
             "monitor", "train against a check of the reasoning, and audit by others", "recipes.run", ("config", "workdir"),
-            RUNNER, config=MonitorConfig,
+            RUNNER, recipe="monitor",
         ),
         Command(
             "reward", "train a reward model on human rankings", "recipes.run", ("config", "workdir"), ("rankings", *RUNNER),
-            config=RewardRunConfig, profiled=("train",),
+            recipe="reward", profiled=("train",),
         ),
         Command(
             "score", "score paths with a reward model", "files.score", ("config", "input", "questions", "output"),
-            ("overwrite",), config=RewardRunConfig, one_process=True,
+            ("overwrite",), recipe="reward", one_process=True,
         ),
         Command(
             "rl", "train on rewards of paths that the model samples itself", "recipes.run", ("config", "workdir"), RUNNER,
-            config=RlRunConfig, profiled=("train",),
+            recipe="rl", profiled=("train",),
         ),
         Command(
             "rlhf", "imitate the best answers of rankings, train a reward model on all, and the model on its scores",
-            "recipes.run", ("config", "workdir"), ("rankings", *RUNNER), config=RlhfConfig, profiled=("train",),
+            "recipes.run", ("config", "workdir"), ("rankings", *RUNNER), recipe="rlhf", profiled=("train",),
         ),
         Command(
             "sweep", "run a study: arms that differ in some settings, over seeds", "recipes.sweep", ("config", "workdir"),
-            ("dry-run", "reconfigure", "any-code", "store"), config=Study, one_process=True,
+            ("dry-run", "reconfigure", "any-code", "store"), recipe=OF_STUDY, one_process=True,
         ),
         Command(
             "dedup", "leave out near copies of texts or questions, and those of another file", "files.dedup",
@@ -231,7 +220,7 @@ COMMANDS = {
         ),
         Command(
             "scaling run", "train models of several sizes and lengths, and fit scaling laws to their losses", "recipes.run",
-            ("config", "workdir"), RUNNER, config=ScalingConfig, one_process=True, profiled=("train",),
+            ("config", "workdir"), RUNNER, recipe="scaling", one_process=True, profiled=("train",),
         ),
         Command(
             "scaling fit", "fit a scaling law to runs, with intervals", "scaling.fit", ("law", "input", "output"),
@@ -252,7 +241,7 @@ COMMANDS = {
         ),
         Command(
             "pretrain", "train a base model from scratch", "recipes.run", ("config", "workdir"), RUNNER,
-            config=PretrainConfig, one_process=True, profiled=("train",),
+            recipe="pretrain", one_process=True, profiled=("train",),
         ),
     )
 }  # fmt: skip
