@@ -125,7 +125,10 @@ def _guard(guard: Record) -> list[str]:
         return []
     if not guard["alarm"]:
         return ["The guard saw no collapse."]
-    return [f"The guard ended the run after step {guard['step']} and kept the state of step {guard['kept']}. {guard['alarm']}"]
+    if not guard.get("guarded", True):
+        return [f"The guard was off; at the end it would have had an alarm. {guard['alarm']}"]
+    kept = f"the state of step {guard['kept']}" if guard["kept"] else "the model before training"
+    return [f"The guard ended the run after step {guard['step']} and kept {kept}. {guard['alarm']}"]
 
 
 def _groups(folder: RunFolder, questions: Mapping[str, str]) -> list[tuple[str, list[Record]]]:

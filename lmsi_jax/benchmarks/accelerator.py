@@ -9,11 +9,12 @@ line per figure, and writes a Markdown table. What would begin after `--seconds`
 
 import argparse
 import dataclasses
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def logits_difference(workload: Workload) -> Figure:
     """Return the largest difference of a log-probability from that of the CPU, in float32 and in the model's dtype."""
     tokens = np.random.default_rng(0).integers(0, workload.model.vocab, (2, 64)).astype(np.int32)
 
-    def log_probs(dtype: str, devices: list[jax.Device]) -> np.ndarray:
+    def log_probs(dtype: Literal["float32", "bfloat16"], devices: list[jax.Device]) -> np.ndarray:
         config = dataclasses.replace(workload.model, dtype=dtype, param_dtype="float32")
         with use_mesh(mesh := make_mesh(MeshConfig(data=1), devices)):
             params = transformer.init_sharded(mesh, config, jax.random.key(0))
@@ -120,12 +121,12 @@ def measurements(device: Device) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Yield a name and a measurement for each figure, the most telling ones first."""
     workloads, rows, examples = SHAPES["cpu" if jax.default_backend() == "cpu" else "accelerator"]
     first = next(iter(workloads.values()))
-    yield "logits against a CPU, largest difference in nats", lambda: logits_difference(WORKLOADS["S"])
+    yield "logits against a CPU, largest difference in nats", functools.partial(logits_difference, WORKLOADS["S"])
     for name, workload in workloads.items():
         for count in rows:
-            yield f"decoding {name}, {count} rows", lambda w=workload, c=count: decoding(w, c, device)
-        yield f"training {name}", lambda w=workload: training(w, examples, device)
-    yield "a step of reinforcement learning", lambda: reinforcement(first)
+            yield f"decoding {name}, {count} rows", functools.partial(decoding, workload, count, device)
+        yield f"training {name}", functools.partial(training, workload, examples, device)
+    yield "a step of reinforcement learning", functools.partial(reinforcement, first)
 
 
 def main() -> None:

@@ -97,8 +97,8 @@ class RlConfig:
     truncated: Literal["scored", "left_out"] = "scored"  # paths that end at the token limit; left_out: not in the loss
     vote_shares: tuple[float, float] = (0.0, 1.0)  # groups whose vote has a share outside this range are not trained on
     check_every: int = 0  # steps between two checks of the signals of collapse; 0 = none
-    probes: int = 64  # questions of a check, each with a reworded twin
-    probe_paths: int = 8  # paths of each probe and twin
+    probes: int = 64  # questions of a check, each with a reworded twin and a counterpart with another number
+    probe_paths: int = 8  # paths of each of them
     guard: bool = True  # end at an alarm of the checks, and return the state with the best agreement of twins
     redraws: int = 0  # dynamic sampling: more batches of questions that may be drawn until all groups teach something
 

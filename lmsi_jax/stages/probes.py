@@ -9,7 +9,7 @@ from etils import epath
 from lmsi_jax.core import rng
 from lmsi_jax.core.files import read_json, write_text
 from lmsi_jax.core.records import Record
-from lmsi_jax.rl.signals import alarm, signals
+from lmsi_jax.rl.signals import alarm, best_check, signals
 from lmsi_jax.sharding import processes
 from lmsi_jax.stages.rollouts import Rollouts
 from lmsi_jax.voting.majority import vote
@@ -28,28 +28,35 @@ class Probes:
         file = self._file(step)
         if not processes.by_first(lambda: file.exists()):
             key = rng.stage_key(self._seed, "probe", step)
-            own, of_twins = (self._rollouts.answers(rows, model, key) for rows in (self._rollouts.probes, self._rollouts.twins))
-            before = self._before(step)
-            measured = signals(own, of_twins, None if before is None else before["winners"])
+            asked, before = self._rollouts, self._before(step)
+            own, of_twins, of_others = (
+                asked.answers(rows, model, key) if rows else [] for rows in (asked.probes, asked.twins, asked.counterparts)
+            )
+            measured = signals(own, of_twins, of_others, None if before is None else before["winners"])
             record = {"step": step, "signals": measured, "winners": _winners(own)}
             processes.by_first(lambda: write_text(file, json.dumps(record) + "\n"))
         return {f"{PREFIX}{name}": value for name, value in read_json(file)["signals"].items()}
 
     def alarm(self, rows: Sequence[Record]) -> str:
         """Return why training has to end, from the metrics of its checks, or ""."""
-        history: list[Mapping[str, float]] = [read_json(self._file(0))["signals"]]
+        return alarm([history for _, history in self._history(rows)], len(self._rollouts.probes))
+
+    def _history(self, rows: Sequence[Record]) -> list[tuple[int, Mapping[str, float]]]:
+        """Return the step and the signals of each check; the first is that of the model before training."""
+        history: list[tuple[int, Mapping[str, float]]] = [(0, read_json(self._file(0))["signals"])]
         for row in rows:
             measured = {name.removeprefix(PREFIX): value for name, value in row.items() if name.startswith(PREFIX)}
-            history += [measured] if measured else []
-        return alarm(history, len(self._rollouts.probes))
+            history += [(row["step"], measured)] if measured else []
+        return history
 
     def verdict(self, rows: Sequence[Record]) -> Record:
-        """Return the record of the guard: why and after which step it ended the run, and the step whose state was kept."""
-        checks = [row for row in rows if f"{PREFIX}twin_agreement" in row]
-        reason = self.alarm(checks)
-        last = checks[-1]["step"] if checks else 0
-        best = max(checks, key=lambda row: row[f"{PREFIX}twin_agreement"])["step"] if reason else last
-        return {"alarm": reason, "step": last, "kept": best}
+        """Return the record of the guard: why and after which step it ended the run, and the step whose state was kept.
+
+        Step 0 is the model before training, which is kept when no later check had a better agreement of twins.
+        """
+        history, reason = self._history(rows), self.alarm(rows)
+        last = history[-1][0]
+        return {"alarm": reason, "step": last, "kept": history[best_check([row for _, row in history])][0] if reason else last}
 
     def _file(self, step: int) -> epath.Path:
         return self._scratch / f"{step:06d}.json"

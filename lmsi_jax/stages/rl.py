@@ -24,6 +24,7 @@ from lmsi_jax.stages.rollouts import Rollouts, RolloutSettings
 from lmsi_jax.training.config import UpdateConfig
 from lmsi_jax.training.hooks import Best, Hook
 from lmsi_jax.training.loop import train
+from lmsi_jax.training.step import init_state
 from lmsi_jax.training.trainable import Trainable, trainable
 
 
@@ -60,13 +61,19 @@ def run_rl(runtime: Runtime, settings: RlSettings, inputs: Files, outputs: Files
         objective = policy_objective(model.config, rl, config.remat)
         trained = train(objective, rollouts, arrays, hooks, model.params, config, run)
         rollouts.end(outputs["rollouts"])
-        _end(runtime.stage, probes.verdict(read_metrics(run.metrics)) if probes else {}, outputs["guard"])
+        verdict = probes.verdict(read_metrics(run.metrics)) if probes else {}
+        if rl.guard and verdict.get("alarm") and not verdict["kept"]:
+            trained = init_state(run.mesh, arrays, config, model.params, run.seed).params
+        _end(runtime.stage, verdict, outputs["guard"], guards=rl.guard)
         save_trained(outputs["trained"], source, model, weights, trained["model"] if rl.advantage == GAE else trained, config)
 
 
-def _end(stage: str, guard: Record, file: epath.Path) -> None:
+def _end(stage: str, guard: Record, file: epath.Path, *, guards: bool) -> None:
     """Write what the guard saw, and print why it ended the run, if it did."""
+    if guard:
+        guard = {**guard, "kept": guard["kept"] if guards else guard["step"], "guarded": guards}
     processes.by_first(lambda: write_text(file, json.dumps(guard) + "\n"))
-    if guard.get("alarm"):
+    if guards and guard.get("alarm"):
         kept = f"The state of step {guard['kept']} was kept."
+        kept = kept if guard["kept"] else "No later state was better than the model before training, which is kept."
         console.print(f"{stage}: ended after step {guard['step']}. {guard['alarm']} {kept}", markup=False)

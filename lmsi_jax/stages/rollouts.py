@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from lmsi_jax.rl.losses import weights
 from lmsi_jax.rl.metrics import Groups, group_metrics, vote_shares
 from lmsi_jax.rl.objective import policy_logits, target_logprobs
 from lmsi_jax.rl.rows import PROMPT_BUCKET, Path, Rows, pack_paths
-from lmsi_jax.rl.signals import twin
+from lmsi_jax.rl.signals import counterpart, twin
 from lmsi_jax.sharding import processes
 from lmsi_jax.sharding.rules import gather, jit
 from lmsi_jax.stages.reward import TextScorer
@@ -87,10 +87,11 @@ class Rollouts:
         prompts, tokenizer = settings.prompts, model.tokenizer
         self._prefix = tokenizer.start(prompts.cot_examples)
         self.probes = self._questions[: self._rl.probes] if self._rl.check_every else []
-        self.twins = [
-            {**row, "id": f"twin {row['id']}", "question": twin(row["question"], str(settings.seed))} for row in self.probes
-        ]
-        asked = {row["id"]: prompts.question(row["question"], row["choices"]) for row in (*self._questions, *self.twins)}
+        self.twins, others = (self._reworded(kind) for kind in (twin, counterpart))
+        differ = all(row["question"] != other["question"] for row, other in zip(self.probes, others, strict=True))
+        self.counterparts = others if differ else []
+        rows = (*self._questions, *self.twins, *self.counterparts)
+        asked = {row["id"]: prompts.question(row["question"], row["choices"]) for row in rows}
         self._asked = {id: tokenizer.encode(text) for id, text in asked.items()}
         shards, longest = self._mesh.size("batch"), max(map(len, self._asked.values()))
         lanes = settings.batching.lanes or -(-self._rl.questions // shards) * shards
@@ -112,8 +113,13 @@ class Rollouts:
             self._number, self._batches = number, [self._batch([groups[i] for i in part]) for part in parts]
         return self._batches[part % self._rl.updates]
 
+    def _reworded(self, kind: Callable[[str, str], str]) -> list[Record]:
+        """Return a question of some kind for each probe."""
+        seed, name = str(self._settings.seed), kind.__name__
+        return [{**row, "id": f"{name} {row['id']}", "question": kind(row["question"], seed)} for row in self.probes]
+
     def answers(self, questions: Sequence[Record], model: Any, key: Any) -> list[list[str | None]]:
-        """Return the answers of `rl.probe_paths` paths of each question, which are probes or twins."""
+        """Return the answers of `rl.probe_paths` paths of each question: probes, twins or counterparts."""
         sampling = dataclasses.replace(self._settings.sampling, paths=self._rl.probe_paths)
         requests = [Request(row["id"], tokens=tuple(self._asked[row["id"]])) for row in questions]
         policy = self._decoded(model)
