@@ -86,6 +86,12 @@ def work_of(stage: Stage, config: Any) -> Work:
         sampled = len(stage.settings.asked) * stage.settings.limit * length
     elif stage.short_name == "finetune":
         trained = float(config.finetune.steps * config.finetune.batch * config.finetune.row_length)
+    elif stage.short_name == "rl":
+        rl, steps = config.rl, config.train.steps
+        paths = rl.questions * rl.paths * length  # tokens of a batch of rollouts
+        checks = 1 + steps / rl.check_every if rl.check_every else 0
+        sampled = steps / rl.steps_per_batch * paths + checks * 3 * rl.probes * rl.probe_paths * length
+        trained = steps / rl.updates * paths
     return Work(sampled, trained, 2 * parameters * sampled, 6 * parameters * trained)
 
 
