@@ -100,29 +100,32 @@ def alarm(history: Sequence[Mapping[str, float]], probes: int, checks: int = 3) 
     """Return why training has to end, as a sentence, or "" while nothing shows a collapse.
 
     `history` has the signals of each check, oldest first; the first is that of the model before training. An alarm takes
-    `checks` checks in a row, at each of which the vote share is above that of the best check, by twin agreement, and
+    `checks` checks in a row at each of which
 
-    - twin agreement is below that of the best check by more than three times its standard error, or
-    - there are less than half as many different winners as at the first check.
+    - twin agreement is below that of the best check by more than three times the standard error of their difference: answers
+      depend on the wording, or no longer on the numbers; or
+    - there are less than half as many different winners as at the first check, and the vote share is above its vote share.
 
-    The model is then surer of answers that depend on the wording, or that are the same for all questions. With 64 probes and
-    12 checks of a model that does not change, 1% of runs have an alarm.
+    With 64 probes and 12 checks of a model that does not change, 0.1% of runs have an alarm.
     """
     if len(history) <= checks:
         return ""
-    best = history[best_check(history)]
-    first, recent = history[0], history[-checks:]
-    surer = all(row["vote_share"] > best["vote_share"] for row in recent)
-    allowed = 3 * agreement_error(best, probes)
-    if surer and all(row["twin_agreement"] < best["twin_agreement"] - allowed for row in recent):
+    best, first, recent = history[best_check(history)], history[0], history[-checks:]
+    last = recent[-1]
+
+    def fell(row: Mapping[str, float]) -> bool:
+        error = math.hypot(*(agreement_error(check, probes) for check in (best, row)))
+        return bool(row["twin_agreement"] < best["twin_agreement"] - 3 * error)
+
+    if all(fell(row) for row in recent):
         return (
-            f"The vote share rose to {recent[-1]['vote_share']:.2f} while the agreement with reworded twins fell from "
-            f"{best['twin_agreement']:.2f} to {recent[-1]['twin_agreement']:.2f}."
+            f"The agreement with reworded twins fell from {best['twin_agreement']:.2f} to {last['twin_agreement']:.2f}, while "
+            f"the vote share went from {best['vote_share']:.2f} to {last['vote_share']:.2f}."
         )
     surer = all(row["vote_share"] > first["vote_share"] for row in recent)
     if surer and all(row["answers_across"] < 0.5 * first["answers_across"] for row in recent):
         return (
-            f"The vote share rose to {recent[-1]['vote_share']:.2f} while the different answers across questions fell from "
-            f"{first['answers_across']:.2f} to {recent[-1]['answers_across']:.2f} a question."
+            f"The vote share rose to {last['vote_share']:.2f} while the different answers across questions fell from "
+            f"{first['answers_across']:.2f} to {last['answers_across']:.2f} a question."
         )
     return ""

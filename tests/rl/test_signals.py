@@ -88,12 +88,18 @@ def test_the_guard_sees_a_collapse_and_no_other():
         alarms += any(alarm(noisy[:n], probes=64) for n in range(13))
     assert alarms <= 0.03 * 300
     wording = [*rising[:4], check(0.8, 0.4), check(0.85, 0.3), check(0.9, 0.25)]
-    assert "agreement with reworded twins fell from 0.62 to 0.25" in alarm(wording, probes=64)
+    assert "agreement with reworded twins fell from 0.62 to 0.25, while the vote share went from 0.65 to 0.90" in alarm(
+        wording, probes=64
+    )
     assert alarm(wording[:-1], probes=64) == "", "two checks are not enough"
     template = [*rising[:4], check(0.8, 0.6, 0.3), check(0.9, 0.6, 0.1), check(0.95, 0.6, 0.1)]
     assert "different answers across questions fell from 0.90 to 0.10" in alarm(template, probes=64)
     less_sure = [*rising[:4], check(0.6, 0.3), check(0.55, 0.2), check(0.5, 0.2)]
-    assert alarm(less_sure, probes=64) == "", "a model that is less sure has not collapsed in this way"
+    assert "went from 0.65 to 0.50" in alarm(less_sure, probes=64), (
+        "a model that contradicts itself is no better for being unsure"
+    )
+    few_answers = [*rising[:4], *[check(0.4, 0.6, 0.3)] * 3]
+    assert alarm(few_answers, probes=64) == "", "few answers of an unsure model"
 
 
 def test_a_run_measures_its_signals_and_keeps_the_best_state(checkpoint, tmp_path, monkeypatch):
