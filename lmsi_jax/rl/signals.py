@@ -102,11 +102,11 @@ def alarm(history: Sequence[Mapping[str, float]], probes: int, checks: int = 3) 
     `history` has the signals of each check, oldest first; the first is that of the model before training. An alarm takes
     `checks` checks in a row at each of which
 
-    - twin agreement is below that of the best check by more than three times the standard error of their difference: answers
+    - twin agreement is below that of the best check by more than 2.5 times the standard error of the difference: answers
       depend on the wording, or no longer on the numbers; or
     - there are less than half as many different winners as at the first check, and the vote share is above its vote share.
 
-    With 64 probes and 12 checks of a model that does not change, 0.1% of runs have an alarm.
+    With 64 probes and 12 checks of a model that does not change, 0.8% of runs have an alarm.
     """
     if len(history) <= checks:
         return ""
@@ -115,7 +115,7 @@ def alarm(history: Sequence[Mapping[str, float]], probes: int, checks: int = 3) 
 
     def fell(row: Mapping[str, float]) -> bool:
         error = math.hypot(*(agreement_error(check, probes) for check in (best, row)))
-        return bool(row["twin_agreement"] < best["twin_agreement"] - 3 * error)
+        return bool(row["twin_agreement"] < best["twin_agreement"] - 2.5 * error)
 
     if all(fell(row) for row in recent):
         return (

@@ -87,7 +87,7 @@ def test_the_guard_sees_a_collapse_and_no_other():
         noisy = [check(0.6 + 0.03 * rng.normal(), a - b, rng.binomial(64, 0.85) / 64, b) for a, b in alike]
         alarms += any(alarm(noisy[:n], probes=64) for n in range(13))
     assert alarms <= 0.03 * 300
-    wording = [*rising[:4], check(0.8, 0.4), check(0.85, 0.3), check(0.9, 0.25)]
+    wording = [*rising[:4], check(0.8, 0.35), check(0.85, 0.3), check(0.9, 0.25)]
     assert "agreement with reworded twins fell from 0.62 to 0.25, while the vote share went from 0.65 to 0.90" in alarm(
         wording, probes=64
     )
