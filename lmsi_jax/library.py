@@ -110,7 +110,9 @@ def vote(
     reader, select = answer_reader(config.data), config.select
     if select.reads_steps and questions is None:
         raise UserError(f"select.vote='{select.vote}' checks the steps of paths; give the questions too.")
-    checks = select.resolved_checks(question_source(config.data).contract) if select.reads_steps else ()
+    named = "data.task" in (settings or {})  # the contract of the default task holds for its own questions only
+    contract = question_source(config.data).contract if named else config.data.contract
+    checks = select.resolved_checks(contract) if select.reads_steps else ()
     with _Folder(paths=paths, **({} if questions is None else {"questions": _questions(questions)})) as folder:
         if select.reads_steps:
             run_steps(None, StepsSettings(reader), folder.inputs, {"steps": folder.output("steps")})

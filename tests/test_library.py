@@ -74,6 +74,9 @@ def test_votes_by_valid_steps(checkpoint):
     paths = [{"id": "1", "path": i, "text": text} for i, text in enumerate(texts)]
     first = {"select.vote": "valid_first", "select.checks": ("arithmetic",)}
     assert lmsi.vote(paths)[0]["answer"] == "8" and lmsi.vote(paths, QUESTIONS[:1], first)[0]["answer"] == "7"
+    own = {"select.vote": "valid_first"}  # the contract of the generated problems is not that of one's own questions
+    once = [{**row, "text": row["text"].replace("3 + 4", "3 + 2 + 2")} for row in paths]
+    assert lmsi.vote(once, QUESTIONS[:1], own)[0]["checks"] == ["arithmetic", "answer"]
     with pytest.raises(lmsi.UserError, match="give the questions too"):
         lmsi.vote(paths, settings=first)
 

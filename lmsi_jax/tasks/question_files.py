@@ -17,6 +17,7 @@ from lmsi_jax.tasks.config import COLUMNS
 from lmsi_jax.tasks.dataset import Row, json_lines, json_list
 from lmsi_jax.tasks.questions import checked_questions
 
+DECLARED = ("number", "choice", "yes_no", "math")  # types of answers that a solution can declare
 SUFFIXES = (".jsonl", ".parquet", ".json", ".csv", ".tsv")
 
 
@@ -63,11 +64,12 @@ def _is_part(name: str, start: str) -> bool:
 def load_question_files(files: Sequence[epath.Path], columns: Mapping[str, str], answer_type: str, name: str) -> list[Record]:
     """Return the checked questions of files. `columns` maps our names (`COLUMNS`) to those of the files.
 
-    With `columns`, other fields are left out; an answer may be a solution that declares its result, the label or the index of
-    an option, and the options a list of texts, or a mapping with `text` and `label`. Raises UserError with file, row and field.
+    An answer may be a solution that declares its result. With `columns`, and in other files than JSON Lines of one's own,
+    further fields are left out; an answer may be the label or the index of an option, and the options a list of texts, or a
+    mapping with `text` and `label`. Raises UserError with file, row and field.
     """
-    if not columns and all(str(file).endswith(".jsonl") for file in files):
-        rows = ((row.where, dict(row.fields)) for file in files for row in json_lines(file))
+    if not columns and not hub.is_address(name) and all(str(file).endswith(".jsonl") for file in files):
+        rows = ((row.where, _declared(dict(row.fields), answer_type)) for file in files for row in json_lines(file))
     else:
         names = {ours: columns.get(ours, ours) for ours in COLUMNS}
         rows = ((row.where, _mapped(row, names, columns, answer_type)) for file in files for row in _rows(file))
@@ -147,5 +149,16 @@ def _answer(value: Any, options: Any, labels: Sequence[str], answer_type: str) -
         return LETTERS[options.index(value)] if value in options else str(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    read = extract(str(value), answer_type)
-    return read.value if isinstance(read, Answer) else str(value)
+    return _result(str(value), answer_type)
+
+
+def _declared(row: Record, answer_type: str) -> Record:
+    """Return a row of ours whose answer is what it declares, if it is a text that declares one."""
+    answer = row.get("answer")
+    return {**row, "answer": _result(answer, answer_type)} if isinstance(answer, str) else row
+
+
+def _result(answer: str, answer_type: str) -> str:
+    """Return what a solution declares ("so 3 + 4 = 7. #### 7"), and any other answer as it is."""
+    read = extract(answer, answer_type) if answer_type in DECLARED and len(answer.split()) > 1 else None
+    return read.value if isinstance(read, Answer) else answer

@@ -15,6 +15,7 @@ from lmsi_jax.checkpoint import folder
 from lmsi_jax.checkpoint.convert import export_folder
 from lmsi_jax.core import hub as hub_module
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.records import write_jsonl
 from lmsi_jax.model import transformer
 from lmsi_jax.sharding.rules import use_mesh
 from lmsi_jax.tasks.config import DataConfig
@@ -196,6 +197,15 @@ def test_columns_by_mapping(hub):
         loaded("hf://datasets/ann/arc/train")
     with pytest.raises(UserError, match="has no file 'trian'.* The nearest is train.parquet"):
         loaded("hf://datasets/ann/arc/trian")
+
+
+def test_solutions_in_files_of_ones_own_are_read_too(tmp_path):
+    """Catches: a published file whose solutions are scored by their first number."""
+    file = epath.Path(tmp_path / "train.jsonl")
+    write_jsonl(file, [*SOLUTIONS[:3], {"question": "What is 1 and 2?", "answer": "3"}, {"question": "And 4?", "answer": 4}])
+    assert [row["answer"] for row in loaded(str(file))] == ["0", "2", "4", "3", 4]
+    write_jsonl(file, [{"question": "Who sang it?", "answer": "The answer is blowing in the wind"}])
+    assert loaded(str(file), answer_type="text")[0]["answer"] == "The answer is blowing in the wind"
 
 
 @pytest.mark.parametrize(
