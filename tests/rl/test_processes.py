@@ -13,7 +13,7 @@ from tests.conftest import mesh_of
 from tests.runs import ROOT, command, together
 
 SMALL = {
-    "data.num_questions": 8, "data.terms": "(2,2)", "data.largest": 9, "data.num_eval": 2, "evaluate.self_consistency": False,
+    "data.num_questions": 8, "data.terms": "(2,2)", "data.largest": 9, "data.num_eval": 2,
     "sample.max_tokens": 24, "sample.lanes": 2, "sample.slots": 2, "rl.questions": 4, "rl.paths": 4,
     "rl.rewards": "('tests.rl.of_host.reward',)", "rl.advantage": "gae", "rl.beta": 0.05, "rl.kl_where": "reward",
     "rl.kl_estimator": "k1", "rl.epochs": 2, "rl.probes": 2, "rl.probe_paths": 2, "rl.check_every": 2, "train.steps": 4,
@@ -21,9 +21,15 @@ SMALL = {
 }  # fmt: skip
 
 
-def start(workdir, cache, count):
-    flags = (f"--config={ROOT}/configs/tiny_rl.py", f"--workdir={workdir}", "--store=none")
+def start(workdir, cache, count, stage="rl"):
+    """The processes of one stage; scores would take most of the time."""
+    flags = (f"--config={ROOT}/configs/tiny_rl.py", f"--workdir={workdir}", "--store=none", f"--only={stage}")
     return together(command("rl", *flags, **SMALL, **{"mesh.cpu_devices": 2 // count}), cache, count)
+
+
+def finish(running):
+    output = [process.communicate(timeout=280)[0] for process in running]
+    assert [process.returncode for process in running] == [0] * len(running), output
 
 
 def texts(workdir):
@@ -33,6 +39,8 @@ def texts(workdir):
 @pytest.mark.slow
 def test_two_processes_that_are_killed_learn_what_one_does(compile_cache, tmp_path):
     """Catches: hosts that sample other paths, compute their own rewards, or go on from different steps after a kill."""
+    for name, count in (("one", 1), ("two", 2)):
+        finish(start(tmp_path / name, compile_cache, count, "prepare"))
     killed = start(tmp_path / "two", compile_cache, 2)
     deadline = time.monotonic() + 250
     second = "two/scratch/rl/*/rollouts/000001.jsonl"
@@ -44,9 +52,7 @@ def test_two_processes_that_are_killed_learn_what_one_does(compile_cache, tmp_pa
     assert list(tmp_path.glob(second)), output
     assert not (tmp_path / "two/rollouts.jsonl").exists(), "it was killed in time"
     for name, count in (("one", 1), ("two", 2)):
-        running = start(tmp_path / name, compile_cache, count)
-        output = [process.communicate(timeout=280)[0] for process in running]
-        assert [process.returncode for process in running] == [0] * count, output
+        finish(start(tmp_path / name, compile_cache, count))
     assert texts(tmp_path / "one") == texts(tmp_path / "two")
     one, two = (folder.load_params(str(tmp_path / name / "models/rl"), mesh_of(1, 1, 1)) for name in ("one", "two"))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
