@@ -69,7 +69,11 @@ def load_question_files(files: Sequence[epath.Path], columns: Mapping[str, str],
     mapping with `text` and `label`. Raises UserError with file, row and field.
     """
     if not columns and not hub.is_address(name) and all(str(file).endswith(".jsonl") for file in files):
-        rows = ((row.where, _declared(dict(row.fields), answer_type)) for file in files for row in json_lines(file))
+        rows = (
+            (f"{file} row {number}", _declared(dict(row.fields), answer_type))
+            for file in files
+            for number, row in enumerate(json_lines(file), 1)
+        )
     else:
         names = {ours: columns.get(ours, ours) for ours in COLUMNS}
         rows = ((row.where, _mapped(row, names, columns, answer_type)) for file in files for row in _rows(file))

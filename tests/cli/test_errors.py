@@ -117,7 +117,7 @@ def test_a_file_of_few_questions_needs_no_other_setting(name, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("fly",), "There is no command 'fly'; the nearest is 'rl'. Choose from: run, sample, convert, prompt, extract"),
+        (("fly",), "There is no command 'fly'; the nearest is 'rl'. Choose from: run, sample, ask, convert, prompt, extract"),
         (("run", "--wrokdir=x"), "wrokdir"),
         (("run", "--config=configs/tiny.py"), "lmsi run needs --workdir"),
         (("run", "workdir"), "'workdir' is not a flag"),
