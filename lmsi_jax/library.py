@@ -23,7 +23,7 @@ from lmsi_jax.answers.reader import AnswerReader
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
-from lmsi_jax.core.settings import build
+from lmsi_jax.core.settings import build, part
 from lmsi_jax.recipes.config import Config, require_likelihood
 from lmsi_jax.tasks.task import answer_reader
 
@@ -53,7 +53,6 @@ def load(checkpoint: str = "builtin", settings: Settings | None = None) -> Langu
     'builtin'
     """
     from lmsi_jax.checkpoint.config import Numerics
-    from lmsi_jax.core.settings import part
     from lmsi_jax.pipeline.runtime import ModelStore, Runtime
 
     given = {**(settings or {}), "model.checkpoint": str(checkpoint)}
@@ -79,8 +78,9 @@ def sample(model: LanguageModel, questions: Sequence[str | Record], settings: Se
     from lmsi_jax.stages.sample import run_sample
 
     parts, _ = _parts(settings, model)
-    with _Folder(questions=_questions(questions)) as folder:
-        run_sample(*folder.arguments(model, parts.sample_settings(), "paths", "sample"))
+    with _Folder(model, questions=_questions(questions)) as folder:
+        outputs = {"paths": folder.output("paths")}
+        run_sample(folder.runtime(model, "sample"), parts.sample_settings(), folder.inputs, outputs, folder.scratch)
         return folder.read("paths")
 
 
@@ -158,9 +158,9 @@ def finetune(model: LanguageModel, examples: Sequence[Record], output: str, sett
     check_absent(epath.Path(output), "output")
     parts, config = _parts(settings, model)
     require_likelihood(config, "finetune trains on rows, not on pairs")
-    with _Folder(examples=examples) as folder:
-        runtime, wanted, inputs, _, scratch = folder.arguments(model, parts.finetune_settings(), "trained", "finetune")
-        run_finetune(runtime, wanted, inputs, {"trained": epath.Path(output)}, scratch)
+    with _Folder(model, examples=examples) as folder:
+        outputs = {"trained": epath.Path(output)}
+        run_finetune(folder.runtime(model, "finetune"), parts.finetune_settings(), folder.inputs, outputs, folder.scratch)
     return load(output, {name: value for name, value in model.settings.items() if name != "model.checkpoint"})
 
 
@@ -175,11 +175,10 @@ def evaluate(model: LanguageModel, questions: Sequence[Record], settings: Settin
     from lmsi_jax.stages.evaluate import promptings, run_evaluate
 
     parts, config = _parts(settings, model)
-    name = str(model.checkpoint)
-    with _Folder(held_out=_questions(questions)) as folder:
-        names = promptings(config.evaluate, parts.reader.answer_type)
-        runtime, wanted, inputs, _, scratch = folder.arguments(model, parts.evaluate_settings(name, 0, name), "", "evaluate")
-        run_evaluate(runtime, wanted, inputs, {each: folder.output(each) for each in names}, scratch)
+    name, names = str(model.checkpoint), promptings(config.evaluate, parts.reader.answer_type)
+    with _Folder(model, held_out=_questions(questions)) as folder:
+        outputs, wanted = {each: folder.output(each) for each in names}, parts.evaluate_settings(name, 0, name)
+        run_evaluate(folder.runtime(model, "evaluate"), wanted, folder.inputs, outputs, folder.scratch)
         return [row for each in names for row in folder.read(each)]
 
 
@@ -207,13 +206,14 @@ def reward(model: LanguageModel, questions: Sequence[str | Record], paths: Seque
     Traceback (most recent call last):
     lmsi_jax.core.errors.UserError: ... is not a reward model: ... `lmsi reward` trains one on rankings.
     """
+    from lmsi_jax.checkpoint.config import Numerics
     from lmsi_jax.stages.prompts import load_prompts
     from lmsi_jax.stages.reward import TextScorer, score_file
 
-    parts, config = _parts(None, model)
+    _, config = _parts(None, model)
     prompts = load_prompts(config.data, config.model.checkpoint)
     with _Folder(questions=_questions(questions), paths=paths) as folder:
-        scorer = TextScorer(model.runtime, model.checkpoint, parts.sample_settings().decoding.numerics, prompts)
+        scorer = TextScorer(model.runtime, model.checkpoint, part(config.model, Numerics), prompts)
         score_file(folder.inputs["paths"], folder.inputs["questions"], folder.output("scores"), scorer)
         return [row["score"] for row in folder.read("scores")]
 
@@ -277,10 +277,13 @@ def _quiet() -> Iterator[None]:
 
 
 class _Folder:
-    """A folder with the input records of a stage, which lasts as long as a call; meanwhile nothing is printed."""
+    """A folder with the input records of a stage, which lasts as long as a call; meanwhile nothing is printed.
 
-    def __init__(self, **records: Sequence[Record]):
-        self._records = records
+    `inputs` are the files, `model` among them if the stage uses one.
+    """
+
+    def __init__(self, model: LanguageModel | None = None, /, **records: Sequence[Record]):
+        self._model, self._records = model, records
 
     def __enter__(self) -> "_Folder":
         with contextlib.ExitStack() as stack:
@@ -289,6 +292,8 @@ class _Folder:
             self.inputs = {name: self._folder / f"{name}.jsonl" for name in self._records}
             for name, rows in self._records.items():
                 write_jsonl(self.inputs[name], rows)
+            if self._model:
+                self.inputs["model"] = self._model.checkpoint
             self._stack = stack.pop_all()
         return self
 
@@ -303,9 +308,10 @@ class _Folder:
     def read(self, name: str) -> list[Record]:
         return list(read_jsonl(self.inputs[name]))
 
-    def arguments(self, model: LanguageModel, settings: Any, output: str, stage: str) -> tuple[Any, ...]:
-        """Return the arguments of a stage that uses a model: runtime, settings, inputs, outputs and scratch folder."""
-        runtime = dataclasses.replace(model.runtime, metrics=self._folder / "metrics", stage=stage)
-        runtime.__dict__["mesh"] = model.runtime.mesh
-        inputs = {**self.inputs, "model": model.checkpoint}
-        return runtime, settings, inputs, {output: self.output(output)}, self._folder / "scratch"
+    @property
+    def scratch(self) -> epath.Path:
+        return self._folder / "scratch"
+
+    def runtime(self, model: LanguageModel, stage: str) -> "Runtime":
+        """Return the runtime of a stage, which writes its metrics into this folder."""
+        return model.runtime.within(stage, metrics=self._folder / "metrics")

@@ -10,7 +10,6 @@ line per figure, and writes a Markdown table. What would begin after `--seconds`
 import argparse
 import dataclasses
 import functools
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
 from lmsi_jax.benchmarks import decode, rl_step, train_step
 from lmsi_jax.benchmarks.workloads import PATHS, WORKLOADS, Workload, limits
@@ -29,7 +27,6 @@ from lmsi_jax.formatting.packing import pack
 from lmsi_jax.model import transformer
 from lmsi_jax.model.attention import causal
 from lmsi_jax.model.presets import preset
-from lmsi_jax.pipeline.runtime import Runtime
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.sharding.mesh import make_mesh
 from lmsi_jax.sharding.rules import use_mesh
@@ -62,7 +59,7 @@ def measured_device(dtype: str) -> Device:
 
 
 def logits_difference(workload: Workload) -> Figure:
-    """Return the largest difference of a log-probability from that of the CPU, in float32 and in the model's dtype."""
+    """Return the largest difference of a log-probability from that of the CPU in float32, by the dtype of the products."""
     tokens = np.random.default_rng(0).integers(0, workload.model.vocab, (2, 64)).astype(np.int32)
 
     def log_probs(dtype: Literal["float32", "bfloat16"], devices: list[jax.Device]) -> np.ndarray:
@@ -107,11 +104,7 @@ def training(workload: Workload, examples: int, device: Device) -> Figure:
 
 def reinforcement(workload: Workload) -> Figure:
     """Return the seconds of a step of the RL loop, and the share of them that sampling and training alone would take."""
-    with tempfile.TemporaryDirectory() as folder:
-        runtime = Runtime(MeshConfig(), epath.Path(folder) / "metrics", "rl_step")
-        with use_mesh(runtime.mesh):
-            loop = rl_step.Loop(runtime, workload, 3 + rl_step.WARM_UP + 1, epath.Path(folder))
-            whole, sampled, trained = loop.whole(), loop.sampling(2), loop.training(2)
+    whole, sampled, trained = rl_step.measure(workload, 3)
     tokens = rl_step.QUESTIONS * rl_step.PATHS * rl_step.TOKENS
     share = round((sampled + trained) / whole, 3)
     return {"seconds": round(whole, 2), "tokens_per_second": round(tokens / whole), "share_alone": share}
@@ -163,13 +156,9 @@ def table(device: Device, rates: Figure, rows: list[tuple[str, Figure]]) -> str:
 
 
 def _text(value: Any) -> str:
-    return (
-        f"{value:.3g}"
-        if isinstance(value, float) and abs(value) < 1
-        else f"{value:,}"
-        if isinstance(value, float | int)
-        else value
-    )
+    if isinstance(value, str):
+        return value
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:,}"
 
 
 if __name__ == "__main__":

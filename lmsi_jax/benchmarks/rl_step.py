@@ -166,6 +166,15 @@ def trl_step(workload: Workload, steps: int, folder: str) -> float:
     return statistics.median(found)
 
 
+def measure(workload: Workload, repeats: int) -> tuple[float, float, float]:
+    """Return the median seconds of a step of the loop, and those of its sampling and of its training alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        runtime = Runtime(MeshConfig(), epath.Path(folder) / "metrics", "rl_step")
+        with use_mesh(runtime.mesh):
+            loop = Loop(runtime, workload, repeats + WARM_UP + 1, epath.Path(folder))
+            return loop.whole(), loop.sampling(repeats), loop.training(repeats)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
@@ -173,14 +182,10 @@ def main() -> None:
     arguments = parser.parse_args()
     workload = WORKLOADS["S"]
     report(figure="machine", device=jax.devices()[0].device_kind)
-    with tempfile.TemporaryDirectory() as folder:
-        runtime = Runtime(MeshConfig(), epath.Path(folder) / "metrics", "rl_step")
-        with use_mesh(runtime.mesh):
-            loop = Loop(runtime, workload, arguments.repeats + WARM_UP + 1, epath.Path(folder))
-            whole, sampling, training = loop.whole(), loop.sampling(arguments.repeats), loop.training(arguments.repeats)
-        alone = round((sampling + training) / whole, 3)
-        parts = {"sampling": round(sampling, 2), "training": round(training, 2), "share": alone}
-        report(figure="rl_step", seconds=round(whole, 2), tokens_per_second=round(QUESTIONS * PATHS * TOKENS / whole), **parts)
+    whole, sampling, training = measure(workload, arguments.repeats)
+    alone = round((sampling + training) / whole, 3)
+    parts = {"sampling": round(sampling, 2), "training": round(training, 2), "share": alone}
+    report(figure="rl_step", seconds=round(whole, 2), tokens_per_second=round(QUESTIONS * PATHS * TOKENS / whole), **parts)
     if arguments.peers and importlib.util.find_spec("trl"):
         with tempfile.TemporaryDirectory() as folder:
             peer = trl_step(workload, arguments.repeats, folder)

@@ -29,6 +29,7 @@ from lmsi_jax.sharding.rules import use_mesh
 from lmsi_jax.voting.majority import Vote, vote
 
 TOKENS = 96  # least length of a question that decoding is compiled for, so that other questions reuse the programs
+BLOCK = 32  # tokens to whose multiple longer questions are padded
 SHOWN = 8  # answers in the table
 WIDTH = 40  # characters of the longest bar
 
@@ -76,7 +77,8 @@ class Asker:
         length = len(model.tokenizer.encode(text))
         with use_mesh(mesh):
             if self._engine is None or length > self._engine.limits.question:
-                limits = memory.limits(decoding.sampling, self._batching, max(length, TOKENS), mesh.size("batch"))
+                longest = -(-max(length, TOKENS) // BLOCK) * BLOCK
+                limits = memory.limits(decoding.sampling, self._batching, longest, mesh.size("batch"))
                 limits = dataclasses.replace(limits, slots=total)
                 self._engine = Engine(mesh, model.config, model.tokenizer, limits)
                 self._prefix = self._engine.prefill(model.params, decoding.prompts.cot_examples)

@@ -60,9 +60,9 @@ class Runtime:
     def mesh(self) -> Mesh:
         return make_mesh(self.mesh_config)
 
-    def within(self, stage: str, reusable: Sequence[Files] = ()) -> "Runtime":
-        """Return the runtime of a stage: the same mesh and loaded models, with `stage` and `reusable` replaced."""
-        inner = dataclasses.replace(self, stage=stage, reusable=reusable)
+    def within(self, stage: str, reusable: Sequence[Files] = (), metrics: epath.Path | None = None) -> "Runtime":
+        """Return the runtime of a stage: the same mesh and models, with `stage`, `reusable` and a given `metrics` replaced."""
+        inner = dataclasses.replace(self, stage=stage, reusable=reusable, metrics=metrics or self.metrics)
         inner.__dict__["mesh"] = self.mesh
         return inner
 

@@ -36,11 +36,14 @@ def test_a_question_and_its_vote(compile_cache):
 
 
 def test_questions_by_line(compile_cache):
-    """Catches: a loop that ends with the first question that cannot be asked, a blank line that is asked."""
-    lines = f"{QUESTION}\n\nHow much is 2 and 2?<unk>\n{QUESTION}\n"
+    """Catches: a loop that ends with the first question that cannot be asked, or that refuses one as longer than the last; a blank
+    line that is asked."""
+    longer = [f"{'Ann has 24 pens. ' * count}How many pens is that?" for count in (14, 15)]  # of 110 and 117 tokens
+    lines = f"{QUESTION}\n\nHow much is 2 and 2?<unk>\n{QUESTION}\n" + "\n".join(longer) + "\n"
     done = ask(compile_cache, "--paths=4", stdin=lines)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("of 4 paths agree") + done.stdout.count("None of the 4 paths") >= 2
+    assert done.stdout.count("of 4 paths agree") + done.stdout.count("None of the 4 paths") >= 4, done.stdout
+    assert "the engine's limit" not in done.stdout
     alone = ask(compile_cache, QUESTION, "--paths=4")
     assert alone.stdout.strip() and alone.stdout.strip() in done.stdout.replace("question> ", "")
 
