@@ -36,8 +36,8 @@ def test_a_question_and_its_vote(compile_cache):
 
 
 def test_questions_by_line(compile_cache):
-    """Catches: a loop that ends with the first question that cannot be asked, or that refuses one as longer than the last; a blank
-    line that is asked."""
+    """Catches: a loop that ends with the first question that cannot be asked, or refuses one that is somewhat longer than the
+    last; a blank line that is asked."""
     longer = [f"{'Ann has 24 pens. ' * count}How many pens is that?" for count in (14, 15)]  # of 110 and 117 tokens
     lines = f"{QUESTION}\n\nHow much is 2 and 2?<unk>\n{QUESTION}\n" + "\n".join(longer) + "\n"
     done = ask(compile_cache, "--paths=4", stdin=lines)
