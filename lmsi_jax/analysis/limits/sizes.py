@@ -44,7 +44,8 @@ def sizes(greedy: Mapping[str, Sequence[Record]], questions: Mapping[str, str]) 
     if falling:
         sentence += f" It fell on those with {', '.join(falling)}."
     head = (unit, *HEAD, "tokens of a path before", "after")
-    return Limit("Accuracy by the size of the question", sentence, head, rows, warns=bool(falling), drawn=shares_drawn(sides))
+    drawn = shares_drawn({f"{name} {unit}": each for name, each in sides.items()})
+    return Limit("Accuracy by the size of the question", sentence, head, rows, warns=bool(falling), drawn=drawn)
 
 
 def _mean_length(rows: Mapping[str, Record], ids: Sequence[str]) -> float:
