@@ -5,13 +5,13 @@ import functools
 from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from lmsi_jax.model import transformer
 from lmsi_jax.model.attention import causal
 from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.model.readout import read_targets
 from lmsi_jax.model.transformer import AnyParams
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import jit, sharding, use_mesh
@@ -58,7 +58,6 @@ def token_logprobs(
     config: ModelConfig, params: AnyParams, tokens: Int[Array, "n t"]
 ) -> tuple[Float[Array, "n t-1"], Bool[Array, "n t-1"]]:
     """Return, for each token but the first of its row, its log-probability (nats) and whether it is the likeliest."""
-    logits, _ = transformer.forward(config, params, tokens, *causal(*tokens.shape))
-    logprobs = jax.nn.log_softmax(logits[:, :-1], axis=-1)
-    chosen = jnp.take_along_axis(logprobs, tokens[:, 1:, None], axis=-1)[..., 0]
-    return chosen, jnp.argmax(logprobs, axis=-1) == tokens[:, 1:]
+    states, _ = transformer.hidden(config, params, tokens, *causal(*tokens.shape))
+    read = read_targets(config, params, states[:, :-1], tokens[:, 1:])
+    return read.logprob, read.likeliest

@@ -1,15 +1,16 @@
 """The objective of policy gradients, for the training loop."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from lmsi_jax.core.metrics import Mean
 from lmsi_jax.model import transformer
 from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.model.readout import read_targets
 from lmsi_jax.rl import divergence
 from lmsi_jax.rl.config import RlConfig
 from lmsi_jax.rl.head import ModelWithHead, policy_of
@@ -17,18 +18,15 @@ from lmsi_jax.rl.losses import LOSSES, is_clipped, sequence_mean, value_loss
 from lmsi_jax.training.objective import Batch, Objective, hidden_states
 
 
-def policy_logits(
+def policy_logprobs(
     config: ModelConfig, params: transformer.AnyParams, batch: Batch, temperature: float, remat: str = "none"
-) -> Float[Array, "n t v"]:
-    """Return the logits of the distribution that tokens are sampled from: at the temperature of sampling."""
-    return transformer.logits(config, params, hidden_states(config, params, batch, remat)) / temperature
+) -> Float[Array, "n t"]:
+    """Return the log-probability of each target in the distribution that tokens are sampled from at a temperature."""
+    states = hidden_states(config, params, batch, remat)
+    return read_targets(config, params, states, batch.rows["targets"], temperature).logprob
 
 
-def target_logprobs(logits: Float[Array, "n t v"], targets: Any) -> Float[Array, "n t"]:
-    """Return the log-probability of each target."""
-    return -optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-
-
+@functools.cache
 def policy_objective(config: ModelConfig, rl: RlConfig, remat: str = "none") -> Objective:
     """Return the loss of `rl` over the rows of `rows.pack_paths`, with the `weights` of `losses.weights`.
 
@@ -44,13 +42,13 @@ def policy_objective(config: ModelConfig, rl: RlConfig, remat: str = "none") -> 
     def objective(params: Any, batch: Batch) -> tuple[Mean, dict[str, Mean]]:
         rows, policy = batch.rows, policy_of(params)
         states = hidden_states(config, policy, batch, remat)
-        logits = transformer.logits(config, policy, states) / rl.temperature
-        logprobs, sequences = target_logprobs(logits, rows["targets"]), rows["sequences"]
+        read = read_targets(config, policy, states, rows["targets"], rl.temperature)
+        logprobs, sequences = read.logprob, rows["sequences"]
         old = jnp.where(sequences > 0, rows["old_logprobs"], jax.lax.stop_gradient(logprobs))
         inside = (sequences > 0).astype(jnp.float32)
         losses = policy_loss(logprobs, old, rows["advantages"], sequences, rl.clip)
         measured = {
-            "entropy": _entropy(logits),
+            "entropy": read.entropy,
             "ratio": jnp.exp(logprobs - old),
             "approx_kl": old - logprobs,
         }
@@ -68,8 +66,3 @@ def policy_objective(config: ModelConfig, rl: RlConfig, remat: str = "none") -> 
         return Mean(jnp.sum(losses * rows["weights"]), count), metrics
 
     return objective
-
-
-def _entropy(logits: Float[Array, "n t v"]) -> Float[Array, "n t"]:
-    logits = jax.lax.stop_gradient(logits)
-    return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jax.nn.softmax(logits) * logits, axis=-1)

@@ -5,6 +5,7 @@ one row and share its prompt, which is computed once.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +29,7 @@ def scores(config: ModelConfig, scorer: ModelWithHead, batch: Batch, remat: str 
     return scorer.read(jnp.take_along_axis(states, batch.rows["ends"][:, :, None], axis=1))
 
 
+@functools.cache
 def reward_objective(config: ModelConfig, centring: float, remat: str = "none") -> Objective:
     """Return the mean Bradley-Terry loss of rankings (see `preferences.pairs_of_ranking`), plus `centring` x score^2.
 

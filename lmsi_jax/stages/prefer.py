@@ -1,6 +1,7 @@
 """Fine-tunes a model on preference pairs, such as those of a vote."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.pipeline.run_folder import Files
 from lmsi_jax.pipeline.runtime import Runtime
-from lmsi_jax.rl.objective import policy_logits, target_logprobs
+from lmsi_jax.rl.objective import policy_logprobs
 from lmsi_jax.rl.preferences import scpo
 from lmsi_jax.rl.rows import PROMPT_BUCKET, Path, Rows, pack_paths
 from lmsi_jax.sharding import processes
@@ -78,6 +79,7 @@ def run_prefer(runtime: Runtime, settings: PreferSettings, inputs: Files, output
     console.print(f"{runtime.stage}: {len(pairs):,} pairs, {config.steps * config.batch / len(pairs):.2f} epochs")
 
 
+@functools.cache
 def scpo_objective(config: ModelConfig, beta: float, alpha: float, remat: str = "none") -> Objective:
     """Return the mean loss of `preferences.scpo` over pairs, with the share of pairs whose chosen answer is preferred.
 
@@ -100,7 +102,7 @@ def scpo_objective(config: ModelConfig, beta: float, alpha: float, remat: str = 
 
 def _sums(config: ModelConfig, params: Any, batch: Batch, remat: str = "none") -> Float[Array, "n k"]:
     """Return the log-probability of both answers of each row."""
-    logprobs = target_logprobs(policy_logits(config, params, batch, 1.0, remat), batch.rows["targets"])
+    logprobs = policy_logprobs(config, params, batch, 1.0, remat)
     of_side = jax.nn.one_hot(batch.rows["sequences"] - 1, SIDES, dtype=logprobs.dtype)  # nothing where it is 0
     return jnp.einsum("nt,ntk->nk", logprobs, of_side)
 

@@ -29,7 +29,7 @@ from lmsi_jax.rl.config import GAE, RlConfig
 from lmsi_jax.rl.head import policy_of
 from lmsi_jax.rl.losses import weights
 from lmsi_jax.rl.metrics import Groups, group_metrics, vote_shares
-from lmsi_jax.rl.objective import policy_logits, target_logprobs
+from lmsi_jax.rl.objective import policy_logprobs
 from lmsi_jax.rl.rows import PROMPT_BUCKET, Path, Rows, pack_paths
 from lmsi_jax.rl.signals import counterpart, twin
 from lmsi_jax.sharding import processes
@@ -358,6 +358,6 @@ def _values_of(config: Any) -> Any:
 def _logprobs_of(config: Any, temperature: float) -> Any:
     @jit
     def logprobs(params: Any, batch: Batch) -> Float[Array, "n t"]:
-        return target_logprobs(policy_logits(config, params, batch, temperature), batch.rows["targets"])
+        return policy_logprobs(config, params, batch, temperature)
 
     return logprobs

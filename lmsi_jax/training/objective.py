@@ -1,12 +1,12 @@
 """Objectives: functions from parameters and a batch to a loss. The training step accepts any of them."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
@@ -15,6 +15,7 @@ from lmsi_jax.model import transformer
 from lmsi_jax.model.attention import KVBlock, causal
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.model.experts import balance
+from lmsi_jax.model.readout import read_targets
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import constrain, sharding
 from lmsi_jax.training.config import RouterConfig
@@ -47,6 +48,7 @@ class Batch(struct.PyTreeNode):
 Objective = Callable[[Any, Batch], tuple[Mean, dict[str, Mean]]]
 
 
+@functools.cache
 def cross_entropy(
     config: ModelConfig, remat: str = "none", z_loss: float = 0.0, router: RouterConfig | None = None
 ) -> Objective:
@@ -60,10 +62,8 @@ def cross_entropy(
     def objective(params: transformer.AnyParams, batch: Batch) -> tuple[Mean, dict[str, Mean]]:
         rows = batch.rows
         states, routing = _routed_states(config, params, batch, remat)
-        logits = transformer.logits(config, params, states)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, rows["targets"])
-        if z_loss:
-            losses += z_loss * jax.nn.logsumexp(logits, axis=-1) ** 2
+        read = read_targets(config, params, states, rows["targets"])
+        losses = -read.logprob + z_loss * read.normaliser**2 if z_loss else -read.logprob
         total, count = jnp.sum(losses * rows["weights"]), jnp.sum(rows["weights"])
         if not routing:
             return Mean(total, count), {}

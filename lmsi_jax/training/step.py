@@ -1,6 +1,7 @@
 """One training step: the loss of an objective, its exact gradient over microbatches, and the optimiser update."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -75,6 +76,7 @@ def gradients(
     return loss, metrics, jax.tree.map(lambda g: g / count, summed)
 
 
+@functools.lru_cache(maxsize=4)  # a later round with the same settings runs the same program
 def make_step(objective: Objective, trainable: Trainable, config: UpdateConfig) -> Step:
     """Return the jitted step: (state, batch, frozen parameters) -> (state, metrics by name).
 

@@ -18,8 +18,17 @@ from lmsi_jax.rl.config import GAE, Clip, ValueConfig
 from lmsi_jax.rl.losses import LOSSES
 from lmsi_jax.rl.metrics import vote_shares
 from lmsi_jax.sharding.rules import use_mesh
-from tests.conftest import mesh_of
+from tests.conftest import initial, mesh_of
 from tests.rl.loop import NUMERICS, RL, TRAIN, other, questions, run, runtime_of, settings
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, model_config, tokenizer):
+    """A checkpoint folder of a random model of one layer, which compiles in half the time."""
+    path, shallow = tmp_path_factory.mktemp("checkpoint") / "model", other(model_config, layers=1)
+    with use_mesh(mesh_of(1, 1, 1)):
+        checkpoints.save(path, shallow, initial(shallow, 1), {"tokenizer.model": tokenizer.model})
+    return path
 
 
 def rewards(folder):
@@ -233,8 +242,8 @@ def test_each_token_counts_as_it_was_asked_for(how, checkpoint, tmp_path):
     """Catches: an aggregation that is not read, another length than the limit, means of microbatches, an end without loss."""
     from lmsi_jax.stages.rollouts import Rollouts
 
-    wanted, train, limit = settings(other(RL, aggregate=how)), other(TRAIN, accumulate=4), 40
-    wanted = other(wanted, sampling=other(wanted.sampling, max_tokens=limit, stops=("a", "e")))
+    wanted, train, limit = settings(other(RL, aggregate=how)), other(TRAIN, accumulate=4), 100
+    wanted = other(wanted, sampling=other(wanted.sampling, max_tokens=limit, stops=("a", "e", "o", "t")))
     runtime, mesh = runtime_of(tmp_path), mesh_of(1, 1, 1)
     loaded = runtime.load(str(checkpoint), wanted.numerics)
     with use_mesh(mesh):
@@ -315,7 +324,7 @@ def test_equal_fractions_are_replaced_too(checkpoint, tmp_path):
 @pytest.mark.parametrize("stop", ["\n\n", "e"])
 def test_paths_that_are_cut_off_can_be_left_out(stop, checkpoint, tmp_path):
     """Catches: a mask that has no effect or masks the end of a path; a batch whose paths are all left out, divided by zero."""
-    wanted = settings(other(RL, rewards=("random",), truncated="left_out"), max_tokens=3)
+    wanted = settings(other(RL, rewards=("random",), truncated="left_out"), seed=1, max_tokens=3)
     done = run(tmp_path, checkpoint, other(wanted, sampling=other(wanted.sampling, stops=(stop,))))
     cut = [row["finish"] == "length" for row in read_jsonl(done / "rollouts.jsonl")]
     assert np.mean(cut) > 0.5 and all(np.isfinite(row["loss"]) for row in metrics(done))
