@@ -33,6 +33,7 @@ from lmsi_jax.training.objective import Batch, cross_entropy, place_batch, place
 from lmsi_jax.training.step import init_state, make_step
 from lmsi_jax.training.trainable import AllWeights
 
+MICROBATCH = {"M": 8}  # packed rows, within 12 GB
 PROMPT, QUESTION, TARGET = 900, 60, 100
 FORMATS = ("few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct")
 
@@ -72,14 +73,15 @@ def main() -> None:
     parser.add_argument("--workload", choices=WORKLOADS, nargs="+", default=list(ON_CPU))
     parser.add_argument("--examples", type=int, default=64, help="rows of the mixture per step")
     parser.add_argument("--row_length", type=int, default=320, help="tokens of a packed row")
-    parser.add_argument("--remat", choices=["none", "dots", "full"], default="none")
-    parser.add_argument("--microbatch", type=int, default=0, help="packed rows per microbatch; 0 = all")
+    parser.add_argument("--remat", choices=["none", "scores", "dots", "full"], default="scores")
+    parser.add_argument("--microbatch", type=int, help="packed rows per microbatch; 0 = all; by default 8 for M, else 0")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", action="store_true", help="also measure transformers and tunix, if they are installed")
     arguments = parser.parse_args()
     report(figure="machine", device=jax.devices()[0].device_kind)
     for name in arguments.workload:
         config = WORKLOADS[name].model
+        microbatch = MICROBATCH.get(name, 0) if arguments.microbatch is None else arguments.microbatch
         peak = matmul_peak(config.dtype)
         report(figure="matmul", dtype=config.dtype, gflops=round(peak / 1e9, 1))
         pieces = mixture(config, arguments.examples)
@@ -88,7 +90,7 @@ def main() -> None:
         for kind, share in (("shared prompts", True), ("packed", False)):
             rows = pack(pieces, arguments.row_length if share else PROMPT + 2 * (QUESTION + TARGET), share)
             batch, length = rows.tokens.shape
-            accumulate = batch // math.gcd(batch, arguments.microbatch or batch)
+            accumulate = batch // math.gcd(batch, microbatch or batch)
             train = TrainConfig(batch=batch, row_length=length, accumulate=accumulate, remat=arguments.remat)
             spent = seconds_per_step(config, rows, train, arguments.repeats)
             speeds[kind] = len(pieces) / spent

@@ -66,15 +66,44 @@ def attend(
     scale: float,
     softcap: float = 0.0,
     window: int = 0,
+    at_a_time: int = 0,
 ) -> Float[Array, "n t x h"]:
     """Return the softmax attention of `query` (x query heads) over all `blocks`; scores and softmax are in float32.
 
     With a `window` a query attends only to keys less than `window` positions back. With a `softcap` scores are bounded to
-    softcap * tanh(score / softcap). 0 disables either.
+    softcap * tanh(score / softcap). With `at_a_time` only the scores of so many of the t queries are in memory, and the
+    backward pass computes them again (Rabe and Staats 2021, arXiv 2112.05682). 0 disables any of them.
 
     Example: 6 query rows (2 prompts x 3 paths), a task block of 1 row, a question block of 2 rows and a path block of
     6 rows: query row 4 attends to task row 0, question row 1 and path row 4.
     """
+    read = functools.partial(_attend, scale=scale, softcap=softcap, window=window)
+    n, t, x, h = query.shape
+    if not 0 < at_a_time < t:
+        return read(query, positions, blocks)
+
+    def split(array: Array) -> Array:
+        padded = jnp.pad(array, ((0, 0), (0, -t % at_a_time), *[(0, 0)] * (array.ndim - 2)))
+        return padded.reshape(len(array), -1, at_a_time, *array.shape[2:]).swapaxes(0, 1)
+
+    @jax.checkpoint
+    def part(query: Array, positions: Array, masks: dict[int, Array]) -> Array:
+        own = [block.replace(mask=masks.get(i, block.mask)) for i, block in enumerate(blocks)]
+        return read(query, positions, own)
+
+    masks = {i: split(block.mask) for i, block in enumerate(blocks) if block.mask.ndim == 3}
+    parts = jax.lax.map(lambda inputs: part(*inputs), (split(query), split(positions), masks))
+    return parts.swapaxes(0, 1).reshape(n, -1, x, h)[:, :t]
+
+
+def _attend(
+    query: Float[Array, "n t x h"],
+    positions: Int[Array, "n t"],
+    blocks: list[KVBlock],
+    scale: float,
+    softcap: float,
+    window: int,
+) -> Float[Array, "n t x h"]:
     n, t, x, h = query.shape
     k = blocks[0].key.shape[1]
     grouped = query.reshape(n, t, k, x // k, h).transpose(0, 2, 3, 1, 4)

@@ -17,9 +17,10 @@ from lmsi_jax.model.lora import ADAPTERS
 from lmsi_jax.model.quantize import SCALES
 from lmsi_jax.model.rope import frequencies
 from lmsi_jax.model.spec import Declared, WeightSpec
-from lmsi_jax.sharding.rules import constrain
+from lmsi_jax.sharding.rules import constrain, current_mesh
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}  # JAX's gelu is the tanh approximation
+SCORES = 2**26  # attention scores that a device computes at a time in training: 256 MiB
 KeyValue = tuple[Float[Array, "n k s h"], Float[Array, "n k s h"]]  # keys and values, shaped as in a KVBlock
 
 fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
@@ -103,6 +104,7 @@ class Attention(Weights):
     """Grouped-query attention over past blocks and the tokens of this call."""
 
     window: int = 0  # sliding window in tokens; 0 = full attention
+    recompute: bool = False  # the backward pass computes scores again where there are more than SCORES
 
     @nn.compact
     def __call__(
@@ -136,10 +138,17 @@ class Attention(Weights):
             scale=c.attention_scale or 1 / math.sqrt(c.head_width),
             softcap=c.attention_softcap,
             window=self.window,
+            at_a_time=self._queries_at_a_time(len(query), [*before, own]) if self.recompute else 0,
         )
         # One flat matrix product, as the backend would otherwise change the weights' layout at every step.
         flat = read.astype(c.dtype).reshape(*read.shape[:2], c.heads * c.head_width)
         return self.times("out", flat, wo.reshape(-1, c.width)), (own.key, own.value)
+
+    def _queries_at_a_time(self, rows: int, blocks: list[KVBlock]) -> int:
+        """Return of how many queries of a row a device has at most SCORES scores."""
+        mesh = current_mesh()
+        of_query = rows * self.config.heads * sum(block.key.shape[2] for block in blocks)
+        return max(SCORES * mesh.size("batch") * mesh.size("heads") // of_query, 1)
 
     def _project(self, name: str, x: Float[Array, "n t d"], axis: str, heads: int) -> Float[Array, "n t x h"]:
         c = self.config

@@ -64,7 +64,7 @@ class Transformer(Weights):
         x, new_kv = self._embedded(inputs) if begins else inputs, []
         for place, i in enumerate(range(c.layers) if layers is None else layers):
             layer = functools.partial(Transformer._layer, i=i)
-            if self.remat != "none":
+            if self.remat in REMAT:
                 layer = nn.remat(layer, policy=REMAT[self.remat])
             x, kv = layer(self, x, positions, mask, past[place] if past else [])
             new_kv.append(kv)
@@ -109,7 +109,8 @@ class Transformer(Weights):
 
         normed = norm("attention_norm", "input_layernorm")(x)
         window = c.windows[i] if c.windows else 0
-        attention = Attention(c, window=window, name=f"attention_{i}", prefix=f"{prefix}self_attn.")
+        recompute = self.remat != "none"
+        attention = Attention(c, window=window, recompute=recompute, name=f"attention_{i}", prefix=f"{prefix}self_attn.")
         kind, mlp_name = (Experts, f"experts_{i}") if i in c.sparse_layers else (MLP, f"mlp_{i}")
         mlp = kind(c, name=mlp_name, prefix=f"{prefix}mlp.")
         read, kv = attention(normed, positions, mask, past)
@@ -198,8 +199,8 @@ def hidden(
     `mask[n, i, j]`: whether token i may attend to token j of this call (causality and document boundaries). `past[layer]`:
     blocks computed earlier, which all tokens attend to within the blocks' masks. The caller stores the returned keys and
     values. If the last block of a layer is a cache (`KVBlock.at`), the updated cache is returned instead. `remat`: the
-    activations that training stores for the backward pass: all ("none"), the matrix products ("dots"), or only each layer's
-    input ("full").
+    activations that training stores for the backward pass: all ("none"), all but attention scores ("scores"), the matrix
+    products ("dots"), or only each layer's input ("full").
     """
     if isinstance(params, Stacked):
         states, new_kv, _ = _scanned(Transformer(config, remat), params, tokens, positions, mask, past or [])

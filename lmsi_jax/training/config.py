@@ -14,7 +14,9 @@ class UpdateConfig:
     steps: int = 200
     row_length: int = 256  # tokens per packed row, without a shared prompt
     optimizer: Literal["adamw", "adafactor"] = "adamw"  # adafactor keeps row and column sums instead of two moments
-    remat: Literal["none", "dots", "full"] = "none"  # activations kept for the backward pass; see model/transformer.py
+    remat: Literal["none", "scores", "dots", "full"] = (
+        "scores"  # what the backward pass computes again; see model/transformer.py
+    )
     learning_rate: float = 5e-4
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate, after warmup
     final_learning_rate: float = 0.1  # at the last step, as a share of learning_rate; the constant schedule ignores it

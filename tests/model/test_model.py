@@ -75,6 +75,41 @@ def test_attention_over_blocks_equals_attention_over_their_concatenation():
     np.testing.assert_allclose(got[:, 0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("at_a_time", [1, 3, 4])
+@pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (3, 5.0)])
+def test_attention_for_some_queries_at_a_time(at_a_time, window, softcap):
+    """Catches: a mask or positions of other queries, padding that is read, a gradient of the last queries alone."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    shared, own = jax.random.normal(keys[0], (2, 1, 2, 5, 8)), jax.random.normal(keys[1], (2, 4, 2, 7, 8))
+    seen = jnp.tril(jax.random.bernoulli(keys[2], 0.7, (4, 7, 7))) | jnp.eye(7, dtype=bool)[None]
+    positions = jnp.broadcast_to(5 + jnp.arange(7), (4, 7))
+
+    def read(query, shared, own, at_a_time):
+        blocks = [KVBlock(*shared, jnp.ones((1, 5), bool), jnp.arange(5)[None]), KVBlock(*own, seen, positions)]
+        return attend(query, positions, blocks, scale=0.3, softcap=softcap, window=window, at_a_time=at_a_time)
+
+    query, weights = jax.random.normal(keys[3], (4, 7, 4, 8)), jax.random.normal(keys[4], (4, 7, 4, 8))
+    total = lambda *arrays: jnp.sum(read(*arrays) * weights)  # noqa: E731
+    of = jax.jit(lambda *arrays: (read(*arrays), jax.grad(total, (0, 1, 2))(*arrays)), static_argnums=3)
+    whole, parts = of(query, shared, own, 0), of(query, shared, own, at_a_time)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), parts, whole)
+
+
+def test_scores_of_some_queries_are_all_that_is_in_memory():
+    """Catches: scores that are kept for the backward pass after all."""
+    arrays = jnp.ones((1, 512, 4, 8)), jnp.ones((1, 4, 512, 8)), jnp.ones((1, 4, 512, 8))
+    positions, mask = jnp.arange(512)[None], causal(1, 512)
+
+    def temporary(at_a_time):
+        def total(query, key, value):
+            block = KVBlock(key, value, mask, positions)
+            return jnp.sum(attend(query, positions, [block], scale=0.3, at_a_time=at_a_time))
+
+        return jax.jit(jax.grad(total, (0, 1, 2))).lower(*arrays).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(32) < 4 * 512 * 512 * 4 < temporary(0)
+
+
 @pytest.mark.parametrize("shape", MESHES[1:])
 def test_sharded_equals_unsharded(shape, model_config, params):
     """Catches: a rule or constraint that changes the numbers."""

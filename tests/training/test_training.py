@@ -14,6 +14,7 @@ from lmsi_jax.checkpoint.state import StateCheckpoints
 from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.machine import CHIPS, peak_operations
 from lmsi_jax.formatting.packing import Piece, pack
+from lmsi_jax.model import layers
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.sharding.rules import use_mesh
 from lmsi_jax.stages.finetune import work
@@ -92,15 +93,17 @@ def test_shared_prompts_give_the_gradient_of_whole_rows(shape, model_config, par
     assert max(jax.tree.leaves(worst)) < 1e-5
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
-def test_what_is_computed_again_is_the_same(remat, model_config, params):
-    """Catches: a layer that is computed again with other inputs; shared prompts that are not."""
-    rows = pack(mixture(), 40, share=True)
-    with use_mesh(mesh_of(1, 1, 1)) as mesh:
-        prompts, batch = place_prompts(mesh, rows.prompts), plain_batch(rows)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("remat", ["scores", "dots", "full"])
+def test_what_is_computed_again_is_the_same(remat, shape, model_config, params, monkeypatch):
+    """Catches: a layer that is computed again with other inputs; shared prompts that are not; queries with another mask."""
+    rows, mesh = pack(mixture(), 40, share=True), mesh_of(*shape)
+    monkeypatch.setattr(layers, "SCORES", 2**10)  # less than those of a row
+    with use_mesh(mesh):
+        prompts, batch = place_prompts(mesh, rows.prompts), place_batch(mesh, rows.take(np.arange(8) % len(rows)))
         total = lambda p, how: batch_loss(model_config, p, batch, prompts, how).total  # noqa: E731
-        run = jax.jit(jax.value_and_grad(total), static_argnums=1)
-        kept, again = run(params, "none"), run(params, remat)
+        run, placed = jax.jit(jax.value_and_grad(total), static_argnums=1), place(mesh, model_config, params)
+        kept, again = run(placed, "none"), run(placed, remat)
     assert float(again[0]) == pytest.approx(float(kept[0]), rel=1e-6)
     assert largest_relative_error(again[1], kept[1]) < 1e-5
 
