@@ -292,11 +292,22 @@ def test_the_step_that_diverged_can_be_done_again(tmp_path, model_config, params
     assert not np.isfinite(metrics["loss"]) and not after.finite
 
 
+def test_a_later_run_with_the_same_settings_compiles_no_step(model_config, params, tmp_path):
+    """Catches: a step that each round traces and compiles again."""
+    steps.make_step.cache_clear()
+    for name in ("first", "second"):
+        run(tmp_path, model_config, params, name)
+    objective = cross_entropy(model_config, CONFIG.remat, CONFIG.z_loss)
+    step = steps.make_step(objective, AllWeights(model_config), CONFIG)
+    assert steps.make_step.cache_info().misses == 1 and step._cache_size() == 1
+
+
 def test_z_loss_is_the_square_of_the_normaliser(model_config, params):
     """Catches: a z-loss on padding, of another power, or left out of the gradient."""
     batch = plain_batch(pack(pieces(7), 48))
     with use_mesh(mesh_of(1, 1, 1)):
-        both = [batch_loss(model_config, params, batch, z_loss=cost).total for cost in (0.0, 0.5)]
+        loss = jax.jit(lambda params, cost: batch_loss(model_config, params, batch, z_loss=cost).total, static_argnums=1)
+        both = [loss(params, cost) for cost in (0.0, 0.5)]
         mask = causal_mask(batch["segments"])
         logits, _ = forward(model_config, params, batch["tokens"], batch["positions"], mask)
     wide = np.asarray(logits, np.float64)
