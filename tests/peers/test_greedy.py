@@ -1,7 +1,5 @@
 """The decoding engine on imported models: windows, caches on three levels, and the same text as `transformers`."""
 
-import jax
-import numpy as np
 import pytest
 from etils import epath
 
@@ -13,8 +11,6 @@ from lmsi_jax.core import rng  # noqa: E402
 from lmsi_jax.decoding.config import Sampling  # noqa: E402
 from lmsi_jax.decoding.engine import Limits  # noqa: E402
 from lmsi_jax.decoding.scheduler import Engine, Request  # noqa: E402
-from lmsi_jax.model import transformer  # noqa: E402
-from lmsi_jax.model.attention import causal  # noqa: E402
 from lmsi_jax.sharding.rules import use_mesh  # noqa: E402
 from tests.conftest import mesh_of  # noqa: E402
 from tests.peers import models  # noqa: E402
@@ -59,18 +55,11 @@ def test_greedy_text_and_log_probabilities(name, tmp_path):
         prefix, requests = engine.prefill(params, FEW_SHOT), [Request(text, text) for text in QUESTIONS]
         found = engine.sample(params, prefix, requests, sampling, rng.stage_key(0, "test"))
         paths = {path.id: path for paths in found for path in paths}
-    for question, path in paths.items():
-        prompt = Letters().start(FEW_SHOT + question)
+        prompts = [Letters().start(FEW_SHOT + question) for question in QUESTIONS]
+        rows = [[*prompt, *paths[question].tokens] for question, prompt in zip(QUESTIONS, prompts, strict=True)]
+        scored = list(engine.score(params, rows))
+    for question, prompt, row, scores in zip(QUESTIONS, prompts, rows, scored, strict=True):
         with torch.no_grad():
             whole = peer.generate(torch.tensor([prompt]), max_new_tokens=NEW, do_sample=False)[0].tolist()
-        assert list(path.tokens) == whole[len(prompt) :]
-        assert path.logprob == pytest.approx(_log_probability(config, params, mesh, prompt, path.tokens), abs=1e-3)
-
-
-def _log_probability(config, params, mesh, prompt, continuation):
-    ids = np.array([[*prompt, *continuation]], np.int32)
-    with use_mesh(mesh):
-        run = jax.jit(lambda p, i: jax.nn.log_softmax(transformer.forward(config, p, i, *causal(*i.shape))[0][0, :-1]))
-        log_probs = np.asarray(run(params, ids))
-    places = np.arange(len(prompt) - 1, ids.shape[1] - 1)
-    return float(log_probs[places, ids[0, places + 1]].sum())
+        assert row == whole
+        assert paths[question].logprob == pytest.approx(float(scores.logprobs[len(prompt) - 1 :].sum()), abs=1e-3)
