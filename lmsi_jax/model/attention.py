@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from lmsi_jax.model.positions import by_positions
+
 
 class KVBlock(struct.PyTreeNode):
     """Keys and values of one layer in cache slots, and the mask of the slots that queries may attend to.
@@ -77,23 +79,13 @@ def attend(
     Example: 6 query rows (2 prompts x 3 paths), a task block of 1 row, a question block of 2 rows and a path block of
     6 rows: query row 4 attends to task row 0, question row 1 and path row 4.
     """
-    read = functools.partial(_attend, scale=scale, softcap=softcap, window=window)
-    n, t, x, h = query.shape
-    if not 0 < at_a_time < t:
-        return read(query, positions, blocks)
+    masks = {i: block.mask for i, block in enumerate(blocks) if block.mask.ndim == 3}  # each query has its own
 
-    def split(array: Array) -> Array:
-        padded = jnp.pad(array, ((0, 0), (0, -t % at_a_time), *[(0, 0)] * (array.ndim - 2)))
-        return padded.reshape(len(array), -1, at_a_time, *array.shape[2:]).swapaxes(0, 1)
-
-    @jax.checkpoint
-    def part(query: Array, positions: Array, masks: dict[int, Array]) -> Array:
+    def read(query: Array, positions: Array, masks: dict[int, Array]) -> Array:
         own = [block.replace(mask=masks.get(i, block.mask)) for i, block in enumerate(blocks)]
-        return read(query, positions, own)
+        return _attend(query, positions, own, scale, softcap, window)
 
-    masks = {i: split(block.mask) for i, block in enumerate(blocks) if block.mask.ndim == 3}
-    parts = jax.lax.map(lambda inputs: part(*inputs), (split(query), split(positions), masks))
-    return parts.swapaxes(0, 1).reshape(n, -1, x, h)[:, :t]
+    return by_positions(read, at_a_time or query.shape[1], query, positions, masks)
 
 
 def _attend(

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmsi_jax.model import transformer
 from lmsi_jax.model.config import ModelConfig
+from lmsi_jax.model.positions import by_positions
 from lmsi_jax.sharding.rules import current_mesh
 
 LOGITS = 2**25  # logits that a device computes at a time: 128 MiB in float32
@@ -44,16 +45,7 @@ def read_targets(
         entropy = jax.nn.logsumexp(fixed, axis=-1) - jnp.sum(jax.nn.softmax(fixed) * fixed, axis=-1)
         return Readout(logprob, jnp.argmax(fixed, axis=-1) == targets, jax.nn.logsumexp(logits, axis=-1), entropy)
 
-    n, length = targets.shape
-    parts = -(-(n * length * config.vocab) // (LOGITS * current_mesh().size("batch")))
-    if parts == 1:
-        return read(states, targets)
-    each = -(-length // parts)  # positions at a time
-    padding = -length % each
-
-    def split(array: Array) -> Array:
-        padded = jnp.pad(array, ((0, 0), (0, padding), *[(0, 0)] * (array.ndim - 2)))
-        return padded.reshape(n, -1, each, *array.shape[2:]).swapaxes(0, 1)
-
-    outputs = jax.lax.map(lambda part: jax.checkpoint(read)(*part), (split(states), split(targets)))
-    return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(n, -1)[:, :length], outputs)
+    mesh = current_mesh()
+    of_position = len(targets) * config.vocab  # logits
+    at_a_time = max(LOGITS * mesh.size("batch") * mesh.size("vocab") // of_position, 1)
+    return by_positions(read, at_a_time, states, targets)
