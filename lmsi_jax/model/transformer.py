@@ -31,7 +31,8 @@ Params = dict[str, Any]
 AnyParams = Params | Quantized | Adapted | Stacked  # weights, quantised, with adapters, or with stacked layers
 
 
-# Which of a layer's activations are stored for the backward pass; the others are recomputed.
+# Which of a layer's activations are stored for the backward pass; the others are recomputed. "scores" has no entry:
+# attention itself recomputes them.
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,

@@ -76,7 +76,8 @@ def gradients(
     return loss, metrics, jax.tree.map(lambda g: g / count, summed)
 
 
-@functools.lru_cache(maxsize=4)  # a later round with the same settings runs the same program
+# Objectives are cached functions of their settings, so that a later round with the same settings runs the same program.
+@functools.lru_cache(maxsize=4)
 def make_step(objective: Objective, trainable: Trainable, config: UpdateConfig) -> Step:
     """Return the jitted step: (state, batch, frozen parameters) -> (state, metrics by name).
 

@@ -25,9 +25,8 @@ def read(config, params, states, targets, temperature=1.0):
 
     def loss(params, states):
         of_targets = read_targets(config, params, states, targets, temperature)
-        return jnp.sum(
-            of_targets.logprob * jnp.arange(targets.size).reshape(targets.shape) + of_targets.normaliser**2
-        ), of_targets
+        factors = jnp.arange(targets.size).reshape(targets.shape)  # another one for each target
+        return jnp.sum(of_targets.logprob * factors + of_targets.normaliser**2), of_targets
 
     (_, of_targets), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, states)
     return of_targets, gradients

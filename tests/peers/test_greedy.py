@@ -55,11 +55,11 @@ def test_greedy_text_and_log_probabilities(name, tmp_path):
         prefix, requests = engine.prefill(params, FEW_SHOT), [Request(text, text) for text in QUESTIONS]
         found = engine.sample(params, prefix, requests, sampling, rng.stage_key(0, "test"))
         paths = {path.id: path for paths in found for path in paths}
-        prompts = [Letters().start(FEW_SHOT + question) for question in QUESTIONS]
-        rows = [[*prompt, *paths[question].tokens] for question, prompt in zip(QUESTIONS, prompts, strict=True)]
-        scored = list(engine.score(params, rows))
-    for question, prompt, row, scores in zip(QUESTIONS, prompts, rows, scored, strict=True):
+    for question, path in paths.items():
+        prompt = Letters().start(FEW_SHOT + question)
         with torch.no_grad():
-            whole = peer.generate(torch.tensor([prompt]), max_new_tokens=NEW, do_sample=False)[0].tolist()
-        assert row == whole
-        assert paths[question].logprob == pytest.approx(float(scores.logprobs[len(prompt) - 1 :].sum()), abs=1e-3)
+            whole = peer.generate(torch.tensor([prompt]), max_new_tokens=NEW, do_sample=False)[0]
+            log_probs = peer(whole[None]).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        assert [*prompt, *path.tokens] == whole.tolist()
+        expected = log_probs.gather(1, whole[len(prompt) :, None]).sum()
+        assert path.logprob == pytest.approx(float(expected), abs=1e-3)

@@ -17,7 +17,7 @@ QUESTIONS = [{"id": f"q{i}", "question": f"Tom has {i} coins and Ann has {i + 2}
 SMALL = {
     "mesh.cpu_devices": 1, "data.shots": 1, "model.dtype": "stored", "sample.temperature": 0.2, "sample.paths": 4,
     "sample.max_tokens": 24, "sample.lanes": 2, "sample.slots": 4, "finetune.batch": 4, "finetune.accumulate": 2,
-    "finetune.row_length": 420, "finetune.learning_rate": 3e-3, "finetune.warmup": 2, "finetune.remat": "none",
+    "finetune.row_length": 420, "finetune.learning_rate": 3e-3, "finetune.warmup": 2,
 }  # fmt: skip
 
 
