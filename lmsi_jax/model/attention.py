@@ -14,6 +14,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from lmsi_jax.model.positions import by_positions
+from lmsi_jax.model.products import attention_scores, weighted_values
 
 
 class KVBlock(struct.PyTreeNode):
@@ -121,13 +122,13 @@ def _read_block(
 ) -> _Part:
     """Attend to one block. Scores stay in the block's layout: only arrays without the slot axis change layout."""
     n, _, g, t, _ = query.shape
-    scores = jnp.einsum("akqh,aksh->akqs", _by_block(query, block), block.key, preferred_element_type=jnp.float32) * scale
+    scores = attention_scores(_by_block(query, block), block.key) * scale
     if softcap:
         scores = softcap * jnp.tanh(scores / softcap)
     scores = jnp.where(_seen(block, positions, g, window), scores, jnp.float32(-1e30))
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1))
     weights = jnp.exp(scores - top[..., None])
-    read = jnp.einsum("akqs,aksh->akqh", weights.astype(query.dtype), block.value, preferred_element_type=jnp.float32)
+    read = weighted_values(weights.astype(query.dtype), block.value)
     total = jnp.sum(weights, axis=-1)
     rows = lambda values: _by_row(values[..., None], n, g, t)[..., 0]  # noqa: E731
     return _Part(rows(top), rows(total), _by_row(read, n, g, t))

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from lmsi_jax.model.attention import KVBlock, attend, rotate
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.model.lora import ADAPTERS
+from lmsi_jax.model.products import project
 from lmsi_jax.model.quantize import SCALES
 from lmsi_jax.model.rope import frequencies
 from lmsi_jax.model.spec import Declared, WeightSpec
@@ -73,14 +74,11 @@ class Weights(nn.Module):
         The sum is rounded once, to the dtype of `x`.
         """
 
-        def product(equation: str, x: Float[Array, "..."], weights: Float[Array, "..."]) -> Float[Array, "..."]:
-            return jnp.einsum(equation, x, weights, preferred_element_type=self.sum_dtype).astype(x.dtype)
-
         if not self.has_variable(ADAPTERS, name):
-            return product("nti,i...->nt...", x, matrix)
+            return project(x, matrix, self.sum_dtype)
         a, b = (jnp.asarray(self.get_variable(ADAPTERS, name)[part], x.dtype) for part in "ab")
         wide = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-        low = product("nti,ir->ntr", x, a.reshape(x.shape[-1], -1))
+        low = project(x, a.reshape(x.shape[-1], -1), self.sum_dtype)
         return (wide("nti,i...->nt...", x, matrix) + wide("ntr,r...->nt...", low, b)).astype(x.dtype)
 
 
