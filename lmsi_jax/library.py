@@ -24,7 +24,8 @@ from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.progress import console
 from lmsi_jax.core.records import Record, read_jsonl, write_jsonl
 from lmsi_jax.core.settings import build, part
-from lmsi_jax.recipes.config import Config, require_likelihood
+from lmsi_jax.recipes.config import Config
+from lmsi_jax.recipes.shared_config import require_likelihood
 from lmsi_jax.tasks.task import answer_reader
 
 if TYPE_CHECKING:

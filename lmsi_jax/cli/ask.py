@@ -23,8 +23,9 @@ from lmsi_jax.evaluation.statistics import wilson_interval
 from lmsi_jax.formatting.prompts import check_control_tokens
 from lmsi_jax.pipeline.run_folder import RunFolder
 from lmsi_jax.pipeline.runtime import Runtime
-from lmsi_jax.recipes.config import Config, require_given_exemplars
+from lmsi_jax.recipes.config import Config
 from lmsi_jax.recipes.parts import Parts
+from lmsi_jax.recipes.shared_config import require_given_exemplars
 from lmsi_jax.sharding.rules import use_mesh
 from lmsi_jax.voting.majority import Vote, vote
 

@@ -15,7 +15,8 @@ from lmsi_jax.core.version import code_version
 from lmsi_jax.formatting.config import FORMATS
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.run_folder import Files
-from lmsi_jax.recipes.config import Config, RewardRunConfig, require_formats, require_given_exemplars, require_likelihood
+from lmsi_jax.recipes.config import Config, RewardRunConfig
+from lmsi_jax.recipes.shared_config import require_formats, require_given_exemplars, require_likelihood
 from lmsi_jax.tasks.near_copies import DEFAULT_SIMILARITY, KINDS, Kind
 from lmsi_jax.tasks.sources import question_source
 from lmsi_jax.tasks.task import answer_reader, load_task

@@ -19,7 +19,7 @@ from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.pipeline.recipe import Check
 from lmsi_jax.pipeline.run_folder import Files, RunFolder
 from lmsi_jax.pipeline.stage import Stage
-from lmsi_jax.recipes.config import InterventionConfig, LoopConfig
+from lmsi_jax.recipes.shared_config import InterventionConfig, LoopConfig
 from lmsi_jax.stages import checks
 from lmsi_jax.stages.decode import Decoding
 from lmsi_jax.stages.evaluate import EvaluateSettings, promptings, run_evaluate
