@@ -114,7 +114,10 @@ def _with(value: float, bounds: tuple[float, float] | None) -> Record:
 
 def _frontier_record(name: str, points: Points, draws: int) -> Record:
     frontier = FRONTIERS[name](points)
-    bounds = exponent_intervals(points, name.removeprefix("chinchilla_"), draws) if draws else {}
+    bounds, failed = exponent_intervals(points, name.removeprefix("chinchilla_"), draws) if draws else ({}, 0)
+    doubts = [f"No optimum at {reason}" for reason in frontier.refused]
+    if failed:
+        doubts.append(f"{failed} of {draws} resampled data sets show no frontier. The intervals are without them, and too short.")
     thinned = frontier.optima[:: max(1, len(frontier.optima) // 50)]
     return {
         "law": name,
@@ -128,14 +131,14 @@ def _frontier_record(name: str, points: Points, draws: int) -> Record:
             "b": _with(frontier.tokens.exponent, bounds.get("b")),
         },
         "optima": [dict(zip(("flops", "params", "tokens", "loss"), row, strict=True)) for row in thinned],
-        "warnings": [f"No optimum at {reason}" for reason in frontier.refused],
+        "warnings": doubts,
     }
 
 
 def _samples_record(name: str, file: str, draws: int) -> Record:
     rows = list(numbered_jsonl(file))
     if name == "vote":
-        return _vote_record([_answers(row, f"{file} line {line}") for line, row in rows])
+        return _vote_record([_answers(row, f"{file} line {line}") for line, row in rows], draws)
     counts = [_counts(row, f"{file} line {line}") for line, row in rows]
     n, c = np.array(counts, int).reshape(-1, 2).T
     beta, power = samples.fit_beta_coverage(n, c), _power_law(n, c)
@@ -194,7 +197,8 @@ def _answers(row: Record, where: str) -> samples.Answers:
     return samples.Answers(read, accepted, None if valid is None else tuple(bool(flag) for flag in valid))
 
 
-def _vote_record(questions: list[samples.Answers]) -> Record:
+def _vote_record(questions: list[samples.Answers], draws: int) -> Record:
+    rng = np.random.default_rng(0)
     law = samples.fit_vote(questions)
     most, rules = max(len(question.answers) for question in questions), ["majority"]
     rules += ["valid_first"] if all(question.valid for question in questions) else []
@@ -202,9 +206,9 @@ def _vote_record(questions: list[samples.Answers]) -> Record:
     for rule in rules:
         table[rule] = {}
         for k in (most, 2 * most, 4 * most):
-            shares = samples.vote_accuracy(law, questions, k, valid_first=rule == "valid_first", draws=4)
-            mean, half = float(np.mean(shares)), 1.96 * float(np.std(shares)) / len(shares) ** 0.5
-            table[rule][str(k)] = _with(mean, (max(0.0, mean - half), min(1.0, mean + half)))  # over questions
+            shares = np.array(samples.vote_accuracy(law, questions, k, valid_first=rule == "valid_first", draws=4))
+            means = [shares[rng.integers(0, len(shares), len(shares))].mean() for _ in range(draws)]  # over questions
+            table[rule][str(k)] = _with(float(shares.mean()), interval(means) if draws else None)
     constants = {**{key: value for key, value in vars(law).items() if key != "coverage"}, **vars(law.coverage)}
     return {
         "law": "vote",

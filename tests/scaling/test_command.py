@@ -48,7 +48,7 @@ def test_a_fit_is_a_record(tmp_path, capsys):
 
 @pytest.mark.parametrize("law", ["chinchilla_isoflop", "chinchilla_envelope", "coverage", "vote"])
 def test_every_other_law_has_its_command(law, tmp_path, capsys):
-    """Catches: a law that is listed and cannot be fitted."""
+    """Catches: a law that is listed and cannot be fitted, an interval without a bootstrap."""
     if law == "chinchilla_isoflop":
         exact = lambda n, d: 1.8 + 482 / n**0.35 + 2085 / d**0.37  # noqa: E731
         rows = [((c / 120) ** 0.5 * 2.0**i, (c / 120) ** 0.5 * 20 / 2.0**i) for c in (1e19, 1e20, 1e21) for i in range(-3, 4)]
@@ -67,6 +67,9 @@ def test_every_other_law_has_its_command(law, tmp_path, capsys):
     assert lmsi(f"--law={law}", f"--input={tmp_path}/rows.jsonl", f"--output={tmp_path}/fit.json", "--bootstrap=10") == 0
     (record,) = read_jsonl(tmp_path / "fit.json")
     assert record["law"] == law and record["constants"], capsys.readouterr().err
+    assert '"low"' in json.dumps(record)
+    again = (f"--law={law}", f"--input={tmp_path}/rows.jsonl", f"--output={tmp_path}/plain.json", "--bootstrap=0")
+    assert lmsi(*again) == 0 and '"low"' not in (tmp_path / "plain.json").read_text()
     assert lmsi(f"--law={law}", f"--input={tmp_path}/rows.jsonl", f"--output={tmp_path}/x.json", "--above=1e20") == 2
     assert "--above would change nothing" in capsys.readouterr().err
 

@@ -1,14 +1,18 @@
 """The frontier from curves and from runs of equal compute."""
 
+import re
+
 import numpy as np
 import pytest
 
 from lmsi_jax.core.errors import UserError
+from lmsi_jax.core.records import write_jsonl
 from lmsi_jax.scaling.allocation import optimal
 from lmsi_jax.scaling.frontier import envelope, exponent_intervals, isoflop
 from lmsi_jax.scaling.laws import LAWS
 from lmsi_jax.scaling.points import Points
 from lmsi_jax.scaling.published import PUBLISHED
+from lmsi_jax.scaling.records import fit_record
 
 LAW = PUBLISHED["besiroglu_2024"]
 EXPONENTS = LAWS["chinchilla_parametric"].exponents(LAW.theta)
@@ -37,8 +41,18 @@ def test_isoflop_parabolas_give_the_exponents():
     found = isoflop(points(budgets()))
     assert (found.params.exponent, found.tokens.exponent) == pytest.approx(EXPONENTS, abs=1e-3)
     assert found.params.at(1e21) == pytest.approx(optimal(LAW, 1e21).params, rel=0.01) and not found.refused
-    low, high = exponent_intervals(points(budgets(), noise=0.002), "isoflop", 50)["a"]
-    assert low < EXPONENTS[0] < high and high - low < 0.1
+    limits, failed = exponent_intervals(points(budgets(), noise=0.002), "isoflop", 50)
+    low, high = limits["a"]
+    assert low < EXPONENTS[0] < high and high - low < 0.1 and failed == 0
+
+
+def test_draws_without_a_frontier_are_counted(tmp_path):
+    """Catches: intervals from the few draws that happened to show a frontier, without a word about the others."""
+    rows = [row for row in budgets() if 6 * row[0] * row[1] < 2e19][::3]  # two budgets
+    some = points(rows, noise=0.01).columns
+    write_jsonl(tmp_path / "rows.jsonl", [{name: float(some[name][i]) for name in some} for i in range(len(rows))])
+    record = fit_record("chinchilla_isoflop", f"{tmp_path}/rows.jsonl", "total", 40)
+    assert any(re.match(r"\d+ of 40 resampled data sets show no frontier", text) for text in record["warnings"])
 
 
 def test_budgets_without_a_minimum_are_refused_by_name():

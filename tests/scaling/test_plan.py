@@ -1,13 +1,19 @@
 """Plans: what a budget buys, what it costs, and what is refused."""
 
 import json
+import math
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from lmsi_jax.cli.main import main
+from lmsi_jax.core.errors import UserError
 from lmsi_jax.core.records import read_jsonl, write_jsonl
 from lmsi_jax.scaling.energy import carbon, energy
-from lmsi_jax.scaling.plan import schedule
+from lmsi_jax.scaling.plan import plan, read_fit, schedule
 from tests.scaling.simulated import points
 
 GOPHER = ("--fit=besiroglu_2024", "--budget=5.76e23")
@@ -119,3 +125,29 @@ def test_a_file_that_is_no_fit(tmp_path, capsys):
         write_jsonl(tmp_path / "other.json", [{"law": "chinchilla_parametric", "theta": theta}])
         assert lmsi("plan", f"--fit={tmp_path}/other.json", "--budget=1e20") == 2
         assert "each theta must have 5 numbers" in capsys.readouterr().err
+
+
+NUMBERS = st.floats() | st.floats(1e-3, 1e25) | st.sampled_from([0, -1, 10**400, 1e300, 1e-300])
+ANYTHING = NUMBERS | st.none() | st.booleans() | st.text(max_size=5)
+THETAS = st.lists(st.lists(NUMBERS, min_size=5, max_size=5) | st.lists(ANYTHING, max_size=6) | ANYTHING, max_size=3) | ANYTHING
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["chinchilla_parametric", "data_constrained", "kaplan_joint", "vote", None, 3]),
+    THETAS,
+    NUMBERS,
+    NUMBERS,
+    NUMBERS,
+)
+def test_any_record_is_a_plan_or_one_paragraph(law, theta, flops, unique, inference):
+    """Catches: a traceback, or a plan that is no number, for a record that somebody else wrote or a budget without sense."""
+    assume(0 < flops < math.inf and unique > 0 and 0 <= inference < math.inf)  # as the command checks
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "fit.json").write_text(json.dumps({"law": law, "theta": theta}) + "\n")
+        try:
+            record = plan(read_fit(f"{folder}/fit.json"), float(flops), float(unique), float(inference))
+        except UserError as error:
+            assert str(error)
+        else:
+            assert math.isfinite(record["params"]["value"]) and math.isfinite(record["loss"]["value"])
