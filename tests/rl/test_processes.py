@@ -21,10 +21,10 @@ SMALL = {
 }  # fmt: skip
 
 
-def start(workdir, cache, count, stage="rl"):
-    """The processes of one stage; scores would take most of the time."""
+def start(model, workdir, cache, count, stage="rl"):
+    """The processes of one stage on a model that compiles fast; scores would take most of the time."""
     flags = (f"--config={ROOT}/configs/tiny_rl.py", f"--workdir={workdir}", "--store=none", f"--only={stage}")
-    return together(command("rl", *flags, **SMALL, **{"mesh.cpu_devices": 2 // count}), cache, count)
+    return together(command("rl", *flags, **SMALL, **{"model.checkpoint": model, "mesh.cpu_devices": 2 // count}), cache, count)
 
 
 def finish(running):
@@ -37,11 +37,11 @@ def texts(workdir):
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_killed_learn_what_one_does(compile_cache, tmp_path):
+def test_two_processes_that_are_killed_learn_what_one_does(checkpoint, compile_cache, tmp_path):
     """Catches: hosts that sample other paths, compute their own rewards, or go on from different steps after a kill."""
     for name, count in (("one", 1), ("two", 2)):
-        finish(start(tmp_path / name, compile_cache, count, "prepare"))
-    killed = start(tmp_path / "two", compile_cache, 2)
+        finish(start(checkpoint, tmp_path / name, compile_cache, count, "prepare"))
+    killed = start(checkpoint, tmp_path / "two", compile_cache, 2)
     deadline = time.monotonic() + 250
     second = "two/scratch/rl/*/rollouts/000001.jsonl"
     while not list(tmp_path.glob(second)) and killed[0].poll() is None and time.monotonic() < deadline:
@@ -52,7 +52,7 @@ def test_two_processes_that_are_killed_learn_what_one_does(compile_cache, tmp_pa
     assert list(tmp_path.glob(second)), output
     assert not (tmp_path / "two/rollouts.jsonl").exists(), "it was killed in time"
     for name, count in (("one", 1), ("two", 2)):
-        finish(start(tmp_path / name, compile_cache, count))
+        finish(start(checkpoint, tmp_path / name, compile_cache, count))
     assert texts(tmp_path / "one") == texts(tmp_path / "two")
     one, two = (folder.load_params(str(tmp_path / name / "models/rl"), mesh_of(1, 1, 1)) for name in ("one", "two"))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
