@@ -36,30 +36,29 @@ def attention_scores(query: Float[Array, "a k q h"], key: Float[Array, "a k s h"
     return jnp.einsum("akqh,aksh->akqs", query, key, preferred_element_type=jnp.float32)
 
 
-def _scores_backward(operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    query, key = operands
-    of_query = jnp.einsum("akqs,aksh->akqh", g, key)
-    of_key = _turned(jnp.einsum("akqh,akqs->akhs", query, g))
-    return of_query.astype(query.dtype), of_key.astype(key.dtype)
-
-
-attention_scores.defvjp(lambda query, key: (attention_scores(query, key), (query, key)), _scores_backward)
-
-
 @jax.custom_vjp
 def weighted_values(weights: Float[Array, "a k q s"], value: Float[Array, "a k s h"]) -> Float[Array, "a k q h"]:
     """Return the sums of values over slots, times their weights, in float32."""
     return jnp.einsum("akqs,aksh->akqh", weights, value, preferred_element_type=jnp.float32)
 
 
+def _scores_backward(operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    query, key = operands
+    return weighted_values(g, key).astype(query.dtype), _over_queries(query, g).astype(key.dtype)
+
+
 def _values_backward(operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     weights, value = operands
-    of_weights = jnp.einsum("akqh,aksh->akqs", g, value)
-    of_value = _turned(jnp.einsum("akqh,akqs->akhs", g, weights))
-    return of_weights.astype(weights.dtype), of_value.astype(value.dtype)
+    return attention_scores(g, value).astype(weights.dtype), _over_queries(g, weights).astype(value.dtype)
 
 
+attention_scores.defvjp(lambda query, key: (attention_scores(query, key), (query, key)), _scores_backward)
 weighted_values.defvjp(lambda weights, value: (weighted_values(weights, value), (weights, value)), _values_backward)
+
+
+def _over_queries(rows: Float[Array, "a k q h"], weights: Float[Array, "a k q s"]) -> Float[Array, "a k s h"]:
+    """Return the sums of rows over queries, times their weights."""
+    return _turned(jnp.einsum("akqh,akqs->akhs", rows, weights))
 
 
 def _turned(product: Array) -> Array:

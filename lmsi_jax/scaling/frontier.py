@@ -132,9 +132,7 @@ def _vertex(sizes: Array, loss: Array) -> tuple[float, float] | str:
     return float(np.exp(at + x.mean())), float(level - slope**2 / (4 * curvature))
 
 
-def exponent_intervals(
-    points: Points, approach: str, draws: int, seed: int = 0
-) -> tuple[dict[str, tuple[float, float]], int]:
+def exponent_intervals(points: Points, approach: str, draws: int, seed: int = 0) -> tuple[dict[str, tuple[float, float]], int]:
     """Return 95% intervals of a and b over resampled runs, and how many of the draws show no frontier and are left out."""
     method, exponents = {"envelope": envelope, "isoflop": isoflop}[approach], []
     for index in resampled_runs(points.runs, draws, seed):

@@ -117,7 +117,9 @@ def _frontier_record(name: str, points: Points, draws: int) -> Record:
     bounds, failed = exponent_intervals(points, name.removeprefix("chinchilla_"), draws) if draws else ({}, 0)
     doubts = [f"No optimum at {reason}" for reason in frontier.refused]
     if failed:
-        doubts.append(f"{failed} of {draws} resampled data sets show no frontier. The intervals are without them, and too short.")
+        doubts.append(
+            f"{failed} of {draws} resampled data sets show no frontier. The intervals are without them, and too short."
+        )
     thinned = frontier.optima[:: max(1, len(frontier.optima) // 50)]
     return {
         "law": name,
