@@ -90,6 +90,13 @@ class Output(struct.PyTreeNode):
     logprobs: Float[Array, "b p r"] | None = None  # of each token, if `Limits.logprobs` is set
 
 
+class Decoded(NamedTuple):
+    """What a decode call returns beside the state: copies, since the next call donates the state."""
+
+    out: Output
+    slot_steps: Int[Array, " 2"]  # of this call: those that worked on a path, and all
+
+
 class State(struct.PyTreeNode):
     """Everything that a decode step changes, for b lanes of s slots and q = 2 questions.
 
@@ -104,7 +111,7 @@ class State(struct.PyTreeNode):
       token: the next input token.
       stop: the state in the stop table.
       out: the samples so far.
-      busy: slot-steps so far that worked on a path.
+      busy: slot-steps of the latest decode call that worked on a path.
       steps: decode steps so far.
     """
 
@@ -259,15 +266,18 @@ def _start_paths(state: State, free: Bool[Array, "b s"]) -> State:
 
 
 @functools.partial(jit, static_argnums=(0,), donate_argnums=(3,))
-def decode(program: Program, params: AnyParams, context: Context, state: State) -> tuple[State, Output]:
-    """Run up to `sync_every` decode steps, fewer if every slot is idle; return the state and a copy of the samples so far."""
-    last = state.steps + program.limits.sync_every
+def decode(program: Program, params: AnyParams, context: Context, state: State) -> tuple[State, Decoded]:
+    """Run up to `sync_every` decode steps, fewer if every slot is idle."""
+    first = state.steps
+    last = first + program.limits.sync_every
 
     def continues(state: State) -> Array:
         return (state.steps < last) & jnp.any(state.live)
 
+    state = state.replace(busy=jnp.zeros_like(state.busy))
     state = _constrained(jax.lax.while_loop(continues, lambda s: _step(program, params, context, s), state))
-    return state, jax.tree.map(jnp.copy, state.out)
+    slot_steps = jnp.stack([state.busy, (state.steps - first) * state.path.size])
+    return state, Decoded(jax.tree.map(jnp.copy, state.out), slot_steps)
 
 
 def _step(program: Program, params: AnyParams, context: Context, state: State) -> State:

@@ -118,7 +118,7 @@ class _Call:
     program: Program
     starts: dict[tuple[str, ...], int]  # the start state in the stop table of each set of stop strings
     loaded: dict[Place, tuple[_Question, int]] = dataclasses.field(default_factory=dict)  # and the decode calls before its load
-    out: engine.Output | None = None  # of the latest decode call
+    latest: engine.Decoded | None = None  # of the latest decode call
 
 
 class Engine:
@@ -199,8 +199,12 @@ class Engine:
         sampling: Sampling,
         key: Key[Array, ""],
         enough: Enough | None = None,
+        group: int = 0,
     ) -> Iterator[list[SampledPath]]:
         """Sample the paths of each request and yield the list of a request's paths as soon as the request finishes.
+
+        Shorter requests start first. With a `group`, this holds within each group of so many consecutive requests, and the
+        groups start in their order: lanes that have no more requests of one begin the next.
 
         A path depends only on `key`, the request's id, the path's number, its sampling settings and the tokens before it.
         `enough` can stop a request early: it returns how many of the first finished paths to keep, or 0 to continue. It must
@@ -213,21 +217,29 @@ class Engine:
         questions = [self._question(request, request.sampling or sampling) for request in requests]
         call = self._begin(params, prefix, questions, sampling, key)
         lanes = self.limits.lanes
-        queue = _Queue(self._batches(questions), self._shards, functools.partial(self._prefill, call))
+        groups = [questions[i : i + group] for i in range(0, len(questions), group)] if group else [questions]
+        batches = itertools.chain.from_iterable(map(self._batches, groups))
+        queue = _Queue(batches, self._shards, functools.partial(self._prefill, call))
         state = engine.start(self._config, self.limits)
         state = self._load(call, state, [(lane, i) for i in range(engine.PER_LANE) for lane in range(lanes)], queue, 0)
         calls = 0
-        before: engine.Output | None = None
         while call.loaded:
-            state, call.out = engine.decode(call.program, call.params, call.context, state)
+            before = call.latest
+            state, call.latest = engine.decode(call.program, call.params, call.context, state)
             seen = {at: question for at, (question, since) in call.loaded.items() if since < calls}
             finished = self._finished(before, seen, enough) if before else {}
-            calls, before = calls + 1, call.out
+            calls += 1
             state = self._load(call, state, list(finished), queue, calls)
             yield from finished.values()
             processes.stop_together()
-        self.live_slot_steps += int(state.busy)
-        self.slot_steps += int(state.steps) * state.path.size
+        if call.latest:
+            self._count(call.latest)
+
+    def _count(self, decoded: engine.Decoded) -> None:
+        """Add the slot-steps of a decode call that has ended."""
+        live, all_steps = processes.to_host(decoded.slot_steps)
+        self.live_slot_steps += int(live)
+        self.slot_steps += int(all_steps)
 
     def _question(self, request: Request, sampling: Sampling) -> _Question:
         tokens = self._tokenizer.encode(request.text + request.begun) if request.tokens is None else list(request.tokens)
@@ -261,11 +273,13 @@ class Engine:
         return _Call(params, context, program, dict(zip(stop_sets, starts, strict=True)))
 
     def _finished(
-        self, out: engine.Output, questions: dict[Place, _Question], enough: Enough | None
+        self, decoded: engine.Decoded, questions: dict[Place, _Question], enough: Enough | None
     ) -> dict[Place, list[SampledPath]]:
         """Return the paths of the questions that are complete, or that `enough` stops."""
+        out = decoded.out
         with clock.spend("decode"):
             finish = processes.to_host(out.finish)
+        self._count(decoded)
         sampled: dict[Place, list[SampledPath]] = {}
         complete: set[Place] = set()
         host: dict[str, np.ndarray] = {}
@@ -337,7 +351,7 @@ class Engine:
         placed = jax.device_put(tokens, sharding(self._mesh, "batch", None))
         lengths = jax.device_put(length, sharding(self._mesh, "batch"))
         with clock.spend("decode"):
-            jax.block_until_ready(call.out)
+            jax.block_until_ready(call.latest)
         cache = prefill_questions(self._config, self.limits.question, call.params, call.context.prefix, placed, lengths)
         with clock.spend("prefill"):
             jax.block_until_ready(cache)

@@ -92,7 +92,7 @@ def _join(files: Sequence[epath.Path], output: epath.Path) -> None:
 
 
 def _decode_shards(runtime: Runtime, job: Job, shards: Sequence[tuple[Sequence[Request], epath.Path]], size: int) -> None:
-    """Load the model, prefill its prefix, and decode each shard to its file."""
+    """Load the model, prefill its prefix, and decode each shard to its file. The next one fills lanes that one leaves idle."""
     decoding = job.decoding
     model = runtime.load(
         job.checkpoint,
@@ -113,21 +113,40 @@ def _decode_shards(runtime: Runtime, job: Job, shards: Sequence[tuple[Sequence[R
         shared = len(model.tokenizer.start(job.prefix))
         counters.add(operations=decoding_flops(model.config, 0, shared, ()))
         with contextlib.ExitStack() as stack:
-            log = _DecodingLog(stack, runtime, job, title, sum(len(requests) for requests, _ in shards))
-            for number, (requests, file) in enumerate(shards):
-                by_id = {request.id: request for request in requests}
-                rows: dict[str, list[Record]] = {}
-                for paths in engine.sample(model.params, prefix, requests, decoding.sampling, key, job.enough):
-                    id, prompt_hash = paths[0].id, job.prompt_hash(by_id[paths[0].id])
-                    rows[id] = [{**path.record(decoding.sampling.keep), "prompt_hash": prompt_hash} for path in paths]
-                    log.add(paths, engine, write=len(rows) < len(requests))
-                    tokens = [path.num_tokens for path in paths]
-                    operations = decoding_flops(model.config, shared, lengths[id], tokens)
-                    counters.add(tokens=float(sum(tokens)), operations=operations)
-                if processes.writes(number):
-                    write_jsonl(file, (row for request in requests for row in rows[request.id]))
-                log.end_shard(engine)
+            everything = [request for requests, _ in shards for request in requests]
+            log = _DecodingLog(stack, runtime, job, title, len(everything))
+            collected = _Shards(job, shards)
+            for paths in engine.sample(model.params, prefix, everything, decoding.sampling, key, job.enough, group=size):
+                is_complete = collected.add(paths)
+                log.add(paths, engine, write=not is_complete)
+                tokens = [path.num_tokens for path in paths]
+                operations = decoding_flops(model.config, shared, lengths[paths[0].id], tokens)
+                counters.add(tokens=float(sum(tokens)), operations=operations)
+                if is_complete:
+                    log.end_shard(engine)
             log.end(engine)
+
+
+class _Shards:
+    """Collects the records of paths, and writes the file of a shard when all of its requests are there."""
+
+    def __init__(self, job: Job, shards: Sequence[tuple[Sequence[Request], epath.Path]]):
+        self._job, self._shards = job, shards
+        self._place = {request.id: (number, request) for number, (requests, _) in enumerate(shards) for request in requests}
+        self._rows: list[dict[str, list[Record]]] = [{} for _ in shards]
+
+    def add(self, paths: Sequence[SampledPath]) -> bool:
+        """Add the paths of a request, and return whether its shard is complete."""
+        number, request = self._place[paths[0].id]
+        (requests, file), rows = self._shards[number], self._rows[number]
+        keep, prompt_hash = self._job.decoding.sampling.keep, self._job.prompt_hash(request)
+        rows[request.id] = [{**path.record(keep), "prompt_hash": prompt_hash} for path in paths]
+        if len(rows) < len(requests):
+            return False
+        if processes.writes(number):
+            write_jsonl(file, (row for request in requests for row in rows[request.id]))
+        self._rows[number] = {}
+        return True
 
 
 def _fitted(runtime: Runtime, job: Job, model: Model, questions: int, longest: int) -> tuple[Limits, memory.Memory]:

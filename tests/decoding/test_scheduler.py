@@ -195,6 +195,20 @@ def test_slots_do_not_idle_while_a_question_runs_out(nothing):
     assert engine.utilisation > 0.95
 
 
+def test_lanes_begin_the_next_group_while_one_ends(nothing):
+    """Catches: slots that idle at the end of each shard; groups that all end late, since short questions of any start first."""
+    with use_mesh(mesh_of(1, 1, 1)) as mesh:
+        limits = Limits(lanes=4, slots=8, paths=32, max_tokens=LONGEST, question=40, sync_every=2)
+        engine = Engine(mesh, CONFIG, Letters(), limits, logits=scripted)
+        requests = [Request(str(i), " ".join(["1"] * (2 + 33 * (i % 2)))) for i in range(64)]  # of two widths
+        prefix = engine.prefill(nothing, "")
+        order = [int(paths[0].id) for paths in engine.sample(nothing, prefix, requests, sampled(32), KEY, group=8)]
+    assert sorted(order) == list(range(64)) and engine.utilisation > 0.9
+    for group in range(6):  # all of a group end before the group after the next does
+        assert max(order.index(8 * group + i) for i in range(8)) < max(order.index(8 * (group + 2) + i) for i in range(8))
+    assert {i for i in order[:24]} >= set(range(8)), order
+
+
 def test_host_memory_stays_flat(nothing):
     """Catches: results, caches or compiled programs that pile up with the questions."""
     seen = []
