@@ -5,6 +5,7 @@ layer of each kind in turn, and the blocks are stacked.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,6 +28,20 @@ class Stacked(struct.PyTreeNode):
     def variables(self) -> Params:
         """The variable collections for what is outside the blocks."""
         return {"params": self.rest}
+
+
+class OfLayers(struct.PyTreeNode):
+    """What each layer of a stacked model computes or reads, such as keys and values, as containers of arrays.
+
+    `blocks[i]` is that of layer i of all blocks, with a leading axis; `rest` has that of each layer after the last block.
+    """
+
+    blocks: list[Any]
+    rest: list[Any]
+
+    def map(self, function: Callable[[Any], Any]) -> "OfLayers":
+        """Return the results of a function of one layer, which is compiled once for all blocks."""
+        return OfLayers([jax.vmap(function)(each) for each in self.blocks], [function(each) for each in self.rest])
 
 
 def period_of(config: ModelConfig) -> int:

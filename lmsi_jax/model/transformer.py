@@ -22,13 +22,15 @@ from lmsi_jax.model.layers import cache_dtype as cache_dtype
 from lmsi_jax.model.lora import Adapted
 from lmsi_jax.model.quantize import Quantized
 from lmsi_jax.model.spec import Declared
-from lmsi_jax.model.stacked import Stacked, period_of
+from lmsi_jax.model.stacked import OfLayers, Stacked, period_of
 from lmsi_jax.sharding.config import MeshConfig
 from lmsi_jax.sharding.mesh import Mesh, make_mesh
 from lmsi_jax.sharding.rules import constrain, param_shardings, use_mesh, with_shardings
 
 Params = dict[str, Any]
 AnyParams = Params | Quantized | Adapted | Stacked  # weights, quantised, with adapters, or with stacked layers
+Past = list[list[KVBlock]] | OfLayers | None  # the blocks that each layer attends to; with stacked layers, their fields
+NewKeyValues = Any  # of each layer: list[KeyValue], or OfLayers with stacked layers
 
 
 # Which of a layer's activations are stored for the backward pass; the others are recomputed. "scores" has no entry:
@@ -192,9 +194,9 @@ def hidden(
     tokens: Int[Array, "n t"],
     positions: Int[Array, "n t"],
     mask: Bool[Array, "n t t"],
-    past: list[list[KVBlock]] | None = None,
+    past: Past = None,
     remat: str = "none",
-) -> tuple[Float[Array, "n t d"], list[KeyValue]]:
+) -> tuple[Float[Array, "n t d"], NewKeyValues]:
     """Return the hidden state at each position after the final norm, and the new keys and values of each layer.
 
     `mask[n, i, j]`: whether token i may attend to token j of this call (causality and document boundaries). `past[layer]`:
@@ -204,7 +206,7 @@ def hidden(
     products ("dots"), or only each layer's input ("full").
     """
     if isinstance(params, Stacked):
-        states, new_kv, _ = _scanned(Transformer(config, remat), params, tokens, positions, mask, past or [])
+        states, new_kv, _ = _scanned(Transformer(config, remat), params, tokens, positions, mask, past)
         return states, new_kv
     output: Any = Transformer(config, remat).apply(_variables(params), tokens, positions, mask, past or [])
     return output
@@ -216,15 +218,15 @@ def routed_hidden(
     tokens: Int[Array, "n t"],
     positions: Int[Array, "n t"],
     mask: Bool[Array, "n t t"],
-    past: list[list[KVBlock]] | None = None,
+    past: Past = None,
     remat: str = "none",
 ) -> tuple[Float[Array, "n t d"], list[Float[Array, "n t e"]]]:
     """Return the hidden states as `hidden` does, and the logits (float32) of the router of each layer with experts."""
-    model, inputs = Transformer(config, remat), (tokens, positions, mask, past or [])
+    model = Transformer(config, remat)
     if isinstance(params, Stacked):
-        states, _, routing = _scanned(model, params, *inputs)
+        states, _, routing = _scanned(model, params, tokens, positions, mask, past)
         return states, routing
-    (states, _), recorded = model.apply(_variables(params), *inputs, mutable=[ROUTING])
+    (states, _), recorded = model.apply(_variables(params), tokens, positions, mask, past or [], mutable=[ROUTING])
     return states, [recorded[ROUTING][f"experts_{i}"]["logits"][0] for i in config.sparse_layers]
 
 
@@ -234,41 +236,38 @@ def logits(config: ModelConfig, params: AnyParams, states: Float[Array, "n t d"]
     return output
 
 
-def forward(
-    config: ModelConfig, params: AnyParams, *inputs: Any, **options: Any
-) -> tuple[Float[Array, "n t v"], list[KeyValue]]:
+def forward(config: ModelConfig, params: AnyParams, *inputs: Any, **options: Any) -> tuple[Float[Array, "n t v"], NewKeyValues]:
     """Return the next token's logits at each position, and the new keys and values; the arguments are those of `hidden`."""
     states, new_kv = hidden(config, params, *inputs, **options)
     return logits(config, params, states), new_kv
 
 
 def _scanned(
-    model: Transformer, params: Stacked, tokens: Array, positions: Array, mask: Array, past: list[list[KVBlock]]
-) -> tuple[Array, list[KeyValue], list[Array]]:
+    model: Transformer, params: Stacked, tokens: Array, positions: Array, mask: Array, past: Past
+) -> tuple[Array, OfLayers, list[Array]]:
     """Return the hidden states, the keys and values, and the routers' logits; the layers of all blocks are compiled once."""
     c, period = model.config, period_of(model.config)
     count, apply = c.layers // period, functools.partial(model.apply, mutable=[ROUTING])
     last = range(count * period, c.layers)  # the layers after the last whole block
+    read = past if isinstance(past, OfLayers) else OfLayers([], [])
+    assert past is None or past is read, "blocks to attend to must be stacked as the layers are"
 
-    def every(i: int) -> list[Array]:
-        """The arrays of the blocks that layer i of each block attends to, with a leading axis."""
-        return [jnp.stack(of_layers) for of_layers in zip(*map(jax.tree.leaves, past[i : last.start : period]), strict=True)]
+    def of(layers: list[list[tuple[Array, ...]]]) -> list[list[KVBlock]]:
+        return [[KVBlock(*fields) for fields in blocks] for blocks in layers]
 
-    def block(x: Array, part: tuple[Params, list[list[Array]]]) -> tuple[Array, tuple[list[KeyValue], Any]]:
-        layers, read = part
-        own_past = [jax.tree.unflatten(jax.tree.structure(past[i]), leaves) for i, leaves in enumerate(read)]
-        (x, kv), recorded = apply({"params": layers}, x, positions, mask, own_past, range(period), begins=False, ends=False)
+    def block(x: Array, part: tuple[Params, list[list[tuple[Array, ...]]]]) -> tuple[Array, tuple[list[KeyValue], Any]]:
+        layers, own_past = part
+        inputs = (x, positions, mask, of(own_past), range(period))
+        (x, kv), recorded = apply({"params": layers}, *inputs, begins=False, ends=False)
         return x, (kv, recorded.get(ROUTING, {}))
 
     (x, _), _ = apply(params.variables, tokens, positions, mask, [], range(0), ends=False)
-    own_past = [every(i) for i in range(period)] if past else []
-    x, (kv, routing) = jax.lax.scan(block, x, (params.blocks, own_past))
-    (x, kv_of_rest), recorded = apply(params.variables, x, positions, mask, past[last.start :], last, begins=False)
+    x, (kv, routing) = jax.lax.scan(block, x, (params.blocks, read.blocks))
+    (x, kv_of_rest), recorded = apply(params.variables, x, positions, mask, of(read.rest), last, begins=False)
     places = [(n, i) for n in range(count) for i in range(period)]
-    new_kv = [jax.tree.map(lambda array, n=n: array[n], kv[i]) for n, i in places]
     logits = [routing[f"experts_{i}"]["logits"][0][n] for n, i in places if f"experts_{i}" in routing]
     logits += [recorded[ROUTING][f"experts_{i}"]["logits"][0] for i in last if i in c.sparse_layers]
-    return x, new_kv + kv_of_rest, logits
+    return x, OfLayers(kv, kv_of_rest), logits
 
 
 def _variables(params: AnyParams) -> Params:

@@ -15,7 +15,9 @@ from lmsi_jax.model import transformer
 from lmsi_jax.model.attention import KVBlock, causal
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.model.experts import balance
+from lmsi_jax.model.layers import KeyValue
 from lmsi_jax.model.readout import read_targets
+from lmsi_jax.model.stacked import OfLayers
 from lmsi_jax.sharding.mesh import Mesh
 from lmsi_jax.sharding.rules import constrain, sharding
 from lmsi_jax.training.config import RouterConfig
@@ -99,7 +101,7 @@ def _routed_states(
 
 def _inputs(
     config: ModelConfig, params: transformer.AnyParams, batch: Batch, remat: str
-) -> tuple[Int[Array, "n t"], Int[Array, "n t"], Bool[Array, "n t t"], list[list[KVBlock]] | None]:
+) -> tuple[Int[Array, "n t"], Int[Array, "n t"], Bool[Array, "n t t"], transformer.Past]:
     """Return the tokens, the positions, the mask, and the blocks of shared prompts of the rows of a batch."""
     rows, shared = batch.rows, batch.shared
     past = shared_blocks(config, params, shared, rows["prompt"], remat) if shared is not None else None
@@ -122,7 +124,7 @@ def shared_blocks(
     prompts: SharedPrompts,
     prompt: Int[Array, " n"],
     remat: str = "none",
-) -> list[list[KVBlock]]:
+) -> list[list[KVBlock]] | OfLayers:
     """Return, for each layer, the keys and values of the prompt that each row continues.
 
     Each prompt is computed once, and its gradient is the sum over all rows that continue it.
@@ -136,7 +138,13 @@ def shared_blocks(
         replicated = constrain(array, None, "kv_heads", "length", "head_width")
         return constrain(replicated[index], "batch", "kv_heads", "length", "head_width")
 
-    return [[KVBlock(by_row(keys), by_row(values), seen, slots)] for keys, values in cache]
+    def fields(of_layer: KeyValue) -> list[tuple[Array, Array, Array, Array]]:
+        keys, values = of_layer
+        return [(by_row(keys), by_row(values), seen, slots)]
+
+    if isinstance(cache, OfLayers):
+        return cache.map(fields)
+    return [[KVBlock(*block) for block in fields(of_layer)] for of_layer in cache]
 
 
 def place_prompts(mesh: Mesh, prompts: Sequence[Sequence[int]], bucket: int = 1) -> SharedPrompts | None:

@@ -80,20 +80,20 @@ def test_stacking_is_undone():
 
 
 def program_of(layers):
-    """The program of a training step, before the compiler's optimisations, as text."""
+    """The program of a training step on rows that continue a shared prompt, as text."""
     config = dataclasses.replace(SMALL, layers=layers)
     train, mesh = dataclasses.replace(TRAIN, scan=True), mesh_of(1, 1, 1)
     weights = trainable(config, train)
     with use_mesh(mesh):
         params = transformer.init_sharded(mesh, config, jax.random.key(0))
         state = init_state(mesh, weights, train, params, 0)
-        return make_step(cross_entropy(config), weights, train).lower(state, batch_of(mesh).replace(shared=None), {}).as_text()
+        return str(jax.make_jaxpr(make_step(cross_entropy(config), weights, train))(state, batch_of(mesh), {}))
 
 
 def test_the_program_does_not_grow_with_the_layers():
-    """Catches: a loop that is unrolled, and an optimiser that has a program for each layer."""
+    """Catches: a loop that is unrolled, and an optimiser or shared prompts with a program for each layer."""
     few, many = len(program_of(2)), len(program_of(12))
-    assert many < 1.3 * few, (few, many)
+    assert many < 1.05 * few, (few, many)
 
 
 def test_adapters_are_not_stacked():
