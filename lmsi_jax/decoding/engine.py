@@ -111,7 +111,6 @@ class State(struct.PyTreeNode):
       token: the next input token.
       stop: the state in the stop table.
       out: the samples so far.
-      busy: slot-steps of the latest decode call that worked on a path.
       steps: decode steps so far.
     """
 
@@ -125,7 +124,6 @@ class State(struct.PyTreeNode):
     token: Int[Array, "b s"]
     stop: Int[Array, "b s"]
     out: Output
-    busy: Int[Array, ""]
     steps: Int[Array, ""]
 
     @property
@@ -199,7 +197,6 @@ def start(config: ModelConfig, limits: Limits) -> State:
             full(RUNNING, b, p),
             jnp.zeros((b, p, r)) if limits.logprobs else None,
         ),
-        busy=full(0),
         steps=full(0),
     )
     return _constrained(state)
@@ -269,14 +266,18 @@ def _start_paths(state: State, free: Bool[Array, "b s"]) -> State:
 def decode(program: Program, params: AnyParams, context: Context, state: State) -> tuple[State, Decoded]:
     """Run up to `sync_every` decode steps, fewer if every slot is idle."""
     first = state.steps
-    last = first + program.limits.sync_every
 
-    def continues(state: State) -> Array:
-        return (state.steps < last) & jnp.any(state.live)
+    def continues(carry: tuple[State, Array]) -> Array:
+        state, _ = carry
+        return (state.steps < first + program.limits.sync_every) & jnp.any(state.live)
 
-    state = state.replace(busy=jnp.zeros_like(state.busy))
-    state = _constrained(jax.lax.while_loop(continues, lambda s: _step(program, params, context, s), state))
-    slot_steps = jnp.stack([state.busy, (state.steps - first) * state.path.size])
+    def step(carry: tuple[State, Array]) -> tuple[State, Array]:
+        state, busy = carry
+        return _step(program, params, context, state), busy + jnp.sum(state.live, dtype=jnp.int32)
+
+    state, busy = jax.lax.while_loop(continues, step, (state, jnp.int32(0)))
+    state = _constrained(state)
+    slot_steps = jnp.stack([busy, (state.steps - first) * state.path.size])
     return state, Decoded(jax.tree.map(jnp.copy, state.out), slot_steps)
 
 
@@ -303,7 +304,6 @@ def _step(program: Program, params: AnyParams, context: Context, state: State) -
         token=token,
         stop=stop,
         out=out,
-        busy=state.busy + jnp.sum(live, dtype=jnp.int32),
         steps=state.steps + 1,
     )
     return _start_paths(state, free=~live | ended)

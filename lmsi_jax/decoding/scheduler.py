@@ -72,7 +72,7 @@ class _Question:
     """A request with its token ids and its sampling settings."""
 
     request: Request
-    tokens: list[int]
+    tokens: np.ndarray
     sampling: Sampling
 
 
@@ -86,24 +86,40 @@ class _Prefilled:
 
 
 class _Queue:
-    """Questions that are waiting for a lane. `prefill` takes a (width, batch) and deals the questions out to the shards."""
+    """Questions that are waiting for a lane, given with their padded widths, in order.
+
+    `prefill` computes the cache of the questions that it is given for each shard of the batch axis. At most `most` questions of
+    a shard wait, so that those of a shard whose paths are long do not pile up.
+    """
 
     def __init__(
         self,
-        batches: Iterable[tuple[int, list[_Question]]],
+        questions: Iterable[tuple[int, _Question]],
         shards: int,
-        prefill: Callable[[int, list[_Question]], list[_Prefilled]],
+        most: int,
+        prefill: Callable[[int, Sequence[Sequence[_Question]]], Cache],
     ):
-        self._left, self._prefill = collections.deque(batches), prefill
+        self._left, self._most, self._prefill = collections.deque(questions), most, prefill
         self._ready: list[collections.deque[_Prefilled]] = [collections.deque() for _ in range(shards)]
 
     def take(self, shard: int) -> _Prefilled:
-        """Return the next question for a shard of the batch axis, prefilling further batches as required."""
-        while not self._ready[shard] and self._left:
-            for i, ready in enumerate(self._prefill(*self._left.popleft())):
-                self._ready[i % len(self._ready)].append(ready)
-                self._last = ready.cache
+        """Return the next question for a shard, prefilling further ones for all shards if it has none."""
+        if not self._ready[shard] and self._left:
+            self._fill(shard)
         return self._ready[shard].popleft() if self._ready[shard] else _Prefilled(None, self._last, 0)
+
+    def _fill(self, first: int) -> None:
+        """Prefill the next questions of one width: each goes to the shard with the fewest, the first one to `first`."""
+        width, dealt = self._left[0][0], [list[_Question]() for _ in self._ready]
+        room = [self._most - len(ready) for ready in self._ready]
+        shard = first
+        while self._left and self._left[0][0] == width and room[shard]:
+            dealt[shard].append(self._left.popleft()[1])
+            room[shard] -= 1
+            shard = room.index(max(room))
+        self._last = self._prefill(width, dealt)
+        for ready, questions in zip(self._ready, dealt, strict=True):
+            ready.extend(_Prefilled(question, self._last, row) for row, question in enumerate(questions))
 
 
 Place = tuple[int, int]  # a lane, and the index of one of its questions
@@ -218,8 +234,8 @@ class Engine:
         call = self._begin(params, prefix, questions, sampling, key)
         lanes = self.limits.lanes
         groups = [questions[i : i + group] for i in range(0, len(questions), group)] if group else [questions]
-        batches = itertools.chain.from_iterable(map(self._batches, groups))
-        queue = _Queue(batches, self._shards, functools.partial(self._prefill, call))
+        by_length = itertools.chain.from_iterable(map(self._by_length, groups))
+        queue = _Queue(by_length, self._shards, lanes // self._shards, functools.partial(self._prefill, call))
         state = engine.start(self._config, self.limits)
         state = self._load(call, state, [(lane, i) for i in range(engine.PER_LANE) for lane in range(lanes)], queue, 0)
         calls = 0
@@ -233,13 +249,12 @@ class Engine:
             yield from finished.values()
             processes.stop_together()
         if call.latest:
-            self._count(call.latest)
+            self._count(processes.to_host(call.latest.slot_steps))
 
-    def _count(self, decoded: engine.Decoded) -> None:
-        """Add the slot-steps of a decode call that has ended."""
-        live, all_steps = processes.to_host(decoded.slot_steps)
-        self.live_slot_steps += int(live)
-        self.slot_steps += int(all_steps)
+    def _count(self, slot_steps: np.ndarray) -> None:
+        """Add the slot-steps of a decode call: those that worked on a path, and all."""
+        self.live_slot_steps += int(slot_steps[0])
+        self.slot_steps += int(slot_steps[1])
 
     def _question(self, request: Request, sampling: Sampling) -> _Question:
         tokens = self._tokenizer.encode(request.text + request.begun) if request.tokens is None else list(request.tokens)
@@ -251,7 +266,7 @@ class Engine:
         ):
             if value > most:
                 raise UserError(f"Request '{request.id}' has {value} {name}, and the engine's limit is {most}.")
-        return _Question(request, tokens, sampling)
+        return _Question(request, np.asarray(tokens, np.int32), sampling)
 
     def _begin(
         self,
@@ -278,8 +293,8 @@ class Engine:
         """Return the paths of the questions that are complete, or that `enough` stops."""
         out = decoded.out
         with clock.spend("decode"):
-            finish = processes.to_host(out.finish)
-        self._count(decoded)
+            finish, slot_steps = processes.to_host((out.finish, decoded.slot_steps))
+        self._count(slot_steps)
         sampled: dict[Place, list[SampledPath]] = {}
         complete: set[Place] = set()
         host: dict[str, np.ndarray] = {}
@@ -323,31 +338,29 @@ class Engine:
         """Return the fields of `engine.Questions` for one question."""
         tokens, sampling, id_hash = question.tokens, question.sampling, stable_hash(question.request.id)
         start = call.starts[sampling.stops]
-        return len(tokens) - 1, tokens[-1], id_hash, sampling.paths, sampling.max_tokens, start, sampling.temperature
+        return len(tokens) - 1, int(tokens[-1]), id_hash, sampling.paths, sampling.max_tokens, start, sampling.temperature
 
-    def _batches(self, questions: Sequence[_Question]) -> Iterator[tuple[int, list[_Question]]]:
-        """Yield (width, batch), shorter questions first: a batch has at most one question per lane, padded to `width` tokens.
+    def _by_length(self, questions: Sequence[_Question]) -> Iterator[tuple[int, _Question]]:
+        """Yield (width, question), shorter questions first; a question is padded to `width` tokens in prefill.
 
-        The width of a question does not depend on the rest of its batch. Neither do its keys and values, bit for bit.
+        The width of a question does not depend on those that are prefilled with it. Neither do its keys and values, bit for
+        bit.
         """
-        lanes = self.limits.lanes
-        choices = padded_lengths(self.limits.question) if len(questions) > lanes else [self.limits.question]
+        choices = padded_lengths(self.limits.question) if len(questions) > self.limits.lanes else [self.limits.question]
 
         def width(question: _Question) -> int:  # the first decode step reads the last token
             return next(width for width in choices if width >= len(question.tokens) - 1)
 
-        for padded, group in itertools.groupby(sorted(questions, key=width), key=width):
-            while batch := list(itertools.islice(group, lanes)):
-                yield padded, batch
+        return ((width(question), question) for question in sorted(questions, key=width))
 
-    def _prefill(self, call: _Call, width: int, batch: list[_Question]) -> list[_Prefilled]:
-        """Prefill a batch of questions, padded to `width` tokens."""
-        lanes, shards = self.limits.lanes, self._shards
+    def _prefill(self, call: _Call, width: int, dealt: Sequence[Sequence[_Question]]) -> Cache:
+        """Prefill questions, given for each shard of the batch axis and padded to `width` tokens; their rows are in order."""
+        lanes = self.limits.lanes
         tokens, length = np.zeros((lanes, width), np.int32), np.zeros(lanes, np.int32)
-        for i, question in enumerate(batch):  # round-robin over the shards of the batch axis
-            row = (i % shards) * (lanes // shards) + i // shards
-            length[row] = len(question.tokens) - 1
-            tokens[row, : length[row]] = question.tokens[:-1]
+        for shard, questions in enumerate(dealt):
+            for row, question in enumerate(questions, start=shard * lanes // self._shards):
+                length[row] = len(question.tokens) - 1
+                tokens[row, : length[row]] = question.tokens[:-1]
         placed = jax.device_put(tokens, sharding(self._mesh, "batch", None))
         lengths = jax.device_put(length, sharding(self._mesh, "batch"))
         with clock.spend("decode"):
@@ -355,7 +368,7 @@ class Engine:
         cache = prefill_questions(self._config, self.limits.question, call.params, call.context.prefix, placed, lengths)
         with clock.spend("prefill"):
             jax.block_until_ready(cache)
-        return [_Prefilled(question, cache, i // shards) for i, question in enumerate(batch)]
+        return cache
 
     def _collect(self, question: _Question, out: dict[str, np.ndarray]) -> list[SampledPath]:
         """Return a question's paths up to the first unfinished one; `out` has the question's rows of engine.Output's fields."""

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def project(x: Float[Array, "n t i"], matrix: Float[Array, "i *o"], sum_dtype: jnp.dtype | None) -> Float[Array, "n t *o"]:
+def _project(x: Float[Array, "n t i"], matrix: Float[Array, "i *o"], sum_dtype: jnp.dtype | None) -> Float[Array, "n t *o"]:
     """Return `x` times `matrix` in the dtype of `x`. Sums are in `sum_dtype` before they are rounded; None: as JAX chooses."""
     return jnp.einsum("nti,i...->nt...", x, matrix, preferred_element_type=sum_dtype).astype(x.dtype)
 
@@ -27,33 +26,24 @@ def _project_backward(sum_dtype: jnp.dtype | None, operands: tuple[Array, Array]
     return of_x.astype(x.dtype), of_matrix.reshape(matrix.shape).astype(matrix.dtype)
 
 
-project.defvjp(lambda x, matrix, sum_dtype: (project(x, matrix, sum_dtype), (x, matrix)), _project_backward)
-
-
-@jax.custom_vjp
-def attention_scores(query: Float[Array, "a k q h"], key: Float[Array, "a k s h"]) -> Float[Array, "a k q s"]:
+def _scores(query: Float[Array, "a k q h"], key: Float[Array, "a k s h"]) -> Float[Array, "a k q s"]:
     """Return the products of queries and keys, in float32."""
     return jnp.einsum("akqh,aksh->akqs", query, key, preferred_element_type=jnp.float32)
 
 
-@jax.custom_vjp
-def weighted_values(weights: Float[Array, "a k q s"], value: Float[Array, "a k s h"]) -> Float[Array, "a k q h"]:
+def _scores_backward(operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    query, key = operands
+    return _values(g, key).astype(query.dtype), _over_queries(query, g).astype(key.dtype)
+
+
+def _values(weights: Float[Array, "a k q s"], value: Float[Array, "a k s h"]) -> Float[Array, "a k q h"]:
     """Return the sums of values over slots, times their weights, in float32."""
     return jnp.einsum("akqs,aksh->akqh", weights, value, preferred_element_type=jnp.float32)
 
 
-def _scores_backward(operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    query, key = operands
-    return weighted_values(g, key).astype(query.dtype), _over_queries(query, g).astype(key.dtype)
-
-
 def _values_backward(operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     weights, value = operands
-    return attention_scores(g, value).astype(weights.dtype), _over_queries(g, weights).astype(value.dtype)
-
-
-attention_scores.defvjp(lambda query, key: (attention_scores(query, key), (query, key)), _scores_backward)
-weighted_values.defvjp(lambda weights, value: (weighted_values(weights, value), (weights, value)), _values_backward)
+    return _scores(g, value).astype(weights.dtype), _over_queries(g, weights).astype(value.dtype)
 
 
 def _over_queries(rows: Float[Array, "a k q h"], weights: Float[Array, "a k q s"]) -> Float[Array, "a k s h"]:
@@ -64,3 +54,12 @@ def _over_queries(rows: Float[Array, "a k q h"], weights: Float[Array, "a k q s"
 def _turned(product: Array) -> Array:
     """Swap the last two axes of a product. Without the barrier, XLA would swap the operands of the product instead."""
     return jax.lax.optimization_barrier(product).swapaxes(-1, -2)
+
+
+# The rules below call the plain functions, so that recomputation (`remat`) sees a matrix product and can keep its result.
+project = jax.custom_vjp(_project, nondiff_argnums=(2,))
+project.defvjp(lambda x, matrix, sum_dtype: (_project(x, matrix, sum_dtype), (x, matrix)), _project_backward)
+attention_scores = jax.custom_vjp(_scores)
+attention_scores.defvjp(lambda query, key: (_scores(query, key), (query, key)), _scores_backward)
+weighted_values = jax.custom_vjp(_values)
+weighted_values.defvjp(lambda weights, value: (_values(weights, value), (weights, value)), _values_backward)

@@ -1,4 +1,4 @@
-"""Decodes to a file in shards, each complete or absent. A run that was killed resumes with the next shard."""
+"""Decodes to a file in shards, each complete or absent. A run that was killed resumes with those that are missing."""
 
 import contextlib
 import dataclasses
@@ -92,7 +92,7 @@ def _join(files: Sequence[epath.Path], output: epath.Path) -> None:
 
 
 def _decode_shards(runtime: Runtime, job: Job, shards: Sequence[tuple[Sequence[Request], epath.Path]], size: int) -> None:
-    """Load the model, prefill its prefix, and decode each shard to its file. The next one fills lanes that one leaves idle."""
+    """Load the model, prefill its prefix, and decode each shard to its file. Lanes that are done with one begin the next."""
     decoding = job.decoding
     model = runtime.load(
         job.checkpoint,
@@ -134,6 +134,7 @@ class _Shards:
         self._job, self._shards = job, shards
         self._place = {request.id: (number, request) for number, (requests, _) in enumerate(shards) for request in requests}
         self._rows: list[dict[str, list[Record]]] = [{} for _ in shards]
+        assert len(self._place) == sum(len(requests) for requests, _ in shards), "two requests have one id"
 
     def add(self, paths: Sequence[SampledPath]) -> bool:
         """Add the paths of a request, and return whether its shard is complete."""
@@ -193,7 +194,7 @@ class _DecodingLog:
         self._done += 1
         speeds = self._speeds()
         note = f"{speeds['paths_per_second']:.0f} paths/s {speeds['tokens_per_second']:.0f} tok/s"
-        self._bar.update(self._done, f"{note} slots {engine.utilisation:.0%} busy" if engine.utilisation else note)
+        self._bar.update(self._done, f"{note} slots {engine.utilisation:.0%} busy")
         self._trace.step()
         if write and clock.now() - self._beat > HEARTBEAT:
             self._beat = clock.now()

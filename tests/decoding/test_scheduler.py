@@ -1,8 +1,10 @@
 """The scheduler alone, at size: scripted logits in place of a model, so that every path is known beforehand."""
 
 import functools
+import gc
 import json
 import random
+import weakref
 from pathlib import Path
 
 import jax
@@ -18,7 +20,7 @@ from lmsi_jax.core.rng import stable_hash
 from lmsi_jax.decoding import engine
 from lmsi_jax.decoding.config import Batching, Sampling
 from lmsi_jax.decoding.engine import Limits
-from lmsi_jax.decoding.scheduler import Engine, Request
+from lmsi_jax.decoding.scheduler import Engine, Request, _Question, _Queue
 from lmsi_jax.formatting.prompts import Prompts
 from lmsi_jax.model.config import ModelConfig
 from lmsi_jax.pipeline.runtime import Model, Runtime
@@ -207,6 +209,30 @@ def test_lanes_begin_the_next_group_while_one_ends(nothing):
     for group in range(6):  # all of a group end before the group after the next does
         assert max(order.index(8 * group + i) for i in range(8)) < max(order.index(8 * (group + 2) + i) for i in range(8))
     assert {i for i in order[:24]} >= set(range(8)), order
+
+
+def test_prefilled_questions_do_not_pile_up():
+    """Catches: questions that wait for a shard of long paths while others take many, each keeping a cache in memory."""
+
+    class Cache(list):
+        __hash__ = object.__hash__
+
+    made, seen = weakref.WeakSet(), []
+
+    def prefill(width, dealt):
+        assert max(map(len, dealt)) <= 2
+        made.add(cache := Cache())
+        return cache
+
+    questions = [_Question(Request(str(i)), np.zeros(1, np.int32), sampled(1)) for i in range(400)]
+    queue = _Queue([(32 * (1 + i // 5 % 2), q) for i, q in enumerate(questions)], shards=8, most=2, prefill=prefill)
+    for turn in range(500):
+        if (ready := queue.take(7 if turn % 3 else turn // 3 % 8)).question is not None:
+            seen.append(int(ready.question.request.id))
+        del ready
+        gc.collect()
+        assert len(made) <= 8 * 2, turn
+    assert sorted(seen) == list(range(400))
 
 
 def test_host_memory_stays_flat(nothing):

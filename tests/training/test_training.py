@@ -109,6 +109,18 @@ def test_what_is_computed_again_is_the_same(remat, shape, model_config, params, 
     assert largest_relative_error(again[1], kept[1]) < 1e-5
 
 
+def test_which_products_are_computed_again(model_config, params):
+    """Catches: recomputation that does not see the products with weights, so that "dots" stores nothing of a layer either."""
+    with use_mesh(mesh_of(1, 1, 1)) as mesh:
+        batch = place_batch(mesh, pack(pieces(), 48).take(np.arange(2)))
+        loss = lambda p, how: batch_loss(model_config, p, batch, None, how).total  # noqa: E731
+        program = jax.make_jaxpr(jax.grad(loss), static_argnums=1)
+        kept, dots, full = (str(program(params, how)).count("dot_general[") for how in ("none", "dots", "full"))
+    attention = 2 * model_config.layers
+    assert dots - kept in (attention, attention + 2), (kept, dots)  # and the last norm's input
+    assert full - dots >= 6 * model_config.layers, (dots, full)  # of the seven products with weights the last need not be
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
 def test_adafactor_learns_with_less_to_keep(shape, model_config, params):
     """Catches: sums laid out as if they were whole moments; an optimiser that does not step."""
