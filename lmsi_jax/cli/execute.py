@@ -91,8 +91,14 @@ def _set_devices(cpu_devices: int) -> None:
     import jax
 
     absl.logging.set_verbosity(absl.logging.ERROR)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # later commands reuse compiled programs
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/lmsi_jax/compiled"))
+    # Later commands reuse compiled programs, also those of small models, which compile in less than JAX's limit of a second.
+    cache = {
+        "compilation_cache_dir": os.path.expanduser("~/.cache/lmsi_jax/compiled"),
+        "persistent_cache_min_compile_time_secs": 0.1,
+    }
+    for name, value in cache.items():
+        if f"JAX_{name.upper()}" not in os.environ:
+            jax.config.update(f"jax_{name}", value)
     if cpu_devices:
         # A collective blocks a thread of the CPU client's pool until its partners arrive, so one thread per core is too few.
         os.environ.setdefault("NPROC", str(8 * cpu_devices))
