@@ -252,18 +252,18 @@ def _scanned(
     read = past if isinstance(past, OfLayers) else OfLayers([], [])
     assert past is None or past is read, "blocks to attend to must be stacked as the layers are"
 
-    def of(layers: list[list[tuple[Array, ...]]]) -> list[list[KVBlock]]:
+    def as_blocks(layers: list[list[tuple[Array, ...]]]) -> list[list[KVBlock]]:
         return [[KVBlock(*fields) for fields in blocks] for blocks in layers]
 
     def block(x: Array, part: tuple[Params, list[list[tuple[Array, ...]]]]) -> tuple[Array, tuple[list[KeyValue], Any]]:
         layers, own_past = part
-        inputs = (x, positions, mask, of(own_past), range(period))
+        inputs = (x, positions, mask, as_blocks(own_past), range(period))
         (x, kv), recorded = apply({"params": layers}, *inputs, begins=False, ends=False)
         return x, (kv, recorded.get(ROUTING, {}))
 
     (x, _), _ = apply(params.variables, tokens, positions, mask, [], range(0), ends=False)
     x, (kv, routing) = jax.lax.scan(block, x, (params.blocks, read.blocks))
-    (x, kv_of_rest), recorded = apply(params.variables, x, positions, mask, of(read.rest), last, begins=False)
+    (x, kv_of_rest), recorded = apply(params.variables, x, positions, mask, as_blocks(read.rest), last, begins=False)
     places = [(n, i) for n in range(count) for i in range(period)]
     logits = [routing[f"experts_{i}"]["logits"][0][n] for n, i in places if f"experts_{i}" in routing]
     logits += [recorded[ROUTING][f"experts_{i}"]["logits"][0] for i in last if i in c.sparse_layers]

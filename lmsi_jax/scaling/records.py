@@ -116,7 +116,10 @@ def _frontier_record(name: str, points: Points, draws: int) -> Record:
     frontier = FRONTIERS[name](points)
     bounds, failed = exponent_intervals(points, name.removeprefix("chinchilla_"), draws) if draws else ({}, 0)
     doubts = [f"No optimum at {reason}" for reason in frontier.refused]
-    if failed:
+    if failed == draws > 0:
+        bounds = {}
+        doubts.append("No resampled data set shows a frontier, so that there is no interval.")
+    elif failed:
         doubts.append(
             f"{failed} of {draws} resampled data sets show no frontier. The intervals are without them, and too short."
         )
